@@ -1,0 +1,172 @@
+"""JPEG as a canonical codec: Pillow's baseline encoder with its tables taken off.
+
+A stream is what Pillow writes with `streamtype=2` (an abbreviated stream without tables): a header
+that is the same for every picture of a setting, the scan, EOI. Tables (574 bytes, `streamtype=1`)
+come back in `wrap`. With the paper's setting the bytes are the paper's (PAPER_JPEG). libjpeg-turbo
+gives the same bytes in every Pillow since 10.2, which a golden hash in the tests guards.
+"""
+
+from __future__ import annotations
+
+import io
+from functools import cached_property
+from typing import Any
+
+from PIL import Image, ImageFile
+
+from jpeglm.codecs.images import fit_image
+from jpeglm.config import InputError, JpegConfig, fingerprint
+from jpeglm.syntax.alphabet import EOI, Alphabet, jpeg_alphabet
+from jpeglm.syntax.jpeg import SYMBOL_KIND, JpegSpec, jpeg_spec
+from jpeglm.syntax.scan import ScanError, inspect_scan, write_scan
+
+SOI = b"\xff\xd8"
+PILLOW_SUBSAMPLING = {"4:4:4": "4:4:4", "4:2:2": "4:2:2", "4:2:0": "4:2:0", "gray": None}
+BLOCK_COMPONENTS = {
+    "4:2:0": (0, 0, 0, 0, 1, 2),
+    "4:2:2": (0, 0, 1, 2),
+    "4:4:4": (0, 1, 2),
+    "gray": (0,),
+}
+"""Component of each block of an MCU, in coding order (T.81 A.2.3)."""
+
+
+class JpegCodec:
+    """Pictures ⇄ canonical JPEG streams of one setting."""
+
+    name = "jpeg"
+    extension = ".jpg"
+
+    def __init__(self, config: JpegConfig | None = None) -> None:
+        self.config = config or JpegConfig()
+
+    @property
+    def units(self) -> int:
+        return self.config.mcus
+
+    @property
+    def pixels(self) -> int:
+        return self.config.width * self.config.height
+
+    @property
+    def components(self) -> tuple[int, ...]:
+        return BLOCK_COMPONENTS[self.config.subsampling]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        values = self.to_dict()
+        del values["fit"]
+        values["header"], values["tables"] = self.header.hex(), self.tables.hex()
+        return fingerprint(values)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"codec": self.name, **self.config.to_dict()}
+
+    def _save(self, image: Image.Image, streamtype: int) -> bytes:
+        config = self.config
+        options: dict[str, Any] = {"quality": config.quality, "streamtype": streamtype}
+        if PILLOW_SUBSAMPLING[config.subsampling]:
+            options["subsampling"] = PILLOW_SUBSAMPLING[config.subsampling]
+        if config.restart_interval:
+            options["restart_marker_blocks"] = config.restart_interval
+        out = io.BytesIO()
+        image.save(out, "JPEG", **options)
+        return out.getvalue()
+
+    @cached_property
+    def _blank(self) -> Image.Image:
+        mode = "L" if self.config.subsampling == "gray" else "RGB"
+        return Image.new(mode, (self.config.width, self.config.height))
+
+    @cached_property
+    def header(self) -> bytes:
+        """SOI to the end of SOS, the same in every stream."""
+        stream = self._save(self._blank, 2)
+        scan = stream.index(b"\xff\xda")
+        return stream[: scan + 2 + int.from_bytes(stream[scan + 2 : scan + 4])]
+
+    @cached_property
+    def tables(self) -> bytes:
+        """DQT and DHT segments, without SOI and EOI."""
+        return self._save(self._blank, 1)[2:-2]
+
+    @cached_property
+    def spec(self) -> JpegSpec:
+        """The scan's state machine over symbols."""
+        return jpeg_spec(
+            SYMBOL_KIND, self.components, self.config.mcus, self.config.restart_interval
+        )
+
+    def encode(self, image: Image.Image) -> bytes:
+        config = self.config
+        if image.mode != "RGB":
+            image = image.convert("RGB")
+        image = fit_image(image, config.width, config.height, config.fit)
+        if config.subsampling == "gray":
+            image = image.convert("L")
+        return self._save(image, 2)
+
+    def decode(self, stream: bytes) -> Image.Image:
+        previous = ImageFile.LOAD_TRUNCATED_IMAGES
+        ImageFile.LOAD_TRUNCATED_IMAGES = True
+        try:
+            with Image.open(io.BytesIO(self.wrap(stream))) as image:
+                image.load()
+                return image.convert("RGB")
+        except Exception:  # a model's output may be anything; the picture is then grey
+            return Image.new("RGB", (self.config.width, self.config.height), (128, 128, 128))
+        finally:
+            ImageFile.LOAD_TRUNCATED_IMAGES = previous
+
+    def scan(self, stream: bytes) -> bytes:
+        """The entropy-coded bytes of a stream, which must begin and end as this codec writes."""
+        if not stream.startswith(self.header):
+            place = next(
+                (i for i, (a, b) in enumerate(zip(stream, self.header)) if a != b),
+                min(len(stream), len(self.header)),
+            )
+            raise InputError(
+                f"the header differs from this codec's at byte {place}: another size, "
+                "subsampling or restart interval, or no stream of this codec"
+            )
+        if not stream.endswith(EOI) or len(stream) < len(self.header) + 2:
+            raise InputError(f"the stream does not end with EOI (FF D9) at byte {len(stream)}")
+        return stream[len(self.header) : -2]
+
+    def check(self, stream: bytes) -> bool:
+        """Refuse (InputError: at which byte and why) what is no canonical, complete stream.
+
+        The answer tells whether the running DC values stay within int16; where they do not,
+        decoders may show other pixels than were meant, though the syntax is right.
+        """
+        try:
+            return inspect_scan(self.scan(stream), self.spec)[2]
+        except ScanError as error:
+            place = error.place + len(self.header)
+            raise InputError(f"{error.reason}, at byte {place}") from error
+
+    def alphabet(self, name: str) -> Alphabet:
+        """The alphabet `jpeg-symbols`, `bytes` or `paper-bytes` of this codec's streams."""
+        config = self.config
+        return jpeg_alphabet(
+            name, self.components, config.mcus, config.restart_interval, self.header
+        )
+
+    def cut(self, stream: bytes, units: int) -> bytes:
+        symbols, starts, _ = inspect_scan(self.scan(stream), self.spec)
+        scan, _, _ = write_scan(symbols[: starts[units]], self.spec)
+        return self.header + scan + EOI
+
+    def wrap(self, stream: bytes) -> bytes:
+        return SOI + self.tables + stream[2:]
+
+    def unwrap(self, file: bytes) -> bytes:
+        if file.startswith(self.header):
+            return file
+        start = SOI + self.tables
+        if not file.startswith(start):
+            raise InputError(
+                "its quantisation or Huffman tables are not those of this codec "
+                f"(quality {self.config.quality}, standard Huffman tables)"
+            )
+        return SOI + file[len(start) :]

@@ -1,0 +1,101 @@
+"""Settings as frozen dataclasses that check themselves and go to JSON and back.
+
+Every artefact (shard, tokenizer, checkpoint, run folder) stores the settings that made it, so a
+setting has one definition, one default and one validation, here. `InputError` is the only
+exception that a user is meant to see: one sentence that names the file and what to do.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+
+class InputError(ValueError):
+    """Something the user gave is wrong: one sentence with what, in which file, what to do."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Base of all settings: JSON round trip, and refusal of keys that this version lacks."""
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        known = {field.name for field in dataclasses.fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise InputError(
+                f"{cls.__name__} has no setting {', '.join(unknown)}; it knows "
+                f"{', '.join(sorted(known))}"
+            )
+        return cls(**values)
+
+
+def fingerprint(values: dict[str, Any]) -> str:
+    """16 hex digits that name a set of settings; equal settings, equal fingerprint."""
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class JpegConfig(Settings):
+    """The JPEG encoder's settings; width and height in pixels, restart_interval in MCUs (0: none).
+
+    `fit` says how a whole photo of another aspect becomes width × height: `crop` scales the
+    shorter side and cuts the middle out, `pad` scales the longer side and adds black. It does not
+    change what a stream means, so it is no part of the codec's fingerprint.
+    """
+
+    width: int = 64
+    height: int = 64
+    quality: int = 25
+    subsampling: str = "4:2:0"
+    restart_interval: int = 0
+    fit: str = "crop"
+
+    MCU: ClassVar[dict[str, tuple[int, int]]] = {
+        "4:2:0": (16, 16),
+        "4:2:2": (16, 8),
+        "4:4:4": (8, 8),
+        "gray": (8, 8),
+    }
+
+    def __post_init__(self) -> None:
+        if self.subsampling not in self.MCU:
+            raise InputError(
+                f"subsampling is {self.subsampling!r}; choose one of {', '.join(self.MCU)}"
+            )
+        mcu_width, mcu_height = self.MCU[self.subsampling]
+        for name, value, unit in (
+            ("width", self.width, mcu_width),
+            ("height", self.height, mcu_height),
+        ):
+            if not 0 < value <= 65535 or value % unit:
+                raise InputError(
+                    f"{name} is {value}; at {self.subsampling} it must be a multiple of {unit} "
+                    f"from {unit} to {65535 // unit * unit}"
+                )
+        if not 1 <= self.quality <= 100:
+            raise InputError(f"quality is {self.quality}; it goes from 1 to 100")
+        if not 0 <= self.restart_interval <= 65535:
+            raise InputError(
+                f"restart_interval is {self.restart_interval}; it goes from 0 (no markers) to 65535"
+            )
+        if self.fit not in ("crop", "pad"):
+            raise InputError(f"fit is {self.fit!r}; choose crop or pad")
+
+    @property
+    def mcus(self) -> int:
+        """MCUs in a picture, in raster order."""
+        mcu_width, mcu_height = self.MCU[self.subsampling]
+        return (self.width // mcu_width) * (self.height // mcu_height)
+
+
+PAPER_JPEG = JpegConfig(256, 256, 25, "4:2:0", restart_interval=1)
+"""The paper's setting (arXiv 2408.08459, section 3.1)."""

@@ -1,0 +1,119 @@
+"""Files and folders that appear whole or not at all.
+
+Written beside their destination, flushed to the disk, then renamed: a killed command or a full
+disk leaves what was there before. A reader never has to ask whether a file is finished.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from jpeglm.config import InputError
+
+
+def explain(error: OSError, path: Path) -> InputError:
+    """The sentence a user sees when the system refuses `path`."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return InputError(f"no space is left on the disk for {path}; free some and run it again")
+    return InputError(f"cannot use {path}: {error.strerror or error}")
+
+
+def _flush_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def atomic_write(path: Path, data: bytes) -> None:
+    """Write `data` to `path`; on any failure the old content stays and no trace is left."""
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    except OSError as error:
+        raise explain(error, path) from error
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(name, 0o666 & ~umask)
+        os.replace(name, path)
+        _flush_folder(path.parent)
+    except OSError as error:
+        raise explain(error, path) from error
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Give an empty folder to fill; at the end it takes the place of `path`.
+
+    An older folder of that name is replaced. If the body raises, `path` stays as it was.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+    except OSError as error:
+        raise explain(error, path) from error
+    try:
+        yield draft
+        for file in sorted(draft.rglob("*")):
+            if file.is_file():
+                with open(file, "rb") as handle:
+                    os.fsync(handle.fileno())
+        os.chmod(draft, 0o755)
+        if path.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".old", dir=path.parent))
+            os.replace(path, old / "previous")
+            os.replace(draft, path)
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            os.replace(draft, path)
+        _flush_folder(path.parent)
+    except OSError as error:
+        raise explain(error, path) from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def read_bytes(path: Path) -> bytes:
+    """The file's bytes, or one sentence about why not."""
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; a file is needed here")
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise InputError(f"there is no file {path}") from error
+    except OSError as error:
+        raise explain(error, path) from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file; the error names the file and the place."""
+    try:
+        value = json.loads(read_bytes(path))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is no JSON file: {error}") from error
+    if not isinstance(value, dict):
+        raise InputError(f"{path} must hold a JSON object, it holds a {type(value).__name__}")
+    return value
+
+
+def write_json(path: Path, value: Any) -> None:
+    atomic_write(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())

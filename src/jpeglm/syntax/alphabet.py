@@ -1,0 +1,186 @@
+"""Alphabets: a stream's bytes as symbols, and back.
+
+`jpeg-symbols` are the entropy coder's own symbols (204): the model never sees Huffman codes,
+stuffing, fill bits or restart markers, which the stream's geometry implies. `bytes` is the scan as
+it stands, a restart marker being one symbol. `paper-bytes` is the whole stream, header and EOI
+included, as the paper has it. With equal models and compute the symbols needed 11 % fewer bits an
+image than bytes at 64 × 64 pixels. All are lossless on canonical streams.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from jpeglm.config import InputError
+from jpeglm.syntax.grammar import Grammar, JpegGrammar
+from jpeglm.syntax.jpeg import (
+    BYTE_KIND,
+    FIRST_RST_SYMBOL,
+    RST0,
+    SYMBOL_KIND,
+    SYMBOLS,
+    JpegSpec,
+    jpeg_spec,
+    symbol_name,
+)
+from jpeglm.syntax.scan import inspect_scan, write_scan
+
+EOI = b"\xff\xd9"
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """The beginning of a stream: whole symbols, then `bits` leading bits of the next one.
+
+    `bits` is 0 unless the cut lies inside a byte; the known bits are the leading ones of `value`.
+    """
+
+    symbols: np.ndarray
+    value: int = 0
+    bits: int = 0
+
+
+class Alphabet(Protocol):
+    name: str
+    size: int
+    atomic: tuple[int, ...]
+    """Symbols that no merge may contain."""
+
+    def split(self, stream: bytes) -> np.ndarray:
+        """Symbols, int32, of a canonical stream; InputError says where it is not."""
+
+    def join(self, symbols: np.ndarray) -> bytes:
+        """The stream that the symbols spell; never raises, whatever they are."""
+
+    def prefix(self, stream: bytes, units: int) -> Prefix:
+        """What the first `units` units of a stream determine."""
+
+    def grammar(self) -> Grammar: ...
+
+    def symbol_name(self, symbol: int) -> str:
+        """A symbol in words, for people."""
+
+
+class JpegSymbols:
+    """The entropy coder's symbols; numbers in `syntax.jpeg`."""
+
+    name = "jpeg-symbols"
+    size = SYMBOLS
+    atomic: tuple[int, ...] = ()
+
+    def __init__(
+        self, component: tuple[int, ...], mcus: int, interval: int, header: bytes
+    ) -> None:
+        self.header = header
+        self.spec: JpegSpec = jpeg_spec(SYMBOL_KIND, component, mcus, interval)
+
+    def split(self, stream: bytes) -> np.ndarray:
+        return inspect_scan(_body(stream, self.header), self.spec)[0]
+
+    def join(self, symbols: np.ndarray) -> bytes:
+        return self.header + write_scan(symbols, self.spec)[0] + EOI
+
+    def prefix(self, stream: bytes, units: int) -> Prefix:
+        symbols, starts, _ = inspect_scan(_body(stream, self.header), self.spec)
+        return Prefix(symbols[: starts[units]])
+
+    def grammar(self) -> JpegGrammar:
+        return JpegGrammar(self.spec, self.size)
+
+    def symbol_name(self, symbol: int) -> str:
+        return symbol_name(symbol)
+
+
+class JpegBytes:
+    """The scan's bytes (whole=False, restart markers atomic) or the whole stream's (whole=True)."""
+
+    def __init__(
+        self,
+        component: tuple[int, ...],
+        mcus: int,
+        interval: int,
+        header: bytes,
+        whole: bool = False,
+    ) -> None:
+        self.name = "paper-bytes" if whole else "bytes"
+        self.header, self.whole = header, whole
+        markers = 0 if whole or not interval else 8
+        self.size = 256 + markers
+        self.atomic = tuple(range(FIRST_RST_SYMBOL, FIRST_RST_SYMBOL + markers))
+        self._symbol_spec = jpeg_spec(SYMBOL_KIND, component, mcus, interval)
+        self.spec: JpegSpec = jpeg_spec(
+            BYTE_KIND,
+            component,
+            mcus,
+            interval,
+            atomic=not whole,
+            header=header if whole else b"",
+            trailer=EOI if whole else b"",
+        )
+
+    def split(self, stream: bytes) -> np.ndarray:
+        if self.whole:
+            return np.frombuffer(stream, np.uint8).astype(np.int32)
+        return self._mark(_body(stream, self.header))
+
+    def _mark(self, scan: bytes) -> np.ndarray:
+        symbols = np.frombuffer(scan, np.uint8).astype(np.int32)
+        if not self.atomic:
+            return symbols
+        follows = symbols[1:]
+        at = np.flatnonzero((symbols[:-1] == 0xFF) & (follows >= RST0) & (follows < RST0 + 8))
+        symbols[at] = FIRST_RST_SYMBOL + symbols[at + 1] - RST0
+        return np.delete(symbols, at + 1)
+
+    def join(self, symbols: np.ndarray) -> bytes:
+        symbols = np.asarray(symbols, np.int32)
+        if self.whole:
+            return symbols.astype(np.uint8).tobytes()
+        marker = symbols >= FIRST_RST_SYMBOL
+        place = np.arange(len(symbols)) + np.cumsum(marker) - marker
+        out = np.empty(len(symbols) + int(marker.sum()), np.uint8)
+        out[place] = np.where(marker, 0xFF, symbols & 0xFF)
+        out[place[marker] + 1] = symbols[marker] - FIRST_RST_SYMBOL + RST0
+        return self.header + out.tobytes() + EOI
+
+    def prefix(self, stream: bytes, units: int) -> Prefix:
+        symbols, starts, _ = inspect_scan(_body(stream, self.header), self._symbol_spec)
+        scan, bits, _ = write_scan(symbols[: starts[units]], self._symbol_spec, units)
+        value = scan[-1] if bits else 0
+        known = self._mark(scan[: len(scan) - (bits > 0)])
+        if self.whole:
+            known = np.concatenate([np.frombuffer(self.header, np.uint8), known])
+        return Prefix(known.astype(np.int32), value, bits)
+
+    def grammar(self) -> JpegGrammar:
+        return JpegGrammar(self.spec, self.size)
+
+    def symbol_name(self, symbol: int) -> str:
+        return f"{symbol:02X}" if symbol < 256 else f"RST{symbol - FIRST_RST_SYMBOL}"
+
+
+def _body(stream: bytes, header: bytes) -> bytes:
+    if not stream.startswith(header):
+        raise InputError(
+            "the stream's header is not this codec's: another size, subsampling or restart interval"
+        )
+    if not stream.endswith(EOI):
+        raise InputError(f"the stream does not end with EOI (FF D9) at byte {len(stream)}")
+    return stream[len(header) : -len(EOI)]
+
+
+ALPHABETS = ("jpeg-symbols", "bytes", "paper-bytes")
+
+
+def jpeg_alphabet(
+    name: str, component: tuple[int, ...], mcus: int, interval: int, header: bytes
+) -> JpegSymbols | JpegBytes:
+    """The alphabet `name` for streams of this geometry and header."""
+    if name == "jpeg-symbols":
+        return JpegSymbols(component, mcus, interval, header)
+    if name in ("bytes", "paper-bytes"):
+        return JpegBytes(component, mcus, interval, header, whole=name == "paper-bytes")
+    raise InputError(f"there is no alphabet {name!r} for JPEG; choose one of {', '.join(ALPHABETS)}")

@@ -1,0 +1,62 @@
+"""Grammars: which symbol may come next, and when a stream is complete.
+
+A grammar is a state machine without torch. Its state is an int64 vector that the caller owns and
+may copy, so that a sampler can try a token and take it back. The kernels in `syntax.jpeg` do the
+work; this class is their Python face. `generation.constraint` calls the kernels directly.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+from jpeglm.syntax import jpeg
+from jpeglm.syntax.jpeg import JpegSpec
+
+
+class Grammar(Protocol):
+    size: int
+    """Number of symbols."""
+
+    def start(self) -> np.ndarray:
+        """The state before the first symbol."""
+
+    def advance(self, state: np.ndarray, symbol: int) -> bool:
+        """Take a symbol; False, and `state` unchanged, when it is illegal here."""
+
+    def allowed(self, state: np.ndarray) -> np.ndarray:
+        """bool [size]: the symbols that may come next."""
+
+    def complete(self, state: np.ndarray) -> bool:
+        """Whether the stream is complete; then no symbol is allowed."""
+
+    def shortest(self, state: np.ndarray) -> int:
+        """Number of symbols that the shortest completion takes."""
+
+
+class JpegGrammar:
+    """The JPEG automaton over one alphabet's symbols."""
+
+    def __init__(self, spec: JpegSpec, size: int) -> None:
+        self.spec = spec
+        self.size = size
+
+    def start(self) -> np.ndarray:
+        return jpeg.start_state(self.spec)
+
+    def advance(self, state: np.ndarray, symbol: int) -> bool:
+        trial = state.copy()
+        if not jpeg.step(self.spec, trial, symbol):
+            return False
+        state[:] = trial
+        return True
+
+    def allowed(self, state: np.ndarray) -> np.ndarray:
+        return np.array([jpeg.step(self.spec, state.copy(), s) for s in range(self.size)])
+
+    def complete(self, state: np.ndarray) -> bool:
+        return bool(jpeg.complete(self.spec, state))
+
+    def shortest(self, state: np.ndarray) -> int:
+        return int(jpeg.shortest(self.spec, state))

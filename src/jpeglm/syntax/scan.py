@@ -1,0 +1,273 @@
+"""Whole scans at speed: bytes to entropy-coder symbols and back.
+
+Reading uses 16-bit look-up tables (T.81 F.2.2) and checks everything that makes a stream
+canonical: fill bits, stuffing, markers, coefficient counts, nothing after the last MCU. So
+`write_scan(read_scan(x)) == x` for every x that is accepted. Writing steps the grammar of
+`syntax.jpeg` and never fails: at the first illegal symbol, or where the symbols end early, the
+rest of the picture is coded flat.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from jpeglm.config import InputError
+from jpeglm.syntax.jpeg import (
+    AC_FIRST,
+    AMPLITUDE_FIRST,
+    BLOCK,
+    CHUNK,
+    DC_LIMIT,
+    INTERVAL_END,
+    MCU,
+    PENDING,
+    RST0,
+    JpegSpec,
+    K,
+    start_state,
+    symbol_step,
+)
+from jpeglm.syntax.jpeg_tables import AC_INDEX, AC_RUN_SIZES, AC_TABLES, DC_TABLES
+
+LOOKUP = np.stack([table.lookup for table in (*DC_TABLES, *AC_TABLES)])
+LENGTH = np.stack([table.length for table in (*DC_TABLES, *AC_TABLES)])
+CODE = np.stack([table.code for table in (*DC_TABLES, *AC_TABLES)])
+
+PROBLEMS = (
+    "",
+    "the data ends before the picture is complete",
+    "no Huffman code of the standard tables begins here",
+    "a run of zeros leaves the 64 coefficients of its block",
+    "an end of block follows a run of 16 zeros, which no encoder writes",
+    "the bits that fill the last byte of a restart interval are not ones",
+    "a restart marker is missing here or has the wrong number",
+    "data follows the last MCU",
+    "a marker stands inside entropy-coded data",
+)
+
+
+@njit(cache=True)
+def _read(data, spec, lookup, ac_index, symbols, starts, prediction_peaks):
+    """Fill `symbols`; give (symbols read, problem, byte). `starts[m]` = symbols before MCU m."""
+    at, n = 0, 0
+    buffer, bits = np.uint64(0), 0
+    end = len(data)
+    blocks = len(spec.component)
+    prediction = np.zeros(3, np.int64)
+    for mcu in range(spec.mcus + 1):
+        starts[mcu] = n
+        if mcu == spec.mcus or (spec.interval and mcu and mcu % spec.interval == 0):
+            if bits >= 8:
+                return n, 7 if mcu == spec.mcus else 6, at - bits // 8
+            if bits and (buffer & np.uint64((1 << bits) - 1)) != np.uint64((1 << bits) - 1):
+                return n, 5, at - 1
+            bits = 0
+            if mcu == spec.mcus:
+                return n, 0 if at == end else 7, at
+            marker = RST0 + (mcu // spec.interval - 1) % 8
+            if at + 1 >= end or data[at] != 0xFF or data[at + 1] != marker:
+                return n, 6 if at + 1 < end else 1, at
+            at += 2
+            prediction[:] = 0
+        for block in range(blocks):
+            component = spec.component[block]
+            chroma = 1 if component > 0 else 0
+            k = 0
+            zeros = False
+            while k < 64:
+                while bits <= 48 and at < end:
+                    byte = data[at]
+                    if byte == 0xFF:
+                        if at + 1 >= end or data[at + 1] != 0:
+                            break
+                        at += 1
+                    at += 1
+                    buffer = (buffer << np.uint64(8)) | np.uint64(byte)
+                    bits += 8
+                if bits >= 16:
+                    window = (buffer >> np.uint64(bits - 16)) & np.uint64(0xFFFF)
+                else:
+                    window = (buffer << np.uint64(16 - bits)) & np.uint64(0xFFFF)
+                entry = lookup[(2 if k else 0) + chroma, np.int64(window)]
+                if entry < 0 or (entry & 255) > bits:
+                    stop = 1
+                    if bits >= 16:
+                        stop = 2
+                    elif at < end:
+                        stop = 8
+                    return n, stop, max(at - (bits + 7) // 8, 0)
+                value = entry >> 8
+                bits -= entry & 255
+                size = value
+                is_dc = k == 0
+                if not is_dc:
+                    size = value & 15
+                    if value == 0:
+                        if zeros:
+                            return n, 4, at - bits // 8 - 1
+                        symbols[n] = AC_FIRST
+                        n += 1
+                        break
+                    run = 16 if value == 0xF0 else value >> 4
+                    if k + run > 63:
+                        return n, 3, at - bits // 8 - 1
+                    symbols[n] = AC_FIRST + ac_index[value]
+                    n += 1
+                    zeros = value == 0xF0
+                    k += run if zeros else run + 1
+                else:
+                    symbols[n] = size
+                    n += 1
+                    k = 1
+                if size > bits:
+                    return n, 1 if at >= end else 8, at
+                amplitude = (buffer >> np.uint64(bits - size)) & np.uint64((1 << size) - 1)
+                bits -= size
+                if is_dc:
+                    difference = np.int64(amplitude)
+                    if size and difference < (1 << (size - 1)):
+                        difference -= (1 << size) - 1
+                    prediction[component] += difference
+                    peak = abs(prediction[component])
+                    if peak > prediction_peaks[component]:
+                        prediction_peaks[component] = peak
+                left = size
+                while left > 0:
+                    chunk = min(CHUNK, left)
+                    left -= chunk
+                    part = (amplitude >> np.uint64(left)) & np.uint64((1 << chunk) - 1)
+                    symbols[n] = AMPLITUDE_FIRST + (1 << chunk) - 2 + np.int64(part)
+                    n += 1
+    return n, 0, at
+
+
+@njit(cache=True)
+def _write(symbols, spec, length, code, run_sizes, out, mcu_limit):
+    """Fill `out`; give (bytes, bits of the last byte in use (0: all), symbols used).
+
+    Stops after `mcu_limit` MCUs if that is less than the picture; then nothing is filled up.
+    """
+    state = start_state(spec)
+    n, used = 0, 0
+    buffer, bits = np.int64(0), 0
+    flat = False
+    while state[MCU] < spec.mcus:
+        block, k, pending, mcu = state[BLOCK], state[K], state[PENDING], state[MCU]
+        if mcu >= mcu_limit:
+            break
+        if state[INTERVAL_END] and mcu:
+            if bits:
+                last = ((buffer << (8 - bits)) | ((1 << (8 - bits)) - 1)) & 0xFF
+                out[n] = last
+                n += 1
+                if last == 0xFF:
+                    out[n] = 0
+                    n += 1
+            out[n] = 0xFF
+            out[n + 1] = RST0 + (mcu // spec.interval - 1) % 8
+            n += 2
+            buffer, bits = np.int64(0), 0
+        symbol = np.int64(-1)
+        if not flat and used < len(symbols):
+            symbol = np.int64(symbols[used])
+            used += 1
+            if not symbol_step(spec, state, symbol):
+                flat = True
+                used -= 1
+                symbol = np.int64(-1)
+        else:
+            flat = True
+        if symbol < 0:
+            if pending > 0:
+                symbol = AMPLITUDE_FIRST + (1 << min(CHUNK, pending)) - 2
+            elif k == 0:
+                symbol = np.int64(0)
+            else:
+                symbol = np.int64(AC_FIRST)
+            if not symbol_step(spec, state, symbol):
+                symbol = np.int64(AC_FIRST + 2)  # run 0, size 1: EOB may not follow a ZRL
+                symbol_step(spec, state, symbol)
+        if symbol >= AMPLITUDE_FIRST:
+            rest = symbol - AMPLITUDE_FIRST + 2
+            size = 1
+            while (2 << size) <= rest:
+                size += 1
+            word = rest - (1 << size)
+        else:
+            chroma = 1 if spec.component[block] > 0 else 0
+            table = chroma if k == 0 else 2 + chroma
+            value = symbol if k == 0 else run_sizes[symbol - AC_FIRST]
+            size, word = length[table, value], code[table, value]
+        buffer = (buffer << size) | word
+        bits += size
+        while bits >= 8:
+            bits -= 8
+            byte = (buffer >> bits) & 0xFF
+            out[n] = byte
+            n += 1
+            if byte == 0xFF:
+                out[n] = 0
+                n += 1
+        buffer &= (1 << bits) - 1
+    if bits and state[MCU] == spec.mcus:
+        last = ((buffer << (8 - bits)) | ((1 << (8 - bits)) - 1)) & 0xFF
+        out[n] = last
+        n += 1
+        if last == 0xFF:
+            out[n] = 0
+            n += 1
+        bits = 0
+    elif bits:
+        out[n] = (buffer << (8 - bits)) & 0xFF
+        n += 1
+    return n, bits, used
+
+
+def read_scan(data: bytes, spec: JpegSpec) -> np.ndarray:
+    """Symbols, int32 [n], of the entropy-coded `data` (after SOS, without EOI).
+
+    Raises InputError with the byte's place in `data` when it is no canonical, complete scan.
+    """
+    symbols, _, _ = inspect_scan(data, spec)
+    return symbols
+
+
+def inspect_scan(data: bytes, spec: JpegSpec) -> tuple[np.ndarray, np.ndarray, bool]:
+    """(symbols, starts, fits): `starts[m]`, int64 [MCUs + 1], symbols before MCU m; `fits` tells
+    whether every running DC value stays within int16, as decoders need it."""
+    array = np.frombuffer(data, np.uint8)
+    # A byte holds at most 8 one-bit codes; the shortest codes have 2 bits.
+    symbols = np.empty(4 * len(array) + 8, np.int32)
+    starts = np.zeros(spec.mcus + 1, np.int64)
+    peaks = np.zeros(3, np.int64)
+    n, problem, place = _read(array, spec, LOOKUP, AC_INDEX, symbols, starts, peaks)
+    if problem:
+        raise ScanError(PROBLEMS[problem], int(place))
+    return symbols[:n].copy(), starts, bool(peaks.max() <= DC_LIMIT)
+
+
+class ScanError(InputError):
+    """Why a scan is not canonical, and at which of its bytes."""
+
+    def __init__(self, reason: str, place: int) -> None:
+        super().__init__(f"{reason} (byte {place} of the scan)")
+        self.reason, self.place = reason, place
+
+
+def write_scan(
+    symbols: np.ndarray, spec: JpegSpec, mcus: int | None = None
+) -> tuple[bytes, int, int]:
+    """(bytes, bits, used): the scan that `symbols` spell.
+
+    Whatever is illegal or missing is replaced by flat blocks, so the scan is always complete. With
+    `mcus` it is a prefix instead: the given number of MCUs, whose last byte holds `bits` bits (0:
+    all eight), the others zero. `used` counts the symbols that were taken as they are.
+    """
+    symbols = np.ascontiguousarray(symbols, np.int32)
+    blocks = spec.mcus * len(spec.component)
+    # At most 2 bytes a symbol, doubled by stuffing; flat blocks take 1 byte; 3 for each marker.
+    out = np.empty(5 * len(symbols) + 4 * blocks + 4 * spec.mcus + 16, np.uint8)
+    limit = spec.mcus if mcus is None else mcus
+    n, bits, used = _write(symbols, spec, LENGTH, CODE, AC_RUN_SIZES, out, limit)
+    return out[:n].tobytes(), int(bits), int(used)

@@ -1,0 +1,247 @@
+"""The tokenizer: canonical streams as token ids, through an alphabet and byte-pair encoding.
+
+    stream ──alphabet──▶ symbols ──BPE──▶ ids        [BOS or class] ids [EOS]
+
+Everything is integers. `tokenizer.json` holds the vocabulary in Hugging Face's form, so that stock
+`transformers` can show and use it: symbol s is the character U+4E00 + s (the paper's bytes U+2800 +
+b). We read merges out of that file but never encode through text. Ids: base symbols, merged
+tokens, BOS, EOS, class tokens.
+
+    jpeglm train-tokenizer data/photos-64 --out tokenizer --vocab-size 1024
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jpeglm import bpe
+from jpeglm.codecs import Codec, make_codec
+from jpeglm.config import InputError, fingerprint
+from jpeglm.files import read_json, write_json
+from jpeglm.syntax.alphabet import Alphabet
+
+BOS_TEXT, EOS_TEXT = "<s>", "</s>"
+FILES = ("tokenizer.json", "tokenizer_config.json", "codec.json")
+
+
+class Tokenizer:
+    """BPE over the symbols of one codec's streams.
+
+    merges: int32 [M, 2], pairs of token ids in the order they were learnt.
+    """
+
+    def __init__(
+        self, codec: Codec, alphabet: str, merges: np.ndarray, n_classes: int = 0
+    ) -> None:
+        self.codec = codec
+        self.alphabet: Alphabet = codec.alphabet(alphabet)
+        self.n_base = self.alphabet.size
+        self.merges = np.asarray(merges, np.int32).reshape(-1, 2)
+        self.spelling, self._result = bpe.spell(self.n_base, self.merges)
+        self.n_classes = n_classes
+        self.bos = len(self.spelling)
+        self.eos = self.bos + 1
+        self.vocab_size = self.eos + 1 + n_classes
+        self._rank, self._inner = bpe.pair_tables(self.n_base, self.merges, self.spelling)
+        lengths = [len(symbols) for symbols in self.spelling]
+        self.offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        """int64 [tokens + 1]: token t spells `symbols[offsets[t]:offsets[t + 1]]`."""
+        self.symbols = np.array([s for symbols in self.spelling for s in symbols], np.int32)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return fingerprint(
+            {
+                "codec": self.codec.fingerprint,
+                "alphabet": self.alphabet.name,
+                "merges": self.merges.tolist(),
+                "classes": self.n_classes,
+            }
+        )
+
+    def class_token(self, label: int) -> int:
+        if not 0 <= label < self.n_classes:
+            raise InputError(
+                f"label {label} is unknown: this tokenizer has {self.n_classes} classes"
+            )
+        return self.eos + 1 + label
+
+    def encode_symbols(self, symbols: np.ndarray) -> np.ndarray:
+        """Token ids, int32, without BOS and EOS."""
+        symbols = np.ascontiguousarray(symbols, np.int32)
+        if not len(self.merges):
+            return symbols.copy()
+        out = np.empty(len(symbols), np.int32)
+        n = bpe.encode(symbols, self._rank, self._result, self._inner, out)
+        return out[:n].copy()
+
+    def encode_stream(self, stream: bytes) -> np.ndarray:
+        return self.encode_symbols(self.alphabet.split(stream))
+
+    def decode(self, ids: np.ndarray) -> np.ndarray:
+        """Symbols, int32, of token ids; BOS, EOS and class tokens spell nothing."""
+        ids = np.ascontiguousarray(ids, np.int32)
+        longest = int(np.diff(self.offsets).max())
+        out = np.empty(len(ids) * longest, np.int32)
+        n = bpe.decode(ids, self.offsets, self.symbols, out)
+        return out[:n].copy()
+
+    def decode_stream(self, ids: np.ndarray) -> bytes:
+        """The stream that the ids spell; never raises."""
+        return self.alphabet.join(self.decode(ids))
+
+    def stable(self, symbols: np.ndarray) -> int:
+        """How many leading symbols keep their tokens whatever follows `symbols`.
+
+        The last place where two neighbours stand together inside no token (or the start).
+        """
+        end = len(symbols) - 1
+        while end > 0 and self._inner[symbols[end - 1], symbols[end]]:
+            end -= 1
+        return max(end, 0)
+
+    @classmethod
+    def train(
+        cls,
+        streams: Iterable[bytes],
+        codec: Codec,
+        alphabet: str = "jpeg-symbols",
+        vocab_size: int = 1024,
+        n_classes: int = 0,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Tokenizer:
+        """Learn merges from streams; `vocab_size` counts BOS and EOS but no class tokens."""
+        symbols = codec.alphabet(alphabet)
+        n_tokens = vocab_size - 2
+        if n_tokens < symbols.size:
+            raise InputError(
+                f"vocab_size is {vocab_size}; the alphabet {alphabet} alone has {symbols.size} "
+                f"symbols, so it must be at least {symbols.size + 2}"
+            )
+        if n_tokens > bpe.MAX_VOCABULARY and n_tokens > symbols.size:
+            raise InputError(f"vocab_size is {vocab_size}; it may be {bpe.MAX_VOCABULARY} at most")
+        pieces: list[np.ndarray] = []
+        gap = np.array([bpe.SEPARATOR], np.int32)
+        for stream in streams:
+            pieces += [symbols.split(stream), gap]
+        if not pieces:
+            raise InputError("there is no stream to train a tokenizer on")
+        merges = bpe.train_merges(
+            np.concatenate(pieces), symbols.size, n_tokens, symbols.atomic, progress
+        )
+        return cls(codec, alphabet, np.array(merges, np.int32), n_classes)
+
+    # Files
+
+    @property
+    def _first_character(self) -> int:
+        return 0x2800 if self.alphabet.name == "paper-bytes" else 0x4E00
+
+    def _text(self, token: int) -> str:
+        return "".join(chr(self._first_character + s) for s in self.spelling[token])
+
+    def to_hugging_face(self) -> dict[str, Any]:
+        """The content of `tokenizer.json`."""
+        vocabulary = {self._text(token): token for token in range(len(self.spelling))}
+        special = [BOS_TEXT, EOS_TEXT] + [f"<class_{k}>" for k in range(self.n_classes)]
+        added = [
+            {
+                "id": self.bos + i,
+                "content": text,
+                "single_word": False,
+                "lstrip": False,
+                "rstrip": False,
+                "normalized": False,
+                "special": True,
+            }
+            for i, text in enumerate(special)
+        ]
+        return {
+            "version": "1.0",
+            "truncation": None,
+            "padding": None,
+            "added_tokens": added,
+            "normalizer": None,
+            "pre_tokenizer": None,
+            "post_processor": None,
+            "decoder": {"type": "Fuse"},
+            "model": {
+                "type": "BPE",
+                "dropout": None,
+                "unk_token": None,
+                "continuing_subword_prefix": None,
+                "end_of_word_suffix": None,
+                "fuse_unk": False,
+                "byte_fallback": False,
+                "ignore_merges": False,
+                "vocab": vocabulary,
+                "merges": [[self._text(a), self._text(b)] for a, b in self.merges.tolist()],
+            },
+        }
+
+    def save(self, folder: Path) -> None:
+        """Write `tokenizer.json`, `tokenizer_config.json` and `codec.json` into a folder."""
+        folder = Path(folder)
+        write_json(
+            folder / "tokenizer_config.json",
+            {
+                "tokenizer_class": "PreTrainedTokenizerFast",
+                "bos_token": BOS_TEXT,
+                "eos_token": EOS_TEXT,
+                "clean_up_tokenization_spaces": False,
+            },
+        )
+        write_json(
+            folder / "codec.json",
+            {
+                "codec": self.codec.to_dict(),
+                "fingerprint": self.codec.fingerprint,
+                "alphabet": self.alphabet.name,
+            },
+        )
+        write_json(folder / "tokenizer.json", self.to_hugging_face())
+
+    @classmethod
+    def load(cls, path: Path) -> Tokenizer:
+        """Read a tokenizer's folder, or its `tokenizer.json`."""
+        folder = Path(path)
+        if folder.suffix == ".json":
+            folder = folder.parent
+        if not folder.is_dir():
+            raise InputError(f"there is no tokenizer folder {folder}; `jpeglm train-tokenizer`"
+                             " makes one")
+        missing = [name for name in ("codec.json", "tokenizer.json")
+                   if not (folder / name).exists()]
+        if missing:
+            raise InputError(
+                f"{folder} lacks {' and '.join(missing)}; a tokenizer folder has {', '.join(FILES)}"
+            )
+        settings = read_json(folder / "codec.json")
+        try:
+            codec = make_codec(settings["codec"])
+            alphabet = settings["alphabet"]
+            first = 0x2800 if alphabet == "paper-bytes" else 0x4E00
+            model = read_json(folder / "tokenizer.json")
+            ids = model["model"]["vocab"]
+            merges = [[ids[a], ids[b]] for a, b in model["model"]["merges"]]
+            n_classes = len(model["added_tokens"]) - 2
+            tokenizer = cls(codec, alphabet, np.array(merges, np.int32), n_classes)
+        except (KeyError, TypeError, ValueError) as error:
+            if isinstance(error, InputError):
+                raise InputError(f"{folder / 'codec.json'}: {error}") from error
+            raise InputError(f"{folder / 'tokenizer.json'} is no tokenizer of ours: "
+                             f"{type(error).__name__} {error}") from error
+        if settings.get("fingerprint", codec.fingerprint) != codec.fingerprint:
+            raise InputError(
+                f"{folder / 'codec.json'} was written for fingerprint {settings['fingerprint']}, "
+                f"but its settings give {codec.fingerprint} here: another libjpeg or a changed file"
+            )
+        if any(ids.get(chr(first + s)) != s for s in range(tokenizer.n_base)):
+            raise InputError(f"{folder / 'tokenizer.json'} does not fit the alphabet {alphabet}")
+        return tokenizer
+
