@@ -189,6 +189,19 @@ def load_checkpoint(folder: Path | str) -> Checkpoint:
     return Checkpoint(folder, config, tokenizer, generation)
 
 
+def export_hugging_face(checkpoint: Checkpoint, folder: Path, dtype: str = "bfloat16") -> None:
+    """Write a checkpoint that stock `transformers` loads, weights in `dtype`."""
+    weights = {
+        name: from_bfloat16(array) if array.dtype == np.uint16 else np.asarray(array, np.float32)
+        for name, array in checkpoint.weights.items()
+    }
+    card = checkpoint.folder / "README.md"
+    text = card.read_text() if card.exists() else ""
+    write_checkpoint(
+        folder, weights, checkpoint.config, checkpoint.tokenizer, text, checkpoint.generation, dtype
+    )
+
+
 def shipped_checkpoint(name: str = "photos") -> Path:
     """The folder of a checkpoint that is part of the package."""
     folder = Path(str(resources.files("jpeglm"))) / "assets" / name

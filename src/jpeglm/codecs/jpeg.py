@@ -18,7 +18,7 @@ from jpeglm.codecs.images import fit_image
 from jpeglm.config import InputError, JpegConfig, fingerprint
 from jpeglm.syntax.alphabet import EOI, Alphabet, jpeg_alphabet
 from jpeglm.syntax.jpeg import SYMBOL_KIND, JpegSpec, jpeg_spec
-from jpeglm.syntax.scan import ScanError, inspect_scan, write_scan
+from jpeglm.syntax.scan import StreamError, inspect_scan, write_scan
 
 SOI = b"\xff\xd8"
 PILLOW_SUBSAMPLING = {"4:4:4": "4:4:4", "4:2:2": "4:2:2", "4:2:0": "4:2:0", "gray": None}
@@ -81,9 +81,12 @@ class JpegCodec:
     @cached_property
     def header(self) -> bytes:
         """SOI to the end of SOS, the same in every stream."""
-        stream = self._save(self._blank, 2)
-        scan = stream.index(b"\xff\xda")
-        return stream[: scan + 2 + int.from_bytes(stream[scan + 2 : scan + 4])]
+        return _to_scan(self._save(self._blank, 2))
+
+    @cached_property
+    def file_header(self) -> bytes:
+        """The same with the tables in, as a standalone file of libjpeg begins."""
+        return _to_scan(self._save(self._blank, 0))
 
     @cached_property
     def tables(self) -> bytes:
@@ -104,6 +107,9 @@ class JpegCodec:
         image = fit_image(image, config.width, config.height, config.fit)
         if config.subsampling == "gray":
             image = image.convert("L")
+        if image.info:  # Pillow would copy comments into the stream
+            image = image.copy()
+            image.info.clear()
         return self._save(image, 2)
 
     def decode(self, stream: bytes) -> Image.Image:
@@ -125,12 +131,13 @@ class JpegCodec:
                 (i for i, (a, b) in enumerate(zip(stream, self.header)) if a != b),
                 min(len(stream), len(self.header)),
             )
-            raise InputError(
-                f"the header differs from this codec's at byte {place}: another size, "
-                "subsampling or restart interval, or no stream of this codec"
+            raise StreamError(
+                "the header is not this codec's (another size, subsampling or restart interval, "
+                "or no stream of this codec)",
+                place,
             )
         if not stream.endswith(EOI) or len(stream) < len(self.header) + 2:
-            raise InputError(f"the stream does not end with EOI (FF D9) at byte {len(stream)}")
+            raise StreamError("the stream does not end with EOI (FF D9)", len(stream))
         return stream[len(self.header) : -2]
 
     def check(self, stream: bytes) -> bool:
@@ -139,11 +146,11 @@ class JpegCodec:
         The answer tells whether the running DC values stay within int16; where they do not,
         decoders may show other pixels than were meant, though the syntax is right.
         """
+        scan = self.scan(stream)
         try:
-            return inspect_scan(self.scan(stream), self.spec)[2]
-        except ScanError as error:
-            place = error.place + len(self.header)
-            raise InputError(f"{error.reason}, at byte {place}") from error
+            return inspect_scan(scan, self.spec)[2]
+        except StreamError as error:
+            raise StreamError(error.reason, error.place + len(self.header)) from error
 
     def alphabet(self, name: str) -> Alphabet:
         """The alphabet `jpeg-symbols`, `bytes` or `paper-bytes` of this codec's streams."""
@@ -158,15 +165,24 @@ class JpegCodec:
         return self.header + scan + EOI
 
     def wrap(self, stream: bytes) -> bytes:
-        return SOI + self.tables + stream[2:]
+        if stream.startswith(self.header):
+            return self.file_header + stream[len(self.header) :]
+        return SOI + self.tables + stream[2:]  # a model's free output may begin with anything
 
     def unwrap(self, file: bytes) -> bytes:
         if file.startswith(self.header):
             return file
-        start = SOI + self.tables
-        if not file.startswith(start):
+        if not file.startswith(self.file_header):
             raise InputError(
-                "its quantisation or Huffman tables are not those of this codec "
-                f"(quality {self.config.quality}, standard Huffman tables)"
+                "its header or tables are not those of this codec "
+                f"({self.config.width}x{self.config.height}, quality {self.config.quality}, "
+                f"{self.config.subsampling}, restart interval {self.config.restart_interval}, "
+                "standard Huffman tables, no further segments)"
             )
-        return SOI + file[len(start) :]
+        return self.header + file[len(self.file_header) :]
+
+
+def _to_scan(file: bytes) -> bytes:
+    """The bytes up to the end of SOS."""
+    scan = file.index(b"\xff\xda")
+    return file[: scan + 2 + int.from_bytes(file[scan + 2 : scan + 4], "big")]

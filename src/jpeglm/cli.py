@@ -1,0 +1,654 @@
+"""The command line: the project's road, verb by verb, in pipeline order.
+
+Each verb imports what it needs when it is called, so that `jpeglm --help` is quick. Results go to
+stdout (`--json`: one object and nothing else), everything else to stderr. An error is one line; exit
+code 1 for bad input, 2 for a wrong command line.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from jpeglm import __version__
+from jpeglm.config import InputError, JpegConfig
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Language models that write image files: prepare pictures, train a tokenizer and a Llama "
+    "model on their JPEG bytes or symbols, and let it complete or invent pictures. Every file it "
+    "writes is valid.",
+)
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
+CheckpointOption = Annotated[
+    Path | None,
+    typer.Option(help="Checkpoint folder; without it the shipped photo model is used."),
+]
+EngineOption = Annotated[
+    str, typer.Option(help="cpu (numba, needs no torch) or torch (any device).")
+]
+PrecisionOption = Annotated[
+    str | None,
+    typer.Option(help="Weights in float32, bfloat16 or int8 (cpu engine only). Default: float32."),
+]
+DeviceOption = Annotated[
+    str | None, typer.Option(help="Device of the torch engine: cpu, cuda, cuda:1, mps.")
+]
+TemperatureOption = Annotated[
+    float | None, typer.Option(min=0.0, help="1 is the model's own, 0 is greedy.")
+]
+TopKOption = Annotated[
+    int | None, typer.Option(min=0, help="Draw among the k most probable tokens; 0 is off.")
+]
+TopPOption = Annotated[
+    float | None,
+    typer.Option(min=0.0, max=1.0, help="Draw among the most probable tokens of this total."),
+]
+GrammarOption = Annotated[
+    bool,
+    typer.Option(
+        "--grammar/--no-grammar",
+        help="Allow only what keeps the file valid; without it the output is measured, not saved "
+        "from itself.",
+    ),
+]
+MaxTokensOption = Annotated[
+    int | None,
+    typer.Option(min=2, help="Token budget, prompt included. Default: the model's context."),
+]
+BatchOption = Annotated[int, typer.Option(min=1, help="Pictures drawn together.")]
+SeedOption = Annotated[int, typer.Option(min=0, help="Same seed, same pictures.")]
+LabelOption = Annotated[
+    int | None, typer.Option(min=0, help="Class, for a class-conditional checkpoint.")
+]
+
+
+def show(result: dict[str, Any], as_json: bool, lines: list[str]) -> None:
+    """Print a command's result, for a program or for a person."""
+    print(json.dumps(result, ensure_ascii=False) if as_json else "\n".join(lines))
+
+
+def _import(module: str, *names: str) -> tuple[Any, ...]:
+    import importlib
+
+    loaded = importlib.import_module(module)
+    return tuple(getattr(loaded, name) for name in names)
+
+
+def needs(extra: str, load: Any) -> Any:
+    """What `load` imports, or a sentence that names the extra to install."""
+    try:
+        return load()
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("jpeglm"):
+            raise
+        raise InputError(
+            f"this command needs {error.name}, which the base install leaves out; "
+            f"run: pip install 'jpeglm[{extra}]'"
+        ) from error
+
+
+def codec_settings(
+    preset: str | None,
+    size: str | None,
+    quality: int | None,
+    subsampling: str | None,
+    restart_interval: int | None,
+    fit: str | None = None,
+) -> dict[str, Any]:
+    """A JPEG codec's settings from the options given, None meaning the preset's."""
+    from jpeglm.config import PAPER_JPEG
+
+    if preset not in (None, "paper"):
+        raise InputError(f"--preset is {preset!r}; there is one preset, paper")
+    base = PAPER_JPEG if preset else JpegConfig()
+    changes: dict[str, Any] = {
+        "quality": quality,
+        "subsampling": subsampling,
+        "restart_interval": restart_interval,
+        "fit": fit,
+    }
+    if size is not None:
+        changes["width"], changes["height"] = parse_size(size)
+    return base.to_dict() | {name: value for name, value in changes.items() if value is not None}
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """`64` or `128x96` (width x height) in pixels."""
+    parts = text.lower().replace("×", "x").split("x")
+    if len(parts) > 2 or not all(part.isdigit() for part in parts):
+        raise InputError(f"--size is {text!r}; write it as 64 or 128x96 (width x height)")
+    return int(parts[0]), int(parts[-1])
+
+
+def sampling_note(sampled: int, seconds: float) -> str:
+    return f"{sampled / max(seconds, 1e-9):,.0f} tokens/s"
+
+
+def _draw(title: str, quiet: bool, call: Any) -> Any:
+    """Run `call(progress)` under a progress display of pictures."""
+    import time
+
+    from jpeglm.progress import Reporter
+
+    with Reporter(title, "pictures", quiet) as report:
+        start = time.perf_counter()
+
+        def progress(done: int, total: int, sampled: int) -> None:
+            report(done, total, sampling_note(sampled, time.perf_counter() - start))
+
+        return call(progress)
+
+
+def _model(
+    checkpoint: Path | None, engine: str, precision: str | None, device: str | None
+) -> Any:
+    from jpeglm.generation.generate import load
+
+    return load(checkpoint, engine=engine, precision=precision or "float32", device=device)
+
+
+def _record(checkpoint: Path | None, model: Any, engine: str, precision: str | None) -> dict:
+    return {
+        "checkpoint": str(checkpoint) if checkpoint else "photos (shipped)",
+        "tokenizer": model.tokenizer.fingerprint,
+        "codec": model.codec.to_dict(),
+        "engine": engine,
+        "precision": precision or "float32",
+        "version": __version__,
+    }
+
+
+@app.command()
+def check(
+    files: Annotated[list[Path], typer.Argument(help="JPEG files.")],
+    size: Annotated[str | None, typer.Option(help="Demand this size: 64 or 128x96.")] = None,
+    quality: Annotated[int | None, typer.Option(help="Demand this quality.")] = None,
+    subsampling: Annotated[
+        str | None, typer.Option(help="Demand 4:2:0, 4:2:2, 4:4:4 or gray.")
+    ] = None,
+    restart_interval: Annotated[
+        int | None, typer.Option(help="Demand a restart marker after so many MCUs; 0: none.")
+    ] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Demand the settings of this checkpoint's codec.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Tell of each file whether it is a canonical, complete stream, or at which byte it is not.
+
+    What is not demanded is read from the file itself. Exit code 1 if any file fails.
+    """
+    from jpeglm.codecs.check import check_file
+    from jpeglm.files import read_bytes
+
+    wanted: dict[str, Any] = {
+        "quality": quality,
+        "subsampling": subsampling,
+        "restart_interval": restart_interval,
+    }
+    if checkpoint is not None:
+        from jpeglm.tokenizer import Tokenizer
+
+        settings = Tokenizer.load(checkpoint).codec.to_dict()
+        wanted |= {name: settings[name] for name in settings if name not in ("codec", "fit")}
+    if size is not None:
+        wanted["width"], wanted["height"] = parse_size(size)
+    results, lines = [], []
+    for file in files:
+        try:
+            verdict = check_file(read_bytes(file), wanted)
+            valid, reason, fits, codec = (
+                verdict.valid,
+                verdict.reason,
+                verdict.dc_fits,
+                verdict.codec,
+            )
+        except InputError as error:
+            valid, reason, fits, codec = False, str(error), True, None
+        results.append(
+            {"file": str(file), "valid": valid, "reason": reason, "dc_fits": fits, "codec": codec}
+        )
+        note = "" if fits else " (running DC values leave int16: decoders may disagree)"
+        lines.append(f"{file}: {'valid' + note if valid else reason}")
+    failed = sum(not result["valid"] for result in results)
+    leaving = sum(result["valid"] and not result["dc_fits"] for result in results)
+    summary = {"files": results, "failed": failed, "dc_leaves_int16": leaving}
+    if len(files) > 1:
+        lines.append(f"{len(files) - failed} of {len(files)} files are valid")
+    show(summary, as_json, lines)
+    if failed:
+        raise typer.Exit(1)
+
+
+SizeOption = Annotated[
+    str | None, typer.Option(help="Pixels, as 64 or 128x96 (width x height). Default: 64.")
+]
+
+
+@app.command()
+def prepare(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="A folder tree of pictures, WebDataset tars, Parquet with an image column, or a "
+            "dataset saved by Hugging Face datasets."
+        ),
+    ],
+    out: Annotated[Path, typer.Argument(help="Folder for the shards.")],
+    codec: Annotated[str, typer.Option(help="jpeg.")] = "jpeg",
+    preset: Annotated[
+        str | None, typer.Option(help="paper: 256 px, quality 25, 4:2:0, a marker every MCU.")
+    ] = None,
+    size: SizeOption = None,
+    quality: Annotated[int | None, typer.Option(help="JPEG quality, 1 to 100. Default: 25.")] = None,
+    subsampling: Annotated[
+        str | None, typer.Option(help="4:2:0, 4:2:2, 4:4:4 or gray. Default: 4:2:0.")
+    ] = None,
+    restart_interval: Annotated[
+        int | None, typer.Option(help="MCUs between restart markers; 0 (default) is none.")
+    ] = None,
+    fit: Annotated[
+        str | None, typer.Option(help="crop (default) the middle out, or pad with black.")
+    ] = None,
+    crops: Annotated[
+        int, typer.Option(help="Random crops of many scales, and flips, of each picture; 0: whole.")
+    ] = 0,
+    validation: Annotated[
+        float, typer.Option(help="Share of the pictures held out, chosen by their content.")
+    ] = 0.05,
+    split: Annotated[
+        str, typer.Option(help="hash (by content), or all to train, or all to validation.")
+    ] = "hash",
+    labels: Annotated[
+        str, typer.Option(help="source (where it has some), folder (names of folders) or none.")
+    ] = "source",
+    seed: SeedOption = 0,
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="Write token shards beside, for hosts without numba.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes. Default: all cores.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Encode pictures into Parquet shards of canonical streams.
+
+    Unreadable pictures are listed in rejected.jsonl and do not stop the run. Killed at any moment,
+    the same command goes on.
+    """
+    from jpeglm.codecs import make_codec
+    from jpeglm.progress import Reporter
+    from jpeglm.tokenizer import Tokenizer
+
+    prepare_data, config_class = needs(
+        "train", lambda: _import("jpeglm.data.prepare", "prepare", "PrepareConfig")
+    )
+    settings = codec_settings(preset, size, quality, subsampling, restart_interval, fit)
+    made = make_codec({"codec": codec, **settings})
+    config = config_class(
+        crops=crops, validation=validation, split=split, labels=labels, seed=seed
+    )
+    with Reporter("prepare", "pictures") as report:
+        result = prepare_data(
+            source,
+            out,
+            made,
+            config,
+            tokenizer=Tokenizer.load(tokenizer) if tokenizer else None,
+            workers=workers,
+            progress=lambda done, total, streams: report(done, total, f"{streams} streams"),
+        )
+        for warning in result["warnings"]:
+            report.say(f"warning: {warning}")
+    show({"out": str(out), **result}, as_json, _prepared(out, result))
+
+
+def _prepared(out: Path, result: dict[str, Any]) -> list[str]:
+    counts = ", ".join(f"{count} {split}" for split, count in result["streams"].items())
+    lines = [f"{out}/: {counts} streams of {result['pictures']} pictures"]
+    if result["rejected"]:
+        lines.append(f"{result['rejected']} pictures set aside, see {out / 'rejected.jsonl'}")
+    return lines
+
+
+@app.command("train-tokenizer")
+def train_tokenizer(
+    data: Annotated[Path, typer.Argument(help="Prepared shards, or a folder of pictures.")],
+    out: Annotated[Path, typer.Option(help="Folder for the tokenizer's files.")] = Path(
+        "tokenizer"
+    ),
+    alphabet: Annotated[
+        str | None,
+        typer.Option(help="jpeg-symbols (default), bytes, or paper-bytes (the preset's)."),
+    ] = None,
+    vocab_size: Annotated[
+        int | None, typer.Option(help="Tokens in all, BOS and EOS included (default 1024).")
+    ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(help="paper: plain BPE 320 over whole streams of 256 px, quality 25."),
+    ] = None,
+    classes: Annotated[
+        int, typer.Option(min=0, help="Class tokens, one for each label of the data.")
+    ] = 0,
+    limit: Annotated[int, typer.Option(min=1, help="Streams to learn from.")] = 10_000,
+    size: SizeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Learn a BPE vocabulary from training streams and write tokenizer.json."""
+    from itertools import islice
+
+    from jpeglm.codecs import make_codec
+    from jpeglm.progress import Reporter
+    from jpeglm.tokenizer import Tokenizer
+
+    (open_data,) = needs("train", lambda: _import("jpeglm.data.shards", "open_data"))
+    settings = codec_settings(preset, size, None, None, None)
+    dataset = open_data(data, make_codec({"codec": "jpeg", **settings}))
+    codec = make_codec(dataset.codec_dict)
+    alphabet = alphabet or ("paper-bytes" if preset else "jpeg-symbols")
+    with Reporter("train-tokenizer", "merges") as report:
+        streams = (stream for _, stream, _ in islice(dataset.streams("train"), limit))
+        tokenizer = Tokenizer.train(
+            streams, codec, alphabet, vocab_size or (320 if preset else 1024), classes, report
+        )
+    tokenizer.save(out)
+    result = {
+        "out": str(out),
+        "alphabet": alphabet,
+        "symbols": tokenizer.n_base,
+        "merges": len(tokenizer.merges),
+        "vocab_size": tokenizer.vocab_size,
+        "fingerprint": tokenizer.fingerprint,
+    }
+    show(
+        result,
+        as_json,
+        [
+            f"{out / 'tokenizer.json'}: {alphabet}, {tokenizer.n_base} symbols, "
+            f"{len(tokenizer.merges)} merges, {tokenizer.vocab_size} tokens"
+        ],
+    )
+
+
+@app.command()
+def train(
+    data: Annotated[Path, typer.Argument(help="Prepared shards, or a folder of pictures.")],
+    out: Annotated[Path, typer.Option(help="Run folder.")] = Path("runs/train"),
+    tokenizer: Annotated[
+        Path | None,
+        typer.Option(help="Tokenizer folder. Default: the one that the token shards were made by."),
+    ] = None,
+    preset: Annotated[
+        str, typer.Option(help="Model size: 2m, 3m, 5m, 10m, 30m, 85m, 300m, 1b, 7b.")
+    ] = "2m",
+    steps: Annotated[int, typer.Option(min=0, help="Budget in steps.")] = 0,
+    epochs: Annotated[float, typer.Option(min=0.0, help="Budget in passes over the data.")] = 0.0,
+    minutes: Annotated[float, typer.Option(min=0.0, help="Budget in minutes.")] = 0.0,
+    learning_rate: Annotated[
+        float, typer.Option(min=0.0, help="Peak; 0 takes the preset's.")
+    ] = 0.0,
+    batch_tokens: Annotated[
+        int, typer.Option(min=2, help="Tokens of a forward pass, over all processes.")
+    ] = 4096,
+    accumulation: Annotated[
+        int, typer.Option(min=1, help="Forward passes a step.")
+    ] = 1,
+    packing: Annotated[
+        str, typer.Option(help="pictures: one a row; chunks: concatenated and cut, as the paper.")
+    ] = "pictures",
+    max_length: Annotated[
+        int, typer.Option(min=0, help="Tokens of a row and of the context; 0: from the data.")
+    ] = 0,
+    class_dropout: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Share of class tokens replaced by BOS.")
+    ] = 0.0,
+    precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
+    compile: Annotated[str, typer.Option(help="auto, on or off.")] = "auto",
+    activation_checkpointing: Annotated[
+        bool, typer.Option(help="Save memory, compute activations twice.")
+    ] = False,
+    ema: Annotated[float, typer.Option(min=0.0, help="Decay of averaged weights; 0 is off.")] = 0.0,
+    warmup: Annotated[int, typer.Option(min=0, help="Steps of warm-up.")] = 100,
+    eval_every: Annotated[int, typer.Option(min=1, help="Steps between evaluations.")] = 500,
+    eval_images: Annotated[int, typer.Option(min=0, help="Held-out pictures measured.")] = 256,
+    save_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 500,
+    samples: Annotated[int, typer.Option(min=0, help="Pictures drawn at each evaluation.")] = 8,
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: torch decides.")] = 0,
+    seed: SeedOption = 0,
+    resume: Annotated[
+        bool, typer.Option("--resume/--no-resume", help="Go on with the run in OUT.")
+    ] = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a Llama model from scratch; run it again to go on after a stop.
+
+    OUT/model is the best checkpoint. Under torchrun or `accelerate launch` it trains data-parallel.
+    """
+    from jpeglm.progress import Reporter
+    from jpeglm.tokenizer import Tokenizer
+    from jpeglm.training import TrainConfig
+
+    config = TrainConfig(
+        preset=preset,
+        steps=steps,
+        epochs=epochs,
+        minutes=minutes,
+        learning_rate=learning_rate,
+        warmup=warmup,
+        batch_tokens=batch_tokens,
+        gradient_accumulation=accumulation,
+        packing=packing,
+        max_length=max_length,
+        class_dropout=class_dropout,
+        precision=precision,
+        compile=compile,
+        activation_checkpointing=activation_checkpointing,
+        ema=ema,
+        eval_every=eval_every,
+        eval_images=eval_images,
+        save_every=save_every,
+        samples=samples,
+        threads=threads,
+        seed=seed,
+    )
+    (run,) = needs("train", lambda: _import("jpeglm.training.lm", "train"))
+    (draw,) = _import("jpeglm.generation.preview", "draw")
+    if tokenizer is None and (data / "tokenizer").is_dir():
+        tokenizer = data / "tokenizer"
+    if tokenizer is None:
+        raise InputError(
+            f"--tokenizer is missing and {data} has no token shards; "
+            f"run: jpeglm train-tokenizer {data}"
+        )
+    with Reporter("train", "steps") as report:
+        result = run(
+            data,
+            Tokenizer.load(tokenizer),
+            out,
+            config,
+            resume=resume,
+            progress=report,
+            say=report.say,
+            sampler=draw,
+        )
+    show(result, as_json, [f"{name}: {value}" for name, value in result.items()])
+
+
+@app.command()
+def generate(
+    n: Annotated[int, typer.Option("-n", min=1, help="How many pictures.")] = 16,
+    out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("samples"),
+    checkpoint: CheckpointOption = None,
+    seed: SeedOption = 0,
+    label: LabelOption = None,
+    temperature: TemperatureOption = None,
+    top_k: TopKOption = None,
+    top_p: TopPOption = None,
+    grammar: GrammarOption = True,
+    max_tokens: MaxTokensOption = None,
+    batch: BatchOption = 16,
+    engine: EngineOption = "cpu",
+    precision: PrecisionOption = None,
+    device: DeviceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Invent pictures: sample-00.jpg …, sheet.png and run.json."""
+    from jpeglm.generation.outputs import write_pictures
+
+    model = _model(checkpoint, engine, precision, device)
+    pictures = _draw(
+        "generate",
+        as_json,
+        lambda progress: model.generate(
+            n,
+            seed=seed,
+            label=label,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            grammar=grammar,
+            max_tokens=max_tokens,
+            batch=batch,
+            progress=progress,
+        ),
+    )
+    record = _record(checkpoint, model, engine, precision)
+    result = write_pictures(pictures, model.codec, out, "sample", record)
+    show(result, as_json, _told(result, "sample"))
+
+
+@app.command()
+def complete(
+    photo: Annotated[Path, typer.Argument(help="A picture of any size and format.")],
+    keep: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Share of the picture to keep, from the top.")
+    ] = 0.5,
+    n: Annotated[int, typer.Option("-n", min=1, help="How many completions.")] = 3,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the pictures (default: PHOTO's name).")
+    ] = None,
+    checkpoint: CheckpointOption = None,
+    seed: SeedOption = 0,
+    label: LabelOption = None,
+    temperature: TemperatureOption = None,
+    top_k: TopKOption = None,
+    top_p: TopPOption = None,
+    grammar: GrammarOption = True,
+    max_tokens: MaxTokensOption = None,
+    batch: BatchOption = 16,
+    engine: EngineOption = "cpu",
+    precision: PrecisionOption = None,
+    device: DeviceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Keep the upper part of a photo and let the model write the rest of the file.
+
+    Writes original.jpg, prompt.jpg, completion-00.jpg …, sheet.png and run.json.
+    """
+    from jpeglm.codecs.images import open_image
+    from jpeglm.generation.outputs import write_pictures
+
+    image = open_image(photo)
+    model = _model(checkpoint, engine, precision, device)
+    pictures = _draw(
+        "complete",
+        as_json,
+        lambda progress: model.complete(
+            image,
+            keep,
+            n,
+            seed=seed,
+            label=label,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            grammar=grammar,
+            max_tokens=max_tokens,
+            batch=batch,
+            progress=progress,
+        ),
+    )
+    record = _record(checkpoint, model, engine, precision) | {"photo": str(photo)}
+    out = out or Path(f"{photo.stem}-completions")
+    result = write_pictures(pictures, model.codec, out, "completion", record)
+    show(result, as_json, _told(result, "completion"))
+
+
+def _told(result: dict[str, Any], kind: str) -> list[str]:
+    pictures = [name for name in result["files"] if name.startswith(kind)]
+    return [
+        f"{result['out']}/: {pictures[0]} to {pictures[-1]} and sheet.png"
+        if len(pictures) > 1
+        else f"{result['out']}/: {pictures[0]} and sheet.png",
+        f"{result['tokens']} tokens in {result['seconds']:.2f} s "
+        f"({result['tokens_per_second']:,.0f} tokens/s), "
+        f"{result['bits_per_image']:,.0f} bits a picture under the model",
+    ]
+
+
+@app.command()
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint folder of ours.")],
+    out: Annotated[Path, typer.Option(help="Folder to write.")],
+    to: Annotated[str, typer.Option(help="hf: Hugging Face transformers.")] = "hf",
+    dtype: Annotated[str, typer.Option(help="bfloat16 or float32.")] = "bfloat16",
+    as_json: JsonOption = False,
+) -> None:
+    """Write a checkpoint for other tools."""
+    from jpeglm.checkpoint import export_hugging_face, load_checkpoint
+
+    if to != "hf":
+        raise InputError(f"--to is {to!r}; hf is the form that can be written")
+    export_hugging_face(load_checkpoint(checkpoint), out, dtype)
+    show(
+        {"out": str(out), "to": to, "dtype": dtype},
+        as_json,
+        [f"{out}/: loads with transformers.AutoModelForCausalLM and AutoTokenizer"],
+    )
+
+
+def main() -> None:
+    """Entry point: run the command; errors become one line and an exit code."""
+    try:
+        command = typer.main.get_command(app)
+        code = command.main(prog_name="jpeglm", standalone_mode=False)
+    except InputError as error:
+        fail(str(error), 1)
+    except KeyboardInterrupt:
+        fail("stopped", 130)
+    except BrokenPipeError:
+        sys.exit(0)
+    except OSError as error:
+        name = f"{error.filename}: " if error.filename else ""
+        fail(f"{name}{error.strerror or error}", 1)
+    except Exception as error:
+        # Usage errors of the option parser, whose class differs between versions of typer.
+        if type(error).__name__ == "Abort":
+            fail("stopped", 130)
+        if type(error).__name__ == "NoArgsIsHelpError":
+            print(error)
+            sys.exit(2)
+        message = getattr(error, "format_message", None)
+        if message is None:
+            raise
+        context = getattr(error, "ctx", None)
+        path = context.command_path if context else "jpeglm"
+        fail(f"{message()} (see {path} --help)", 2)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def fail(message: str, code: int) -> None:
+    print("jpeglm: " + " ".join(message.split()), file=sys.stderr)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""`jpeglm check`: is a file a canonical, complete stream, and if not, at which byte and why.
+
+Settings that are not given are read from the file itself: size, subsampling and restart interval
+from its segments, quality as the one whose standard quantisation tables the file carries.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from jpeglm.codecs.jpeg import SOI, JpegCodec
+from jpeglm.config import InputError, JpegConfig
+from jpeglm.syntax.scan import StreamError
+
+_SAMPLING = {(2, 2): "4:2:0", (2, 1): "4:2:2", (1, 1): "4:4:4"}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    valid: bool
+    reason: str
+    codec: dict[str, Any] | None = None
+    dc_fits: bool = True
+    """Whether the running DC values stay within int16, so that every decoder agrees."""
+
+
+def _segments(data: bytes) -> list[tuple[int, int, bytes]]:
+    """(marker, place, payload) of each segment up to SOS (T.81 B.1.1.4)."""
+    if not data.startswith(SOI):
+        raise InputError("no JPEG: it does not begin with SOI (FF D8), at byte 0")
+    found, at = [], 2
+    while True:
+        if at + 4 > len(data):
+            raise InputError(f"the file ends inside its header, at byte {len(data)}")
+        if data[at] != 0xFF:
+            raise InputError(f"a segment's marker is missing, at byte {at}")
+        length = int.from_bytes(data[at + 2 : at + 4], "big")
+        found.append((data[at + 1], at, data[at + 4 : at + 2 + length]))
+        if data[at + 1] == 0xDA:
+            return found
+        at += 2 + max(length, 2)
+
+
+def infer_config(data: bytes, wanted: dict[str, Any]) -> JpegConfig:
+    """The settings a file was written with; `wanted` (name → value or None) takes precedence."""
+    values: dict[str, Any] = {"restart_interval": 0}
+    tables: list[bytes] = []
+    for marker, place, payload in _segments(data):
+        if marker in (0xC1, 0xC2, 0xC3, 0xC9, 0xCA):
+            raise InputError(f"the file is not baseline sequential JPEG, at byte {place}")
+        if marker == 0xC0:
+            values["height"] = int.from_bytes(payload[1:3], "big")
+            values["width"] = int.from_bytes(payload[3:5], "big")
+            components = payload[5]
+            sampling = (payload[7] >> 4, payload[7] & 15)
+            if components == 1:
+                values["subsampling"] = "gray"
+            elif components == 3 and sampling in _SAMPLING:
+                values["subsampling"] = _SAMPLING[sampling]
+            else:
+                raise InputError(f"its sampling factors are not 4:2:0, 4:2:2 or 4:4:4, "
+                                 f"at byte {place}")
+        elif marker == 0xDD:
+            values["restart_interval"] = int.from_bytes(payload[:2], "big")
+        elif marker == 0xDB:
+            tables.append(payload)
+    values |= {name: value for name, value in wanted.items() if value is not None}
+    if "width" not in values:
+        raise InputError("it has no frame header (SOF0) of a baseline JPEG")
+    if "quality" in values or not tables:
+        return JpegConfig(**values)
+    for quality in range(1, 101):
+        config = JpegConfig(**values, quality=quality)
+        if all(table in JpegCodec(config).tables for table in tables):
+            return config
+    raise InputError("its quantisation tables are not the standard ones of any quality 1 to 100")
+
+
+def check_file(data: bytes, wanted: dict[str, Any]) -> Verdict:
+    """Judge one file's bytes; never raises on what they hold."""
+    stream = b""
+    try:
+        config = infer_config(data, wanted)
+        codec = JpegCodec(config)
+        stream = codec.unwrap(data)
+        fits = codec.check(stream)
+        return Verdict(True, "", codec.to_dict(), fits)
+    except StreamError as error:
+        # Places are counted in the file that the user has, tables included.
+        place = error.place + (len(data) - len(stream) if stream else 0)
+        return Verdict(False, f"{error.reason}, at byte {place}", codec.to_dict())
+    except InputError as error:
+        return Verdict(False, str(error))

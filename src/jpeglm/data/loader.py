@@ -1,0 +1,274 @@
+"""Prepared data to batches for the training loop; numpy alone, no torch.
+
+    tokens = load_tokens(Path("data"), tokenizer, "train")
+    loader = TrainingLoader(tokens, "pictures", batch_tokens=8192, max_length=512)
+    for batch in loader: ...          # endless; loader.state() and loader.seek() resume
+
+Token shards are read where they lie and fit the tokenizer; otherwise Parquet streams are tokenised
+in memory (seconds for some ten thousand small pictures). Trade-off: all ids of a split sit in
+memory as uint16, 2 GB for 1e9 tokens, so that any picture is a slice away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from jpeglm.config import InputError
+from jpeglm.data.packing import Batches, length_batches, pad_rows
+from jpeglm.data.shards import (
+    SPLITS,
+    TOKENIZER,
+    Dataset,
+    Pictures,
+    Streams,
+    TokenShard,
+    open_data,
+    read_shard,
+    read_token_shard,
+    table_streams,
+    token_meta,
+    token_path,
+    tokenize,
+    write_token_shard,
+)
+
+if TYPE_CHECKING:
+    from jpeglm.tokenizer import Tokenizer
+
+Progress = Callable[[int, int], None]
+"""Called with pictures tokenised and pictures in all."""
+
+
+@dataclass(frozen=True)
+class TokenSet:
+    """Sequence i is tokens[offsets[i] : offsets[i + 1]], from BOS or class to EOS.
+
+    tokens: uint16 flat. offsets: int64 [n + 1]. labels: int32 [n], -1 where there is none.
+    stream_bits: int64 [n], bits of each picture's canonical stream.
+    """
+
+    tokens: np.ndarray
+    offsets: np.ndarray
+    labels: np.ndarray
+    stream_bits: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Ids of each sequence, BOS and EOS included."""
+        return np.diff(self.offsets)
+
+    def select(self, rows: np.ndarray) -> TokenSet:
+        """The sequences `rows`, in that order."""
+        lengths = self.lengths[rows]
+        offsets = np.zeros(len(rows) + 1, np.int64)
+        np.cumsum(lengths, out=offsets[1:])
+        places = np.arange(offsets[-1]) + np.repeat(self.offsets[rows] - offsets[:-1], lengths)
+        return TokenSet(self.tokens[places], offsets, self.labels[rows], self.stream_bits[rows])
+
+
+def load_tokens(
+    data: Path,
+    tokenizer: Tokenizer | None,
+    split: str | None = "train",
+    *,
+    limit: int | None = None,
+    cache: bool = False,
+    progress: Progress | None = None,
+) -> TokenSet:
+    """The token sequences of a split (None: of all) of prepared data or of a folder of pictures.
+
+    tokenizer None takes the token shards as they are (no numba is needed then). limit: at most so
+    many pictures, the same ones at each call, spread over the whole split. cache: write the token
+    shards that are missing. Raises InputError if there is nothing to load.
+    """
+    data = Path(data)
+    source = open_data(data, None if tokenizer is None else tokenizer.codec)
+    if split is not None and split not in SPLITS:
+        raise InputError(f"split is {split!r}; choose one of {', '.join(SPLITS)}")
+    if isinstance(source, Pictures):
+        assert tokenizer is not None
+        found = _from_streams(source.load(split), tokenizer, progress)
+    else:
+        found = _from_dataset(source, tokenizer, split, cache, progress)
+    if not len(found):
+        raise InputError(
+            f"{data} has no {split or 'readable'} pictures; prepare more pictures or another share "
+            "with --validation"
+        )
+    if limit is not None and limit < len(found):
+        chosen = np.random.default_rng(0).permutation(len(found))[:limit]
+        found = found.select(np.sort(chosen))
+    return found
+
+
+def _from_dataset(
+    source: Dataset,
+    tokenizer: Tokenizer | None,
+    split: str | None,
+    cache: bool,
+    progress: Progress | None,
+) -> TokenSet:
+    wanted = None if tokenizer is None else tokenizer.fingerprint
+    parts: list[TokenSet] = []
+    total, done = source.count(split), 0
+    for index, shard in enumerate(source.shards):
+        path = token_path(source.path, index)
+        usable = path.exists() and token_meta(path).get("tokenizer") == wanted
+        if tokenizer is None:
+            meta = token_meta(path)  # InputError if there is none
+            if wanted is None:
+                wanted = meta["tokenizer"]
+            if meta["tokenizer"] != wanted:
+                raise InputError(
+                    f"{path} was made with tokenizer {meta['tokenizer']}, the shards before it "
+                    f"with {wanted}; run jpeglm prepare --tokenizer again"
+                )
+            usable = True
+        if not usable and cache:
+            assert tokenizer is not None
+            write_token_shard(path, shard, tokenizer, source.fingerprint)
+            usable = True
+        if usable:
+            part = _from_token_shard(path, read_token_shard(path), source.fingerprint, split)
+        else:
+            assert tokenizer is not None
+            table = read_shard(shard, source.fingerprint)
+            if split is not None:
+                import pyarrow.compute as pc
+
+                table = table.filter(pc.equal(table.column("split"), split))
+            part = _from_streams(table_streams(table), tokenizer, None)
+        parts.append(part)
+        done += len(part)
+        if progress:
+            progress(done, total)
+    if tokenizer is not None and cache:
+        tokenizer.save(source.path / TOKENIZER)
+    return _join(parts)
+
+
+def _from_token_shard(
+    path: Path, shard: TokenShard, fingerprint: str, split: str | None
+) -> TokenSet:
+    if shard.fingerprint != fingerprint:
+        raise InputError(
+            f"{path} holds tokens of codec {shard.fingerprint}, {fingerprint} is expected; "
+            "delete it and prepare the tokens again"
+        )
+    bits = shard.stream_bytes.astype(np.int64) * 8
+    found = TokenSet(shard.tokens, shard.offsets, shard.label, bits)
+    if split is None:
+        return found
+    return found.select(np.flatnonzero(shard.split == SPLITS.index(split)))
+
+
+def _from_streams(streams: Streams, tokenizer: Tokenizer, progress: Progress | None) -> TokenSet:
+    tokens, offsets = tokenize(streams, tokenizer, progress)
+    return TokenSet(tokens, offsets, streams.labels, np.diff(streams.offsets) * 8)
+
+
+def _join(parts: list[TokenSet]) -> TokenSet:
+    lengths = np.concatenate([part.lengths for part in parts])
+    offsets = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    return TokenSet(
+        np.concatenate([part.tokens for part in parts]),
+        offsets,
+        np.concatenate([part.labels for part in parts]),
+        np.concatenate([part.stream_bits for part in parts]),
+    )
+
+
+class TrainingLoader:
+    """Endless batches of one rank; step s is the same batch whenever and however it is reached.
+
+    See `Batches` for the parameters; max_length is its `length`, bos the id that takes the place
+    of a class with probability class_dropout.
+    """
+
+    def __init__(
+        self,
+        token_set: TokenSet,
+        mode: str,
+        batch_tokens: int,
+        max_length: int,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        *,
+        bos: int | None = None,
+        class_dropout: float = 0.0,
+    ) -> None:
+        if not 0 <= class_dropout <= 1:
+            raise InputError(f"class_dropout is {class_dropout}; it goes from 0 to 1")
+        assert bos is not None or class_dropout == 0, "dropping classes needs the id of BOS"
+        self.batches = Batches(
+            token_set.tokens,
+            token_set.offsets,
+            mode=mode,
+            batch_tokens=batch_tokens,
+            length=max_length,
+            seed=seed,
+            rank=rank,
+            world_size=world_size,
+            bos=bos or 0,
+            droppable=token_set.labels >= 0,
+            class_dropout=class_dropout,
+        )
+        self.n_dropped = self.batches.n_dropped
+        self.seek(0)
+
+    def seek(self, step: int) -> None:
+        """Make `step` (from 0) the next one; costs one plan for each epoch passed."""
+        self.step, self.epoch, self.index = step, 0, step
+        while self.index >= len(self.batches.plan(self.epoch)):
+            self.index -= len(self.batches.plan(self.epoch))
+            self.epoch += 1
+
+    def state(self) -> dict[str, int]:
+        """`step` is what `seek` takes; `epoch` and `index` are for the log."""
+        return {"step": self.step, "epoch": self.epoch, "index": self.index}
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Of the present epoch; in `pictures` it may differ a little from one to the next."""
+        return len(self.batches.plan(self.epoch))
+
+    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+        while True:
+            batch = self.batches.batch(self.epoch, self.index)
+            # Counted before it is given out: state() after a step names the next one.
+            self.step += 1
+            self.index += 1
+            if self.index >= len(self.batches.plan(self.epoch)):
+                self.index, self.epoch = 0, self.epoch + 1
+            yield batch
+
+
+def validation_batches(
+    token_set: TokenSet, batch_tokens: int, max_length: int, rank: int = 0, world_size: int = 1
+) -> Iterator[dict[str, np.ndarray]]:
+    """Every picture once, in a fixed order, one a row, over all ranks together.
+
+    Beside input_ids and labels a batch has `index` int64 [rows], the pictures' places in the set.
+    Sequences longer than max_length are left out; their number is what the caller misses.
+    """
+    lengths = token_set.lengths
+    order = np.flatnonzero(lengths <= max_length)
+    batches = length_batches(lengths, order, batch_tokens, window=max(1, len(order)))
+    for rows in batches[rank::world_size]:
+        yield {**pad_rows(token_set.tokens, token_set.offsets, rows), "index": rows}
+
+
+def tokenizer_of(data: Path) -> Path | None:
+    """The tokenizer's folder of a prepared folder with token shards, if there is one."""
+    path = Path(data) / TOKENIZER
+    return path if path.is_dir() else None

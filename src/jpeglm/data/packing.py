@@ -1,0 +1,163 @@
+"""Token sequences to training batches, as a pure function of (seed, epoch, position).
+
+Two ways, both over one flat array of ids:
+`chunks`    all sequences of an epoch in random order end to end, cut to rows of `length` ids: no
+            padding, and rows begin anywhere (the paper's way; attention crosses pictures).
+`pictures`  one sequence a row; rows of similar length share a batch. Sorting inside windows of
+            about 64 batches leaves 1–3 % of padding and a random order of pictures and of batches.
+
+No batch is remembered: a plan is made again from the seed, so training resumes at any step.
+Labels are as transformers takes them: a copy of the ids, -100 on padding, shifted by the model.
+Right padding needs no attention mask under causal attention.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from jpeglm.config import InputError
+
+MODES = ("chunks", "pictures")
+IGNORE = -100
+"""The label that the loss leaves out (torch.nn.CrossEntropyLoss.ignore_index)."""
+
+WINDOW = 64
+"""Batches sorted together in `pictures`."""
+
+
+def length_batches(
+    lengths: np.ndarray, order: np.ndarray, batch_tokens: int, window: int = WINDOW
+) -> list[np.ndarray]:
+    """Cut `order` (sequence numbers) into batches of at most `batch_tokens` ids with padding.
+
+    Each stretch of `order` of about `window` batches is sorted by length. A sequence longer than
+    `batch_tokens` is a batch of its own.
+    """
+    batches: list[np.ndarray] = []
+    if not len(order):
+        return batches
+    # Whole windows of equal size: a small last one would pad more than the others.
+    windows = max(1, round(int(lengths[order].sum()) / (batch_tokens * window)))
+    for part in np.array_split(order, windows):
+        part = part[np.argsort(lengths[part], kind="stable")]
+        start = 0
+        while start < len(part):
+            # rows × length of the last row grows with the rows, since the lengths ascend
+            cost = lengths[part[start : start + batch_tokens]] * np.arange(
+                1, min(batch_tokens, len(part) - start) + 1
+            )
+            rows = max(1, int(np.searchsorted(cost, batch_tokens, side="right")))
+            batches.append(part[start : start + rows])
+            start += rows
+    return batches
+
+
+class Batches:
+    """Batches of one rank over `tokens` (flat ids) and `offsets` (int64 [n + 1]).
+
+    batch_tokens: ids of one step over all ranks, padding included. length: a row's ids in `chunks`,
+    the longest sequence taken in `pictures` (longer ones are counted in `n_dropped`).
+    droppable: sequences whose first id, a class, becomes `bos` with probability `class_dropout`.
+    """
+
+    def __init__(
+        self,
+        tokens: np.ndarray,
+        offsets: np.ndarray,
+        *,
+        mode: str,
+        batch_tokens: int,
+        length: int,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        bos: int = 0,
+        droppable: np.ndarray | None = None,
+        class_dropout: float = 0.0,
+    ) -> None:
+        if mode not in MODES:
+            raise InputError(f"packing is {mode!r}; choose {' or '.join(MODES)}")
+        if length < 2:
+            raise InputError(f"max_length is {length}; it must be at least 2")
+        if batch_tokens < length * world_size:
+            raise InputError(
+                f"batch_tokens is {batch_tokens}; {world_size} process(es) with rows of {length} "
+                f"tokens need at least {length * world_size}"
+            )
+        assert 0 <= rank < world_size
+        self.tokens, self.offsets = tokens, np.asarray(offsets, np.int64)
+        self.lengths = np.diff(self.offsets)
+        self.mode, self.batch_tokens, self.length = mode, batch_tokens, length
+        self.seed, self.rank, self.world_size = seed, rank, world_size
+        self.bos, self.class_dropout = bos, class_dropout
+        self.droppable = None if droppable is None or class_dropout <= 0 else droppable
+        self.taken = np.arange(len(self.lengths))
+        if mode == "pictures":
+            self.taken = self.taken[self.lengths <= length]
+        self.n_dropped = len(self.lengths) - len(self.taken)
+        self._epoch = -1
+        self._plan: list[np.ndarray] = []
+        self._drop: np.ndarray | None = None
+        if not self.plan(0):
+            raise InputError(
+                f"the {len(self.lengths)} training sequences ({int(self.lengths.sum())} tokens, "
+                f"{self.n_dropped} longer than {length}) do not fill one batch for {world_size} "
+                "process(es); prepare more pictures or lower max_length"
+            )
+
+    def plan(self, epoch: int) -> list[np.ndarray]:
+        """The batches of an epoch for all ranks: numbers of sequences, or of rows in `chunks`."""
+        if epoch == self._epoch:
+            return self._plan
+        rng = np.random.default_rng([self.seed, epoch])
+        order = rng.permutation(self.taken)
+        if self.mode == "chunks":
+            # Sequence order[i] lies at ends[i] of the epoch's one long string of ids.
+            ends = np.zeros(len(order) + 1, np.int64)
+            np.cumsum(self.lengths[order], out=ends[1:])
+            self._order, self._ends = order, ends
+            rows = np.arange(ends[-1] // self.length)
+            step = self.batch_tokens // self.length
+            batches = [rows[start : start + step] for start in range(0, len(rows), step)]
+        else:
+            batches = length_batches(self.lengths, order, self.batch_tokens)
+            batches = [batches[index] for index in rng.permutation(len(batches))]
+        # Every rank needs a row; the few sequences of a smaller batch have their turn next epoch.
+        self._plan = [batch for batch in batches if len(batch) >= self.world_size]
+        self._drop = None
+        if self.droppable is not None:
+            self._drop = self.droppable & (rng.random(len(self.lengths)) < self.class_dropout)
+        self._epoch = epoch
+        return self._plan
+
+    def batch(self, epoch: int, index: int) -> dict[str, np.ndarray]:
+        """This rank's rows of batch `index`: int64 input_ids and labels, both [rows, ids]."""
+        rows = self.plan(epoch)[index][self.rank :: self.world_size]
+        if self.mode == "pictures":
+            return pad_rows(self.tokens, self.offsets, rows, self._drop, self.bos)
+        place = rows[:, None] * self.length + np.arange(self.length)
+        number = np.searchsorted(self._ends, place, side="right") - 1
+        within = place - self._ends[number]
+        sequence = self._order[number]
+        ids = self.tokens[self.offsets[sequence] + within].astype(np.int64)
+        if self._drop is not None:
+            ids[(within == 0) & self._drop[sequence]] = self.bos
+        return {"input_ids": ids, "labels": ids.copy()}
+
+
+def pad_rows(
+    tokens: np.ndarray,
+    offsets: np.ndarray,
+    rows: np.ndarray,
+    drop: np.ndarray | None = None,
+    bos: int = 0,
+) -> dict[str, np.ndarray]:
+    """Sequences `rows` side by side, padded on the right with id 0 and label -100."""
+    lengths = offsets[rows + 1] - offsets[rows]
+    columns = np.arange(lengths.max())
+    real = columns < lengths[:, None]
+    ids = np.zeros(real.shape, np.int64)
+    ids[real] = tokens[(offsets[rows][:, None] + columns)[real]]
+    if drop is not None:
+        ids[drop[rows], 0] = bos
+    return {"input_ids": ids, "labels": np.where(real, ids, IGNORE)}

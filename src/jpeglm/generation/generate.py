@@ -1,0 +1,295 @@
+"""Pictures from a checkpoint: `load` it, then `complete` a picture or `generate` new ones.
+
+    import jpeglm
+    model = jpeglm.load()
+    pictures = model.complete(photo, keep=0.5, n=3).images
+
+Sequences run in lockstep batches; a finished one leaves its batch. Prompts of one call are equal,
+so they are prefilled once. The same seed gives the same picture, whatever n and batch.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from jpeglm.checkpoint import Checkpoint, load_checkpoint, shipped_checkpoint
+from jpeglm.config import InputError
+from jpeglm.generation.constraint import Constraint, Prompt, make_prompt
+from jpeglm.generation.engine import Engine
+from jpeglm.generation.sampling import Sampling, sample_step
+from jpeglm.tokenizer import Tokenizer
+
+Progress = Callable[[int, int, int], None]
+"""Called with (pictures done, pictures in all, tokens sampled so far)."""
+
+
+@dataclass
+class Pictures:
+    """What a call drew; all lists have one entry a picture."""
+
+    images: list[Image.Image]
+    streams: list[bytes]
+    ids: list[np.ndarray]
+    """Sampled tokens, EOS included where it was reached; the prompt's are not among them."""
+    bits: list[float]
+    """−log2 p of the sampled tokens under the model."""
+    seconds: float = 0.0
+    """Prefill and sampling, without start and load."""
+    prompt_tokens: int = 0
+    original: bytes | None = None
+    prompt: bytes | None = None
+    units_kept: int = 0
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def tokens(self) -> int:
+        return sum(len(ids) for ids in self.ids)
+
+    @property
+    def tokens_per_second(self) -> float:
+        return self.tokens / max(self.seconds, 1e-9)
+
+
+def run(
+    engine: Engine,
+    constraint: Constraint,
+    prompt: Prompt,
+    n: int,
+    sampling: Sampling,
+    seed: int = 0,
+    max_tokens: int | None = None,
+    batch: int = 16,
+    first_picture: int = 0,
+    progress: Progress | None = None,
+) -> tuple[list[np.ndarray], list[float]]:
+    """(ids, bits) of n continuations of one prompt; `max_tokens` counts the prompt as well."""
+    budget = min(max_tokens or engine.max_length, engine.max_length)
+    eos = constraint.tokenizer.eos
+    if not sampling.grammar and len(prompt.forced):
+        # Nothing holds a free sampler to the prompt, so its last tokens are taken as they are.
+        tail = constraint.tokenizer.encode_symbols(prompt.forced)
+        prompt = Prompt(np.concatenate([prompt.ids, tail]).astype(np.int32), prompt.forced[:0])
+    start, need = constraint.start(prompt, budget)
+    all_ids: list[np.ndarray] = []
+    all_bits: list[float] = []
+    sampled = 0
+    for first in range(0, n, batch):
+        rows = min(batch, n - first)
+        logits = engine.start([prompt.ids] * rows)
+        states = np.repeat(start[None], rows, axis=0)
+        pictures = np.arange(first_picture + first, first_picture + first + rows)
+        forced_at = np.zeros(rows, np.int64)
+        nats = np.zeros(rows)
+        drawn: list[list[int]] = [[] for _ in range(rows)]
+        final = np.zeros(rows)
+        living = np.arange(rows)
+        count = 0
+        while len(living):
+            ids = np.zeros(len(living), np.int64)
+            sample_step(
+                constraint.spec,
+                logits,
+                states,
+                forced_at,
+                prompt.forced,
+                prompt.value,
+                prompt.bits,
+                need,
+                budget - len(prompt.ids) - count,
+                constraint.table,
+                constraint.scratch,
+                sampling.grammar,
+                float(sampling.temperature),
+                sampling.top_k,
+                float(sampling.top_p),
+                seed,
+                pictures,
+                count,
+                ids,
+                nats,
+            )
+            count += 1
+            sampled += len(living)
+            for row, token in zip(living, ids):
+                drawn[row].append(int(token))
+            on = ids != eos
+            if len(prompt.ids) + count >= budget:
+                on[:] = False
+            if not on.all():
+                final[living[~on]] = nats[~on]
+                keep = np.flatnonzero(on)
+                living, states, nats = living[keep], states[keep], nats[keep]
+                pictures, forced_at, ids = pictures[keep], forced_at[keep], ids[keep]
+                if len(living):
+                    engine.keep(keep)
+            if progress:
+                progress(first + rows - len(living), n, sampled)
+            if len(living):
+                logits = engine.step(ids)
+        all_ids += [np.array(row, np.int32) for row in drawn]
+        all_bits += (final / np.log(2)).tolist()
+    return all_ids, all_bits
+
+
+class Model:
+    """A checkpoint with an engine, ready to draw."""
+
+    def __init__(self, checkpoint: Checkpoint, engine: Engine) -> None:
+        self.checkpoint = checkpoint
+        self.tokenizer: Tokenizer = checkpoint.tokenizer
+        self.codec = checkpoint.codec
+        self.engine = engine
+        self.constraint = Constraint(self.tokenizer)
+
+    def sampling(self, **changes: Any) -> Sampling:
+        """The checkpoint's sampling defaults with changes; None means unchanged."""
+        known = ("temperature", "top_k", "top_p")
+        values = {k: v for k, v in self.checkpoint.generation.items() if k in known}
+        values |= {k: v for k, v in changes.items() if v is not None}
+        return Sampling(**values)
+
+    def _first(self, label: int | None) -> int:
+        return self.tokenizer.bos if label is None else self.tokenizer.class_token(label)
+
+    def _draw(
+        self,
+        prompt: Prompt,
+        n: int,
+        sampling: Sampling,
+        seed: int,
+        max_tokens: int | None,
+        batch: int,
+        progress: Progress | None,
+    ) -> Pictures:
+        if n < 1:
+            raise InputError(f"n is {n}; at least one picture must be asked for")
+        start = time.perf_counter()
+        ids, bits = run(
+            self.engine,
+            self.constraint,
+            prompt,
+            n,
+            sampling,
+            seed,
+            max_tokens,
+            batch,
+            progress=progress,
+        )
+        seconds = time.perf_counter() - start
+        head = self.tokenizer.decode(prompt.ids)
+        streams = [
+            self.tokenizer.alphabet.join(np.concatenate([head, self.tokenizer.decode(row)]))
+            for row in ids
+        ]
+        images = [self.codec.decode(stream) for stream in streams]
+        settings = {**sampling.to_dict(), "seed": seed, "n": n, "max_tokens": max_tokens}
+        return Pictures(
+            images, streams, ids, bits, seconds, len(prompt.ids), settings=settings
+        )
+
+    def generate(
+        self,
+        n: int = 1,
+        *,
+        seed: int = 0,
+        label: int | None = None,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        grammar: bool = True,
+        max_tokens: int | None = None,
+        batch: int = 16,
+        progress: Progress | None = None,
+    ) -> Pictures:
+        """Draw n new pictures."""
+        sampling = self.sampling(
+            temperature=temperature, top_k=top_k, top_p=top_p, grammar=grammar
+        )
+        ids = np.array([self._first(label)], np.int32)
+        prompt = Prompt(ids, np.zeros(0, np.int32))
+        pictures = self._draw(prompt, n, sampling, seed, max_tokens, batch, progress)
+        pictures.settings["label"] = label
+        return pictures
+
+    def complete(
+        self,
+        image: Image.Image,
+        keep: float = 0.5,
+        n: int = 1,
+        *,
+        seed: int = 0,
+        label: int | None = None,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        grammar: bool = True,
+        max_tokens: int | None = None,
+        batch: int = 16,
+        progress: Progress | None = None,
+    ) -> Pictures:
+        """Keep the first floor(keep · MCUs) MCUs of a picture and draw the rest n times.
+
+        The image may have any size and mode; it is fitted to the codec's size first.
+        """
+        if not 0 <= keep <= 1:
+            raise InputError(f"keep is {keep}; it is a share of the picture, from 0 to 1")
+        sampling = self.sampling(
+            temperature=temperature, top_k=top_k, top_p=top_p, grammar=grammar
+        )
+        stream = self.codec.encode(image)
+        units = int(keep * self.codec.units + 1e-9)
+        prefix = self.tokenizer.alphabet.prefix(stream, units)
+        prompt = make_prompt(self.tokenizer, prefix, self._first(label))
+        pictures = self._draw(prompt, n, sampling, seed, max_tokens, batch, progress)
+        pictures.original = stream
+        pictures.prompt = self.codec.cut(stream, units)
+        pictures.units_kept = units
+        pictures.settings |= {"keep": keep, "label": label}
+        return pictures
+
+
+def load(
+    checkpoint: Path | str | None = None,
+    *,
+    engine: str = "cpu",
+    precision: str = "float32",
+    device: str | None = None,
+    threads: int | None = None,
+) -> Model:
+    """Open a checkpoint folder (default: the shipped photo model) with an engine.
+
+    engine: `cpu` (numba, no torch; precision float32, bfloat16 or int8) or `torch` (device as torch
+    names it, precision float32 or bfloat16).
+    """
+    opened = load_checkpoint(checkpoint or shipped_checkpoint())
+    return Model(opened, make_engine(opened, engine, precision, device, threads))
+
+
+def make_engine(
+    checkpoint: Checkpoint,
+    engine: str = "cpu",
+    precision: str = "float32",
+    device: str | None = None,
+    threads: int | None = None,
+) -> Engine:
+    """The engine `cpu` or `torch` over a checkpoint's weights."""
+    if engine == "cpu":
+        from jpeglm.generation.engine_cpu import CpuEngine
+
+        return CpuEngine(checkpoint.config, checkpoint.weights, precision, threads=threads)
+    if engine == "torch":
+        try:
+            from jpeglm.generation.engine_torch import TorchEngine
+        except ImportError as error:
+            raise InputError(
+                "the torch engine needs torch and transformers; install jpeglm[train]"
+            ) from error
+        return TorchEngine.from_checkpoint(checkpoint.folder, device or "cpu", precision)
+    raise InputError(f"there is no engine {engine!r}; choose cpu or torch")

@@ -1,0 +1,1 @@
+"""Networks: Llama presets over transformers' own classes."""

@@ -1,0 +1,155 @@
+"""Two processes over gloo, launched by torchrun, train the same weights as one process.
+
+As a script it is what torchrun launches.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("accelerate")
+
+from jpeglm.codecs import make_codec  # noqa: E402
+from jpeglm.data.shards import Row, write_shard  # noqa: E402
+from jpeglm.files import write_json  # noqa: E402
+from jpeglm.tokenizer import Tokenizer  # noqa: E402
+from jpeglm.training.lm import TrainConfig, train  # noqa: E402
+
+CODEC = make_codec({"codec": "jpeg", "width": 16, "height": 16})
+CONFIG = TrainConfig(
+    steps=6,
+    model={
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+    },
+    batch_tokens=1024,
+    gradient_accumulation=2,
+    warmup=2,
+    precision="float32",
+    log_every=1,
+    eval_every=3,
+    eval_images=7,
+    save_every=3,
+    threads=1,
+)
+
+
+def tokenizer() -> Tokenizer:
+    return Tokenizer(CODEC, "jpeg-symbols", np.zeros((0, 2), np.int32))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """80 pictures of noise of different strength, so that rows differ in length."""
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    rows = []
+    for number in range(80):
+        pixels = 128 + rng.normal(0, 1 + number % 40, (16, 16, 3))
+        stream = CODEC.encode(Image.fromarray(pixels.clip(0, 255).astype(np.uint8)))
+        split = "validation" if number % 8 == 0 else "train"
+        rows.append(Row(f"{number:02d}", stream, 16, 16, -1, split))
+    about = {"codec": CODEC.to_dict(), "fingerprint": CODEC.fingerprint}
+    write_shard(folder / "shard-00000.parquet", rows, about)
+    held_out = sum(row.split == "validation" for row in rows)
+    write_json(
+        folder / "dataset.json",
+        {
+            "format": "jpeglm-dataset",
+            **about,
+            "label_names": [],
+            "shards": 1,
+            "streams": {"train": 80 - held_out, "validation": held_out},
+        },
+    )
+    return folder
+
+
+def launch(data: Path, out: Path) -> subprocess.CompletedProcess[str]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    return subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2",
+         "--master-port", str(port), __file__, str(data), str(out)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+
+
+def test_two_processes_equal_one(data: Path, tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    train(data, tokenizer(), one, CONFIG)
+    done = launch(data, two)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+    # Two processes that do not know of each other would pass all that follows.
+    assert json.loads((one / "config.json").read_text())["processes"] == 1
+    assert json.loads((two / "config.json").read_text())["processes"] == 2
+    ranks = [json.loads((two / f"rank-{rank}.json").read_text()) for rank in (0, 1)]
+    assert ranks[0]["weights"] == ranks[1]["weights"]
+    assert ranks[0]["rows"] != ranks[1]["rows"]
+    assert [rank["said"] > 0 for rank in ranks] == [True, False]
+
+    def rows(out: Path) -> list[dict[str, float]]:
+        return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+    assert len(rows(one)) == len(rows(two)) == 8
+    for a, b in zip(rows(one), rows(two)):
+        for key in set(a) - {"seconds", "tokens_per_second"}:
+            assert b[key] == pytest.approx(a[key], rel=1e-4), (a["step"], key)
+
+    from safetensors.torch import load_file
+
+    file = "checkpoints/step-000006/model.safetensors"
+    for name, weight in load_file(one / file).items():
+        torch.testing.assert_close(load_file(two / file)[name], weight, atol=1e-4, rtol=0)
+
+
+def _rank(data: Path, out: Path) -> None:
+    """Train as one of the processes and leave a note of what this one saw."""
+    import hashlib
+
+    from jpeglm.training import lm
+
+    seen, said = hashlib.sha256(), []
+    step, result = lm.Trainer._step, lm.Trainer._result
+    weights = ""
+
+    def watched(self, batch, tokens, rate):
+        for part in batch:
+            seen.update(part["input_ids"].tobytes())
+        step(self, batch, tokens, rate)
+
+    def last(self, stopped):
+        nonlocal weights
+        values = [p.detach().numpy().tobytes() for p in self.model.parameters()]
+        weights = hashlib.sha256(b"".join(values)).hexdigest()
+        return result(self, stopped)
+
+    lm.Trainer._step, lm.Trainer._result = watched, last
+    train(data, tokenizer(), out, CONFIG, say=said.append)
+    rank = os.environ["RANK"]
+    write_json(
+        out / f"rank-{rank}.json",
+        {"weights": weights, "rows": seen.hexdigest(), "said": len(said)},
+    )
+
+
+if __name__ == "__main__":
+    _rank(Path(sys.argv[1]), Path(sys.argv[2]))

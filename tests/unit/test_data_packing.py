@@ -1,0 +1,200 @@
+"""Packing: every sequence once an epoch, little padding, ranks apart, any step again."""
+
+from itertools import islice
+
+import numpy as np
+import pytest
+
+from jpeglm.config import InputError
+from jpeglm.data.loader import TokenSet, TrainingLoader, validation_batches
+from jpeglm.data.packing import Batches
+
+BOS, EOS, CLASS = 1000, 1001, 1002
+
+
+def token_set(lengths: np.ndarray, labelled: bool = False) -> TokenSet:
+    """Sequence i is [BOS or CLASS, i, i, …, EOS] (i modulo 1000)."""
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    tokens = np.repeat(np.arange(len(lengths)) % 1000, lengths).astype(np.uint16)
+    tokens[offsets[:-1]] = CLASS if labelled else BOS
+    tokens[offsets[1:] - 1] = EOS
+    labels = np.full(len(lengths), 0 if labelled else -1, np.int32)
+    return TokenSet(tokens, offsets, labels, 8 * np.asarray(lengths, np.int64))
+
+
+def photo_lengths(count: int, mean: float, seed: int = 0) -> np.ndarray:
+    """Log-normal as measured on photos: the 99th percentile is 2.2 times the mean."""
+    lengths = np.random.default_rng(seed).lognormal(0, 0.42, count)
+    return np.maximum(4, lengths * mean / lengths.mean()).astype(np.int64)
+
+
+def epoch(loader: TrainingLoader) -> list[dict[str, np.ndarray]]:
+    return list(islice(loader, loader.steps_per_epoch))
+
+
+def names(batch: dict[str, np.ndarray]) -> list[int]:
+    return batch["input_ids"][:, 1].tolist()
+
+
+@pytest.mark.parametrize(
+    ("count", "mean", "batch_tokens", "max_length"),
+    [(19_000, 204, 8192, 512), (19_000, 204, 32768, 512), (3_000, 4573, 98_304, 12_288)],
+)
+def test_padding_stays_below_three_per_cent(count, mean, batch_tokens, max_length):
+    loader = TrainingLoader(
+        token_set(photo_lengths(count, mean)), "pictures", batch_tokens, max_length
+    )
+    batches = epoch(loader)
+    size = sum(batch["labels"].size for batch in batches)
+    padding = sum((batch["labels"] < 0).sum() for batch in batches)
+    assert padding / size < 0.03
+    assert max(batch["labels"].size for batch in batches) <= batch_tokens
+    fill = size / len(batches) / batch_tokens
+    assert fill > 0.9
+
+
+def test_pictures_come_whole_and_once():
+    lengths = photo_lengths(500, 60)
+    loader = TrainingLoader(token_set(lengths), "pictures", 2000, 150)
+    seen = []
+    for batch in epoch(loader):
+        for ids, labels in zip(batch["input_ids"], batch["labels"]):
+            length = int((labels >= 0).sum())
+            number = int(ids[1])
+            assert length == lengths[number] and (labels[:length] == ids[:length]).all()
+            assert ids[0] == BOS and ids[length - 1] == EOS
+            assert (labels[length:] == -100).all()
+            seen.append(number)
+    assert sorted(seen) == np.flatnonzero(lengths <= 150).tolist()
+    assert loader.n_dropped == (lengths > 150).sum()
+    assert batch["input_ids"].dtype == batch["labels"].dtype == np.int64
+    assert seen != sorted(seen)
+
+
+def test_chunks_hold_the_epoch_end_to_end():
+    lengths = photo_lengths(300, 50)
+    data = token_set(lengths)
+    loader = TrainingLoader(data, "chunks", 1024, 128)
+    batches = epoch(loader)
+    assert {batch["input_ids"].shape for batch in batches[:-1]} == {(8, 128)}
+    flat = np.concatenate([batch["input_ids"].ravel() for batch in batches])
+    assert lengths.sum() - len(flat) < 128
+    order = np.random.default_rng([0, 0]).permutation(300)
+    parts = [data.tokens[data.offsets[i] : data.offsets[i + 1]] for i in order]
+    assert (flat == np.concatenate(parts)[: len(flat)]).all()
+    assert (batches[0]["labels"] == batches[0]["input_ids"]).all()
+    assert loader.n_dropped == 0
+
+
+@pytest.mark.parametrize("mode", ["chunks", "pictures"])
+def test_any_step_is_the_same_however_reached(mode):
+    data = token_set(photo_lengths(200, 50))
+    straight = list(islice(TrainingLoader(data, mode, 1024, 200, seed=3), 40))
+    loader = TrainingLoader(data, mode, 1024, 200, seed=3)
+    assert loader.steps_per_epoch < 25, "the steps below must cross epochs"
+    for step in (0, 7, 39, 20):
+        again = TrainingLoader(data, mode, 1024, 200, seed=3)
+        again.seek(step)
+        assert again.state()["step"] == step
+        assert (next(iter(again))["input_ids"] == straight[step]["input_ids"]).all()
+    stream = iter(loader)
+    for _ in range(5):
+        next(stream)
+    resumed = TrainingLoader(data, mode, 1024, 200, seed=3)
+    resumed.seek(loader.state()["step"])
+    assert (next(iter(resumed))["input_ids"] == straight[5]["input_ids"]).all()
+    other = next(iter(TrainingLoader(data, mode, 1024, 200, seed=4)))["input_ids"]
+    assert (
+        other.shape != straight[0]["input_ids"].shape or (other != straight[0]["input_ids"]).any()
+    )
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_ranks_share_each_step_without_overlap(world):
+    data = token_set(photo_lengths(400, 50))
+    alone = TrainingLoader(data, "pictures", 2048, 300)
+    ranks = [
+        TrainingLoader(data, "pictures", 2048, 300, rank=rank, world_size=world)
+        for rank in range(world)
+    ]
+    steps = {len(loader.batches.plan(0)) for loader in ranks}
+    assert len(steps) == 1, "ranks must agree on the number of steps"
+    for step, shares in enumerate(zip(*[epoch(loader) for loader in ranks])):
+        rows = [names(share) for share in shares]
+        assert all(rows)
+        flat = [name for row in rows for name in row]
+        assert len(set(flat)) == len(flat)
+        assert sorted(flat) == sorted(alone.batches.plan(0)[step].tolist())
+        assert max(map(len, rows)) - min(map(len, rows)) <= 1
+
+
+def test_chunks_are_shared_by_ranks():
+    data = token_set(photo_lengths(300, 50))
+    whole = next(iter(TrainingLoader(data, "chunks", 1024, 128)))["input_ids"]
+    for rank in (0, 1):
+        part = next(iter(TrainingLoader(data, "chunks", 1024, 128, rank=rank, world_size=2)))
+        assert (part["input_ids"] == whole[rank::2]).all()
+
+
+@pytest.mark.parametrize("mode", ["chunks", "pictures"])
+def test_class_dropout(mode):
+    data = token_set(photo_lengths(2000, 40), labelled=True)
+    kept = np.concatenate(
+        [batch["input_ids"].ravel() for batch in epoch(TrainingLoader(data, mode, 4096, 256))]
+    )
+    assert (kept == CLASS).any() and not (kept == BOS).any()
+    loader = TrainingLoader(data, mode, 4096, 256, bos=BOS, class_dropout=0.25)
+    batches = epoch(loader)
+    ids = np.concatenate([batch["input_ids"].ravel() for batch in batches])
+    share = (ids == BOS).sum() / ((ids == BOS) | (ids == CLASS)).sum()
+    assert share == pytest.approx(0.25, abs=0.04)
+    loader.seek(1)
+    assert (next(iter(loader))["input_ids"] == batches[1]["input_ids"]).all()
+
+
+def test_validation_gives_every_picture_once_over_the_ranks():
+    lengths = photo_lengths(300, 50)
+    data = token_set(lengths)
+    for world in (1, 2):
+        seen = []
+        for rank in range(world):
+            for batch in validation_batches(data, 1024, 120, rank, world):
+                assert batch["input_ids"].size <= 1024
+                assert names(batch) == batch["index"].tolist()
+                seen += batch["index"].tolist()
+        assert sorted(seen) == np.flatnonzero(lengths <= 120).tolist()
+
+
+def test_few_pictures_still_make_a_batch():
+    data = token_set(np.array([10, 12, 9]))
+    for mode, length in (("chunks", 16), ("pictures", 64)):
+        loader = TrainingLoader(data, mode, 4096, length)
+        assert loader.steps_per_epoch == 1
+        assert next(iter(loader))["input_ids"].shape[0] >= 1
+
+
+def test_settings_that_cannot_work_are_refused():
+    data = token_set(np.array([10, 12, 9]))
+    with pytest.raises(InputError, match="packing"):
+        TrainingLoader(data, "rows", 64, 16)
+    with pytest.raises(InputError, match="at least 32"):
+        TrainingLoader(data, "chunks", 16, 16, world_size=2)
+    with pytest.raises(InputError, match="3 longer than 4"):
+        TrainingLoader(data, "pictures", 64, 4)
+    with pytest.raises(InputError, match="class_dropout"):
+        TrainingLoader(data, "pictures", 64, 16, class_dropout=2)
+
+
+def test_select_takes_sequences_out():
+    data = token_set(np.array([5, 7, 4, 6]))
+    part = data.select(np.array([3, 1]))
+    assert part.lengths.tolist() == [6, 7]
+    assert part.tokens[1] == 3 and part.tokens[7] == 1
+    assert part.stream_bits.tolist() == [48, 56]
+    assert len(data.select(np.zeros(0, np.int64))) == 0
+
+
+def test_batches_of_flat_arrays_need_no_token_set():
+    data = token_set(np.array([5, 7, 4, 6]))
+    batches = Batches(data.tokens, data.offsets, mode="chunks", batch_tokens=16, length=8)
+    assert sum(len(plan) for plan in batches.plan(0)) == 22 // 8

@@ -1,0 +1,225 @@
+"""The JPEG automaton and alphabets, against Pillow's streams and libjpeg's own tools."""
+
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jpeglm.codecs import JpegCodec
+from jpeglm.config import JpegConfig
+from jpeglm.syntax.alphabet import ALPHABETS
+from jpeglm.syntax.jpeg import SYMBOLS, symbol_name
+from jpeglm.syntax.jpeg_tables import AC_INDEX, AC_RUN_SIZES, AC_TABLES, DC_TABLES, ZIGZAG
+from jpeglm.syntax.scan import StreamError, inspect_scan, write_scan
+
+SETTINGS = [
+    JpegConfig(64, 64, 25, "4:2:0", 0),
+    JpegConfig(64, 48, 25, "4:2:0", 1),
+    JpegConfig(80, 48, 90, "4:2:0", 4),
+    JpegConfig(64, 40, 50, "4:2:2", 3),
+    JpegConfig(40, 24, 75, "4:4:4", 0),
+    JpegConfig(48, 40, 25, "gray", 5),
+]
+IDS = [f"{c.width}x{c.height}-q{c.quality}-{c.subsampling}-r{c.restart_interval}" for c in SETTINGS]
+
+
+def test_tables_are_the_standards():
+    # T.81 tables K.3 to K.6: a few codes that the standard prints.
+    assert (DC_TABLES[0].code[0], DC_TABLES[0].length[0]) == (0b00, 2)
+    assert (DC_TABLES[0].code[11], DC_TABLES[0].length[11]) == (0b111111110, 9)
+    assert (DC_TABLES[1].code[11], DC_TABLES[1].length[11]) == (0b11111111110, 11)
+    assert (AC_TABLES[0].code[0x00], AC_TABLES[0].length[0x00]) == (0b1010, 4)
+    assert (AC_TABLES[0].code[0xF0], AC_TABLES[0].length[0xF0]) == (0b11111111001, 11)
+    assert (AC_TABLES[0].code[0x11], AC_TABLES[0].length[0x11]) == (0b1100, 4)
+    assert (AC_TABLES[1].code[0xF0], AC_TABLES[1].length[0xF0]) == (0b1111111010, 10)
+    assert AC_TABLES[0].code[0xFA] == AC_TABLES[1].code[0xFA] == 0b1111111111111110
+    assert ZIGZAG[:10].tolist() == [0, 1, 8, 16, 9, 2, 3, 10, 17, 24] and ZIGZAG[63] == 63
+
+
+def test_there_are_204_symbols():
+    assert SYMBOLS == 204
+    assert len({symbol_name(s) for s in range(SYMBOLS)}) == SYMBOLS
+    assert AC_INDEX[0x01] == 2 and AC_INDEX[0xFA] == len(AC_RUN_SIZES) - 1
+    assert symbol_name(12) == "EOB" and symbol_name(13) == "ZRL" and symbol_name(203) == "amp 1111"
+
+
+@pytest.mark.parametrize("config", SETTINGS, ids=IDS)
+def test_streams_of_pillow_are_accepted_and_come_back(config, pictures):
+    codec = JpegCodec(config)
+    for picture in pictures:
+        stream = codec.encode(picture)
+        assert codec.check(stream)
+        for name in ALPHABETS:
+            alphabet = codec.alphabet(name)
+            symbols = alphabet.split(stream)
+            assert symbols.max() < alphabet.size
+            assert alphabet.join(symbols) == stream
+
+
+@pytest.mark.parametrize("name", ALPHABETS)
+@pytest.mark.parametrize("config", SETTINGS, ids=IDS)
+def test_grammar_accepts_and_bounds_real_streams(config, name, pictures):
+    """Every symbol is legal, `complete` is true at the end only, and `shortest` never exceeds what
+    the stream really takes nor falls by more than one a symbol (which would make it inexact)."""
+    codec = JpegCodec(config)
+    alphabet = codec.alphabet(name)
+    grammar = alphabet.grammar()
+    symbols = alphabet.split(codec.encode(pictures[0]))
+    state = grammar.start()
+    for place, symbol in enumerate(symbols):
+        bound = grammar.shortest(state)
+        assert 0 < bound <= len(symbols) - place
+        assert not grammar.complete(state)
+        assert grammar.advance(state, int(symbol))
+        assert grammar.shortest(state) >= bound - 1
+    assert grammar.complete(state) and grammar.shortest(state) == 0
+    assert not grammar.allowed(state).any()
+
+
+def random_stream(alphabet, rng, slack):
+    """Uniformly random legal symbols, within `slack` symbols of the shortest possible stream."""
+    grammar = alphabet.grammar()
+    state = grammar.start()
+    budget = grammar.shortest(state) + slack
+    symbols = []
+    while not grammar.complete(state):
+        for symbol in rng.permutation(alphabet.size):
+            trial = state.copy()
+            if grammar.advance(trial, int(symbol)) and (
+                len(symbols) + 1 + grammar.shortest(trial) <= budget
+            ):
+                break
+        else:
+            raise AssertionError("dead end: no legal symbol within the budget")
+        state = trial
+        symbols.append(int(symbol))
+    assert len(symbols) <= budget
+    return alphabet.join(np.array(symbols))
+
+
+@pytest.mark.parametrize("name", ALPHABETS)
+@pytest.mark.parametrize("config", SETTINGS, ids=IDS)
+@pytest.mark.parametrize("slack", [0, 40, 2000])
+def test_random_legal_symbols_end_in_canonical_streams(config, name, slack):
+    rng = np.random.default_rng(slack)
+    codec = JpegCodec(config)
+    stream = random_stream(codec.alphabet(name), rng, slack)
+    codec.check(stream)
+
+
+@pytest.mark.skipif(not shutil.which("djpeg"), reason="libjpeg-turbo-progs is not installed")
+@pytest.mark.parametrize("name", ALPHABETS)
+@pytest.mark.parametrize("interval", [0, 1, 4])
+def test_libjpeg_agrees_with_random_streams(name, interval, tmp_path):
+    rng = np.random.default_rng(interval)
+    codec = JpegCodec(JpegConfig(64, 32, 25, "4:2:0", interval))
+    alphabet = codec.alphabet(name)
+    for i in range(5):
+        stream = random_stream(alphabet, rng, int(rng.integers(0, 1500)))
+        file = tmp_path / f"{i}.jpg"
+        file.write_bytes(codec.wrap(stream))
+        shown = subprocess.run(["djpeg", str(file)], capture_output=True)
+        assert shown.returncode == 0 and shown.stderr == b""
+        assert jpegtran(file, interval) == file.read_bytes()
+
+
+def jpegtran(file, interval):
+    command = ["jpegtran", "-copy", "none"]
+    if interval:
+        command += ["-restart", f"{interval}B"]
+    return subprocess.run([*command, str(file)], capture_output=True, check=True).stdout
+
+
+@pytest.mark.skipif(not shutil.which("jpegtran"), reason="libjpeg-turbo-progs is not installed")
+def test_jpegtran_gives_our_bytes_back(pictures, tmp_path):
+    for config in SETTINGS:
+        codec = JpegCodec(config)
+        file = tmp_path / "x.jpg"
+        file.write_bytes(codec.wrap(codec.encode(pictures[0])))
+        assert jpegtran(file, config.restart_interval) == file.read_bytes()
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_damaged_streams_never_pass_as_something_else(data):
+    """Whatever a flipped byte does, an accepted stream is canonical: writing gives it back."""
+    codec = JpegCodec(data.draw(st.sampled_from(SETTINGS)))
+    rng = np.random.default_rng(data.draw(st.integers(0, 5)))
+    scan = bytearray(codec.scan(random_stream(codec.alphabet("jpeg-symbols"), rng, 60)))
+    place = data.draw(st.integers(0, len(scan) - 1))
+    scan[place] = data.draw(st.integers(0, 255))
+    try:
+        symbols, _, _ = inspect_scan(bytes(scan), codec.spec)
+    except StreamError as error:
+        assert 0 <= error.place <= len(scan)
+        assert not accepted_by_automaton(codec, bytes(scan))
+    else:
+        assert write_scan(symbols, codec.spec)[0] == bytes(scan)
+        assert accepted_by_automaton(codec, bytes(scan))
+
+
+def accepted_by_automaton(codec, scan):
+    grammar = codec.alphabet("paper-bytes").grammar()
+    state = grammar.start()
+    stream = codec.header + scan + b"\xff\xd9"
+    return all(grammar.advance(state, byte) for byte in stream) and grammar.complete(state)
+
+
+@given(st.binary(max_size=60))
+@settings(max_examples=100, deadline=None)
+def test_joining_never_raises_and_decoding_neither(junk):
+    codec = JpegCodec(JpegConfig(32, 32, 25, "4:2:0", 1))
+    for name in ALPHABETS:
+        alphabet = codec.alphabet(name)
+        stream = alphabet.join(np.frombuffer(junk, np.uint8).astype(np.int32) % alphabet.size)
+        assert codec.decode(stream).size == (32, 32)
+    assert codec.decode(junk).size == (32, 32)
+
+
+def test_symbols_repair_themselves():
+    codec = JpegCodec(JpegConfig(32, 32))
+    alphabet = codec.alphabet("jpeg-symbols")
+    codec.check(alphabet.join(np.array([3, 174, 200], np.int32)))
+    codec.check(alphabet.join(np.array([], np.int32)))
+
+
+def test_running_dc_stays_within_int16():
+    """Steepest possible DC rises: the grammar stops them before int16, `check` names them."""
+    codec = JpegCodec(JpegConfig(64, 64, 25, "gray", 0))
+    grammar = codec.alphabet("jpeg-symbols").grammar()
+    state = grammar.start()
+    rises = 0
+    while grammar.advance(state, 11):
+        for symbol in (203, 203, 174 + 2 + 4 + 7, 12):  # amplitude 2047 in 4 + 4 + 3 bits, EOB
+            assert grammar.advance(state, symbol)
+        rises += 1
+    assert rises == 16 and grammar.advance(state, 0)
+
+
+def test_check_names_dc_that_leaves_int16():
+    codec = JpegCodec(JpegConfig(64, 64, 25, "gray", 0))
+    block = "111111110" + "1" * 11 + "1010"  # DC size 11, difference 2047, EOB (tables K.3, K.5)
+    bits = block * 17 + "001010" * 47
+    bits += "1" * (-len(bits) % 8)
+    data = int(bits, 2).to_bytes(len(bits) // 8, "big").replace(b"\xff", b"\xff\x00")
+    assert codec.check(codec.header + data + b"\xff\xd9") is False
+
+
+def test_prefixes_at_every_mcu(pictures):
+    for config in SETTINGS[:3]:
+        codec = JpegCodec(config)
+        stream = codec.encode(pictures[1])
+        for name in ALPHABETS:
+            alphabet = codec.alphabet(name)
+            whole = alphabet.split(stream)
+            for units in range(codec.units + 1):
+                prefix = alphabet.prefix(stream, units)
+                known = len(prefix.symbols)
+                assert (prefix.symbols == whole[:known]).all()
+                if prefix.bits:
+                    assert prefix.value >> (8 - prefix.bits) == whole[known] >> (8 - prefix.bits)
+        assert codec.cut(stream, codec.units) == stream
+        codec.check(codec.cut(stream, 0))

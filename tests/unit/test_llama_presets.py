@@ -1,0 +1,100 @@
+"""Presets against transformers: exact counts, the same tensors, and our CPU attention."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from jpeglm.config import InputError
+from jpeglm.models.llama import PRESETS, build, flops_per_token, learning_rate, parameters, preset
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_parameters_agree_with_transformers(name: str) -> None:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = preset(name, vocab_size=1024, max_length=512)
+    with torch.device("meta"):
+        model = LlamaForCausalLM(LlamaConfig(**config))
+    assert parameters(config) == sum(p.numel() for p in model.parameters())
+    named = float(name[:-1]) * {"m": 1e6, "b": 1e9}[name[-1]]
+    assert 0.85 < parameters(config) / named < 1.2
+
+
+def test_seven_billion_is_llama_2() -> None:
+    # Llama-2 7B has 6,738,415,616 parameters at a vocabulary of 32000.
+    assert parameters(preset("7b", vocab_size=32000, max_length=12288)) == 6_738_415_616
+
+
+def test_grouped_heads_and_overrides() -> None:
+    changes = {"hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2}
+    config = preset("2m", 300, 64, num_hidden_layers=2, intermediate_size=96, **changes)
+    model = build(config, seed=1)
+    assert parameters(config) == sum(p.numel() for p in model.parameters())
+    assert preset("2m", 300, 64, num_attention_heads=6)["num_key_value_heads"] == 6
+
+
+def test_flops_of_a_hand_worked_shape() -> None:
+    shape = {"hidden_size": 4, "num_hidden_layers": 1, "intermediate_size": 8}
+    config = preset("2m", 10, 16, num_attention_heads=2, **shape)
+    # 4·4·4 attention + 3·4·8 feed-forward + 4·10 output weights, six times; 12·1·4·16 attention.
+    assert flops_per_token(config, 16) == 6 * (64 + 96 + 40) + 768
+
+
+def test_equal_seeds_equal_weights_and_global_rng_untouched() -> None:
+    config = preset("2m", 64, 32)
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    first, second, other = build(config, 3), build(config, 3), build(config, 4)
+    assert torch.equal(before, torch.get_rng_state())
+    pairs = zip(first.parameters(), second.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+    assert not torch.equal(first.lm_head.weight, other.lm_head.weight)
+    assert first.lm_head.weight is first.model.embed_tokens.weight
+    out = first.model.layers[0].self_attn.o_proj.weight.std().item()
+    assert out == pytest.approx(0.02 / 8**0.5, rel=0.02)
+    assert first.lm_head.weight.std().item() == pytest.approx(0.02, rel=0.05)
+
+
+def test_short_attention_equals_sdpa() -> None:
+    shape = {"hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2}
+    config = preset("2m", 50, 64, intermediate_size=96, **shape)
+    ids = torch.arange(3 * 17).reshape(3, 17) % 50
+    logits, gradients = [], []
+    for attention in ("sdpa", "short"):
+        model = build(config, 0, attention)
+        out = model(input_ids=ids, use_cache=False).logits
+        out.square().sum().backward()
+        logits.append(out.detach())
+        gradients.append(model.model.layers[0].self_attn.q_proj.weight.grad)
+    torch.testing.assert_close(*logits, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(*gradients, atol=1e-5, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "word"),
+    [
+        ("9q", {}, "9q"),
+        ("2m", {"width": 3}, "width"),
+        ("2m", {"hidden_size": 190}, "hidden_size"),
+        ("2m", {"num_key_value_heads": 2}, "num_key_value_heads"),
+        ("2m", {"num_hidden_layers": 0}, "num_hidden_layers"),
+    ],
+)
+def test_errors_name_the_setting(name: str, changes: dict[str, int], word: str) -> None:
+    with pytest.raises(InputError, match=word):
+        preset(name, 100, 64, **changes)
+
+
+def test_counting_needs_no_torch() -> None:
+    code = (
+        "import sys; from jpeglm.models.llama import *;"
+        "print(parameters(preset('7b', 320, 12288)), learning_rate('7b'), 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split()[1:] == [str(learning_rate("7b")), "False"]
