@@ -350,8 +350,11 @@ def train_tokenizer(
     from jpeglm.tokenizer import Tokenizer
 
     (open_data,) = needs("train", lambda: _import("jpeglm.data.shards", "open_data"))
-    settings = codec_settings(preset, size, None, None, None)
-    dataset = open_data(data, make_codec({"codec": "jpeg", **settings}))
+    wanted = None
+    if preset or size or not (data / "dataset.json").exists():
+        settings = codec_settings(preset, size, None, None, None)
+        wanted = make_codec({"codec": "jpeg", **settings})
+    dataset = open_data(data, wanted)
     codec = make_codec(dataset.codec_dict)
     alphabet = alphabet or ("paper-bytes" if preset else "jpeg-symbols")
     with Reporter("train-tokenizer", "merges") as report:
@@ -432,6 +435,8 @@ def train(
 
     OUT/model is the best checkpoint. Under torchrun or `accelerate launch` it trains data-parallel.
     """
+    from itertools import islice
+
     from jpeglm.progress import Reporter
     from jpeglm.tokenizer import Tokenizer
     from jpeglm.training import TrainConfig
@@ -460,6 +465,7 @@ def train(
         seed=seed,
     )
     (run,) = needs("train", lambda: _import("jpeglm.training.lm", "train"))
+    (open_data,) = _import("jpeglm.data.shards", "open_data")
     (draw,) = _import("jpeglm.generation.preview", "draw")
     if tokenizer is None and (data / "tokenizer").is_dir():
         tokenizer = data / "tokenizer"
@@ -468,16 +474,22 @@ def train(
             f"--tokenizer is missing and {data} has no token shards; "
             f"run: jpeglm train-tokenizer {data}"
         )
+    loaded = Tokenizer.load(tokenizer)
+
+    def sampler(model: Any, _: Any, count: int, seed: int) -> Any:
+        held_out = islice(open_data(data, loaded.codec).streams("validation"), 2)
+        return draw(model, loaded, count, seed, [stream for _, stream, _ in held_out])
+
     with Reporter("train", "steps") as report:
         result = run(
             data,
-            Tokenizer.load(tokenizer),
+            loaded,
             out,
             config,
             resume=resume,
             progress=report,
             say=report.say,
-            sampler=draw,
+            sampler=sampler,
         )
     show(result, as_json, [f"{name}: {value}" for name, value in result.items()])
 

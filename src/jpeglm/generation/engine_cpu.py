@@ -38,7 +38,7 @@ def _dot(a, b):
 @njit(cache=True, nogil=True)
 def _expand(row, bits, values):
     """A stored row as float32 in `values`; `bits` is a uint32 view of it."""
-    if row.dtype == np.uint16:
+    if row.itemsize == 2:
         for i in range(len(row)):
             bits[i] = np.uint32(row[i]) << np.uint32(16)
     else:
@@ -286,6 +286,7 @@ class CpuEngine:
             have = self._cache[0].shape
             if have[1] >= slots and have[3] >= length:
                 return self._cache
+            slots = slots if fresh else max(slots, have[1])
         capacity = min(self.max_length, max(256, 1 << (length - 1).bit_length()))
         shape = (self._n_layers, slots, kv_heads, capacity, head)
         new = (np.zeros(shape, np.float32), np.zeros(shape, np.float32))

@@ -72,11 +72,17 @@ def run(
     """(ids, bits) of n continuations of one prompt; `max_tokens` counts the prompt as well."""
     budget = min(max_tokens or engine.max_length, engine.max_length)
     eos = constraint.tokenizer.eos
-    if not sampling.grammar and len(prompt.forced):
+    if sampling.grammar:
+        start, need = constraint.start(prompt, budget)
+    else:
         # Nothing holds a free sampler to the prompt, so its last tokens are taken as they are.
         tail = constraint.tokenizer.encode_symbols(prompt.forced)
         prompt = Prompt(np.concatenate([prompt.ids, tail]).astype(np.int32), prompt.forced[:0])
-    start, need = constraint.start(prompt, budget)
+        start, need = constraint.grammar.start(), 0
+        if len(prompt.ids) >= budget:
+            raise InputError(
+                f"the token budget is {budget}, but the prompt alone has {len(prompt.ids)} tokens"
+            )
     all_ids: list[np.ndarray] = []
     all_bits: list[float] = []
     sampled = 0

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
 from jpeglm.config import InputError
-from jpeglm.generation.constraint import Constraint, Prompt
+from jpeglm.generation.constraint import Constraint, Prompt, make_prompt
 from jpeglm.generation.engine_torch import TorchEngine
 from jpeglm.generation.generate import run
 from jpeglm.generation.outputs import contact_sheet
@@ -18,16 +19,37 @@ if TYPE_CHECKING:
     from jpeglm.tokenizer import Tokenizer
 
 
-def draw(model: Any, tokenizer: Tokenizer, n: int, seed: int) -> Image.Image | None:
-    """A sheet of n pictures that a LlamaForCausalLM in eval mode invents under the grammar.
+def draw(
+    model: Any, tokenizer: Tokenizer, n: int, seed: int, held_out: Sequence[bytes] = ()
+) -> Image.Image | None:
+    """A sheet of what a LlamaForCausalLM in eval mode draws under the grammar.
 
-    None where the context is too short for any picture to end.
+    First row: n new pictures. Then, for each held-out stream, the original and two completions of
+    its upper half. None where the context is too short for any picture to end.
     """
-    engine = TorchEngine(model)
-    prompt = Prompt(np.array([tokenizer.bos], np.int32), np.zeros(0, np.int32))
+    engine, constraint = TorchEngine(model), Constraint(tokenizer)
+
+    def images(prompt: Prompt, count: int) -> list[Image.Image]:
+        drawn, _ = run(engine, constraint, prompt, count, Sampling(), seed)
+        head = tokenizer.decode(prompt.ids)
+        streams = [
+            tokenizer.alphabet.join(np.concatenate([head, tokenizer.decode(ids)])) for ids in drawn
+        ]
+        return [tokenizer.codec.decode(stream) for stream in streams]
+
+    # Training may attend through products that know no cache.
+    attention = model.config._attn_implementation
+    model.set_attn_implementation("sdpa")
     try:
-        drawn, _ = run(engine, Constraint(tokenizer), prompt, n, Sampling(), seed)
+        new = images(Prompt(np.array([tokenizer.bos], np.int32), np.zeros(0, np.int32)), n)
+        tiles = [(f"sample {i}", image) for i, image in enumerate(new)]
+        for i, stream in enumerate(held_out):
+            prefix = tokenizer.alphabet.prefix(stream, tokenizer.codec.units // 2)
+            completed = images(make_prompt(tokenizer, prefix, tokenizer.bos), 2)
+            tiles.append((f"held out {i}", tokenizer.codec.decode(stream)))
+            tiles += [(f"its lower half {j}", image) for j, image in enumerate(completed)]
     except InputError:
         return None
-    images = [tokenizer.codec.decode(tokenizer.decode_stream(ids)) for ids in drawn]
-    return contact_sheet([(f"sample {i}", image) for i, image in enumerate(images)])
+    finally:
+        model.set_attn_implementation(attention)
+    return contact_sheet(tiles)

@@ -1,0 +1,43 @@
+# make demo      complete a photo with the shipped model (base install: no torch, no compiler)
+# make test      development environment in .venv, then all tests
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo install test lint bench acceptance clean
+
+demo: .venv-demo/.installed
+	@echo "Completing the lower half of src/jpeglm/assets/astronaut.jpg"
+	@echo "(the first run compiles the engine for this machine, about half a minute)"
+	.venv-demo/bin/jpeglm complete src/jpeglm/assets/astronaut.jpg --keep 0.5 -n 3 --out demo
+
+.venv-demo/.installed: pyproject.toml
+	$(PYTHON) -m venv .venv-demo
+	.venv-demo/bin/python -m pip install --quiet .
+	@touch $@
+
+install: .venv/.installed
+
+# torch comes first, by its pin: a later resolution would fetch several GB of CUDA packages.
+.venv/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -r constraints.txt
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[train,eval,dev]'
+	@touch $@
+
+test: install
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: install
+	$(BIN)/python benchmarks/run.py
+
+acceptance: install
+	$(BIN)/python recipes/acceptance.py
+
+clean:
+	rm -rf build dist src/*.egg-info
+	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +

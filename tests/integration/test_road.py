@@ -1,0 +1,135 @@
+"""The whole road through the command line, on 64 pictures: prepare, train, generate, complete."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jpeglm.codecs import make_codec
+from jpeglm.codecs.check import check_file
+
+pytest.importorskip("torch")
+
+
+def jpeglm(*arguments, cwd):
+    command = [sys.executable, "-m", "jpeglm.cli", *map(str, arguments), "--json"]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=cwd)
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+@pytest.fixture(scope="module")
+def road(tmp_path_factory, picture_files):
+    """64 crops of the shipped pictures through prepare, train-tokenizer and train."""
+    folder = tmp_path_factory.mktemp("road")
+    rng = np.random.default_rng(0)
+    (folder / "photos").mkdir()
+    for i in range(64):
+        with Image.open(picture_files[i % len(picture_files)]) as picture:
+            side = int(rng.integers(48, min(picture.size)))
+            x = int(rng.integers(0, picture.width - side + 1))
+            y = int(rng.integers(0, picture.height - side + 1))
+            picture.crop((x, y, x + side, y + side)).save(folder / "photos" / f"{i:02d}.png")
+    results = {
+        "prepare": jpeglm("prepare", "photos", "data", "--size", "32", "--crops", 3, cwd=folder),
+        "train-tokenizer": jpeglm("train-tokenizer", "data", "--vocab-size", 300, cwd=folder),
+        "train": jpeglm(
+            *("train", "data", "--tokenizer", "tokenizer", "--out", "run", "--steps", 30),
+            *("--batch-tokens", 1024, "--eval-every", 15, "--save-every", 15, "--samples", 2),
+            *("--eval-images", 8, "--threads", 1, "--warmup", 5),
+            cwd=folder,
+        ),
+    }
+    return folder, results
+
+
+def test_prepare_and_tokenizer(road):
+    _, results = road
+    assert results["prepare"]["pictures"]["train"] + results["prepare"]["pictures"][
+        "validation"
+    ] == 64
+    assert results["prepare"]["rejected"] == 0
+    assert results["train-tokenizer"]["vocab_size"] == 300
+
+
+def test_training_learns_and_leaves_samples(road):
+    folder, _ = road
+    rows = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().split("\n")
+            if line]
+    losses = [row["loss"] for row in rows if "loss" in row]
+    assert losses[-1] < losses[0] - 0.5
+    measured = [row for row in rows if "bits_per_image" in row]
+    assert measured and all(row["bits_per_image"] > 0 for row in measured)
+    sheets = sorted((folder / "run" / "samples").glob("*.png"))
+    assert sheets
+    with Image.open(sheets[-1]) as sheet:
+        assert sheet.width > 100
+
+
+def test_generate_writes_valid_files(road):
+    folder, _ = road
+    result = jpeglm("generate", "-n", 5, "--checkpoint", "run/model", "--seed", 3, cwd=folder)
+    assert result["pictures"] == 5 and result["tokens_per_second"] > 0
+    for i in range(5):
+        data = (folder / "samples" / f"sample-{i:02d}.jpg").read_bytes()
+        assert check_file(data, {}).valid
+    first = {f.name: f.read_bytes() for f in (folder / "samples").glob("*.jpg")}
+    jpeglm(
+        *("generate", "-n", 3, "--batch", 2, "--checkpoint", "run/model", "--seed", 3), cwd=folder
+    )
+    again = {f.name: f.read_bytes() for f in (folder / "samples").glob("*.jpg")}
+    assert set(again) == {f"sample-{i:02d}.jpg" for i in range(3)}
+    assert all(first[name] == data for name, data in again.items())
+
+
+@pytest.mark.parametrize("engine", ["cpu", "torch"])
+def test_complete_keeps_the_upper_part(road, engine):
+    folder, _ = road
+    result = jpeglm(
+        *("complete", "photos/00.png", "--checkpoint", "run/model", "--out", f"out-{engine}"),
+        *("--keep", 0.5, "-n", 2, "--engine", engine),
+        cwd=folder,
+    )
+    out = folder / f"out-{engine}"
+    assert set(result["files"]) == {file.name for file in out.iterdir()}
+    codec = make_codec(result["codec"])
+    plain = codec.alphabet("jpeg-symbols")
+    streams = {
+        name: codec.unwrap((out / name).read_bytes())
+        for name in ("original.jpg", "prompt.jpg", "completion-00.jpg", "completion-01.jpg")
+    }
+    kept = plain.prefix(streams["original.jpg"], codec.units // 2).symbols
+    for stream in streams.values():
+        assert codec.check(stream)
+        assert (plain.split(stream)[: len(kept)] == kept).all()
+    assert json.loads((out / "run.json").read_text())["tokens"] == result["tokens"]
+
+
+def test_the_python_interface_is_as_short(road, pictures):
+    import jpeglm
+
+    folder, _ = road
+    model = jpeglm.load(folder / "run" / "model")
+    drawn = model.complete(pictures[0], keep=0.25, n=2)
+    assert [image.size for image in drawn.images] == [(32, 32)] * 2
+
+
+def test_export_loads_in_transformers(road):
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from jpeglm.generation.generate import load
+
+    folder, _ = road
+    jpeglm("export", "run/model", "--out", "hf", "--dtype", "float32", cwd=folder)
+    theirs = AutoModelForCausalLM.from_pretrained(folder / "hf", local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(folder / "hf", local_files_only=True)
+    ours = load(folder / "run" / "model")
+    assert tokenizer.bos_token_id == ours.tokenizer.bos
+    ids = np.array([ours.tokenizer.bos, 5, 40, 200, 280])
+    with torch.no_grad():
+        expected = theirs(torch.from_numpy(ids)[None]).logits[0, -1].numpy()
+    np.testing.assert_allclose(ours.engine.start([ids])[0], expected, atol=1e-4)

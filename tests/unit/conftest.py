@@ -1,0 +1,77 @@
+"""Small real models: random weights, every other part as in use."""
+
+import numpy as np
+import pytest
+
+from jpeglm.codecs import JpegCodec
+from jpeglm.config import JpegConfig
+from jpeglm.generation.engine_cpu import CpuEngine
+from jpeglm.tokenizer import Tokenizer
+
+
+def random_llama(vocab_size, max_length, seed=0, **changes):
+    """(config, weights) of a small Llama with clearly non-uniform output."""
+    config = {
+        "model_type": "llama",
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "hidden_act": "silu",
+        "rms_norm_eps": 1e-5,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+        "vocab_size": vocab_size,
+        "max_position_embeddings": max_length,
+        "tie_word_embeddings": False,
+        **changes,
+    }
+    rng = np.random.default_rng(seed)
+    d, f, hd = config["hidden_size"], config["intermediate_size"], config["head_dim"]
+    q, kv = config["num_attention_heads"] * hd, config["num_key_value_heads"] * hd
+
+    def matrix(*shape):
+        return rng.normal(0, 0.25, shape).astype(np.float32)
+
+    def gain():
+        return rng.uniform(0.7, 1.3, d).astype(np.float32)
+
+    weights = {"model.embed_tokens.weight": matrix(vocab_size, d), "model.norm.weight": gain()}
+    for i in range(config["num_hidden_layers"]):
+        p = f"model.layers.{i}."
+        weights |= {
+            p + "input_layernorm.weight": gain(),
+            p + "post_attention_layernorm.weight": gain(),
+            p + "self_attn.q_proj.weight": matrix(q, d),
+            p + "self_attn.k_proj.weight": matrix(kv, d),
+            p + "self_attn.v_proj.weight": matrix(kv, d),
+            p + "self_attn.o_proj.weight": matrix(d, q),
+            p + "mlp.gate_proj.weight": matrix(f, d),
+            p + "mlp.up_proj.weight": matrix(f, d),
+            p + "mlp.down_proj.weight": matrix(d, f),
+        }
+    if not config["tie_word_embeddings"]:
+        weights["lm_head.weight"] = matrix(vocab_size, d)
+    return config, weights
+
+
+TOKENIZERS = {
+    "symbols": (JpegConfig(48, 32), "jpeg-symbols", 300),
+    "symbols-restart": (JpegConfig(48, 32, restart_interval=2), "jpeg-symbols", 300),
+    "bytes": (JpegConfig(48, 32), "bytes", 320),
+    "bytes-restart": (JpegConfig(48, 32, restart_interval=1), "bytes", 320),
+    "paper": (JpegConfig(48, 32, restart_interval=1), "paper-bytes", 320),
+}
+
+
+@pytest.fixture(scope="session", params=TOKENIZERS)
+def tokenizer(request, pictures):
+    config, alphabet, size = TOKENIZERS[request.param]
+    codec = JpegCodec(config)
+    return Tokenizer.train([codec.encode(p) for p in pictures], codec, alphabet, size)
+
+
+@pytest.fixture(scope="session")
+def engine(tokenizer):
+    return CpuEngine(*random_llama(tokenizer.vocab_size, 600))

@@ -1,0 +1,153 @@
+"""Sampling under the grammar: always valid, in budget, faithful to prompt and seed."""
+
+import numpy as np
+import pytest
+
+from jpeglm.config import InputError
+from jpeglm.generation.constraint import Constraint, Prompt, make_prompt
+from jpeglm.generation.generate import run
+from jpeglm.generation.sampling import Sampling, choose
+from jpeglm.syntax.alphabet import Prefix
+
+
+def start(tokenizer):
+    return Prompt(np.array([tokenizer.bos], np.int32), np.zeros(0, np.int32))
+
+
+def brute_force_mask(tokenizer, state, left):
+    """The definition: every symbol legal in turn, and the shortest ending in time."""
+    grammar = tokenizer.alphabet.grammar()
+    mask = np.zeros(tokenizer.vocab_size, bool)
+    if grammar.complete(state):
+        mask[tokenizer.eos] = True
+        return mask
+    for token, symbols in enumerate(tokenizer.spelling):
+        trial = state.copy()
+        mask[token] = all(grammar.advance(trial, s) for s in symbols) and (
+            grammar.shortest(trial) <= left - 2
+        )
+    return mask
+
+
+def test_mask_is_the_definition(tokenizer, pictures):
+    constraint = Constraint(tokenizer)
+    grammar = tokenizer.alphabet.grammar()
+    stream = tokenizer.codec.encode(pictures[0])
+    state = grammar.start()
+    for token in tokenizer.encode_stream(stream):
+        shortest = grammar.shortest(state)
+        for left in (1 << 30, shortest + 1, shortest + 4, shortest + 30):
+            expected = brute_force_mask(tokenizer, state, left)
+            assert (constraint.mask(state, left) == expected).all()
+            assert expected.any()
+        assert constraint.mask(state)[token]
+        constraint.advance(state, int(token))
+    assert constraint.mask(state).nonzero()[0].tolist() == [tokenizer.eos]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.7, 1.0, 3.0])
+def test_every_sample_is_a_canonical_stream_within_budget(tokenizer, engine, temperature):
+    constraint = Constraint(tokenizer)
+    shortest = tokenizer.alphabet.grammar().shortest(tokenizer.alphabet.grammar().start())
+    for budget in (shortest + 2, shortest + 9, 500):
+        sampling = Sampling(temperature, top_k=0 if temperature > 1 else 20)
+        ids, bits = run(engine, constraint, start(tokenizer), 3, sampling, 1, budget)
+        for row, cost in zip(ids, bits):
+            assert len(row) + 1 <= budget and row[-1] == tokenizer.eos and cost > 0
+            tokenizer.codec.check(tokenizer.decode_stream(row))
+
+
+def test_completions_keep_every_mcu_as_given(tokenizer, engine, pictures):
+    """At every cut, also inside a token or a byte: the stream begins with the prompt's bits."""
+    constraint = Constraint(tokenizer)
+    codec = tokenizer.codec
+    plain = codec.alphabet("jpeg-symbols")
+    stream = codec.encode(pictures[0])
+    for units in range(codec.units + 1):
+        prefix = tokenizer.alphabet.prefix(stream, units)
+        prompt = make_prompt(tokenizer, prefix, tokenizer.bos)
+        ids, _ = run(engine, constraint, prompt, 2, Sampling(), seed=units)
+        given = plain.prefix(stream, units).symbols
+        for row in ids:
+            completion = tokenizer.decode_stream(np.concatenate([prompt.ids, row]))
+            codec.check(completion)
+            assert (plain.split(completion)[: len(given)] == given).all()
+            if units == codec.units:
+                assert completion == stream
+
+
+def test_a_prompt_may_end_at_any_symbol(tokenizer, engine, pictures):
+    constraint = Constraint(tokenizer)
+    symbols = tokenizer.alphabet.split(tokenizer.codec.encode(pictures[1]))
+    for cut in range(0, len(symbols), 7):
+        prompt = make_prompt(tokenizer, Prefix(symbols[:cut]), tokenizer.bos)
+        ids, _ = run(engine, constraint, prompt, 1, Sampling(), seed=cut)
+        whole = tokenizer.decode(np.concatenate([prompt.ids, ids[0]]))
+        assert (whole[:cut] == symbols[:cut]).all()
+
+
+def test_same_seed_same_picture_in_any_batch(tokenizer, engine):
+    constraint = Constraint(tokenizer)
+    whole, _ = run(engine, constraint, start(tokenizer), 7, Sampling(), 5, batch=7)
+    for batch in (1, 2, 3):
+        again, _ = run(engine, constraint, start(tokenizer), 7, Sampling(), 5, batch=batch)
+        assert all((a == b).all() for a, b in zip(whole, again, strict=True))
+    other, _ = run(engine, constraint, start(tokenizer), 1, Sampling(), 6)
+    assert len(other[0]) != len(whole[0]) or (other[0] != whole[0]).any()
+    assert len({row.tobytes() for row in whole}) == 7
+
+
+def test_bits_are_the_models_own(tokenizer, engine):
+    """Σ −log2 softmax(logits)[token], from a second, teacher-forced pass."""
+    ids, bits = run(engine, Constraint(tokenizer), start(tokenizer), 1, Sampling(0.8, 30, 0.9))
+    logits = engine.start([np.array([tokenizer.bos])])
+    total = 0.0
+    for token in ids[0]:
+        row = logits[0].astype(np.float64)
+        total -= (row[token] - np.log(np.exp(row - row.max()).sum()) - row.max()) / np.log(2)
+        logits = engine.step(np.array([token]))
+    assert bits[0] == pytest.approx(total, rel=1e-6)
+
+
+def test_a_budget_that_cannot_hold_a_picture_is_refused(tokenizer, engine):
+    with pytest.raises(InputError, match="--max-tokens"):
+        run(engine, Constraint(tokenizer), start(tokenizer), 1, Sampling(), 0, max_tokens=4)
+
+
+def test_without_grammar_the_budget_ends_it(tokenizer, engine):
+    sampling = Sampling(grammar=False)
+    ids, _ = run(engine, Constraint(tokenizer), start(tokenizer), 4, sampling, 0, 50)
+    for row in ids:
+        assert len(row) <= 49
+        assert tokenizer.codec.decode(tokenizer.decode_stream(row)).size == (48, 32)
+
+
+def test_choose_follows_the_stated_order():
+    logits = np.log(np.array([0.5, 0.3, 0.15, 0.05], np.float32))
+    everything = np.ones(4, bool)
+
+    def share(mask, temperature=1.0, top_k=0, top_p=1.0):
+        draws = [
+            choose(logits, mask, temperature, top_k, top_p, (i + 0.5) / 1000) for i in range(1000)
+        ]
+        return np.bincount(draws, minlength=4) / 1000
+
+    assert share(everything) == pytest.approx([0.5, 0.3, 0.15, 0.05], abs=2e-3)
+    assert share(everything, top_k=2) == pytest.approx([5 / 8, 3 / 8, 0, 0], abs=2e-3)
+    # The token that crosses top_p stays in (Holtzman et al. 2020).
+    assert share(everything, top_p=0.6) == pytest.approx([5 / 8, 3 / 8, 0, 0], abs=2e-3)
+    # The nucleus is the model's; of it the legal remain, not a nucleus of the legal.
+    assert share(np.array([0, 1, 1, 1], bool), top_p=0.6) == pytest.approx([0, 1, 0, 0])
+    # Nothing in the nucleus is legal: the most probable legal token.
+    assert share(np.array([0, 0, 1, 1], bool), top_k=2) == pytest.approx([0, 0, 1, 0])
+    assert share(everything, temperature=0.0) == pytest.approx([1, 0, 0, 0])
+    squared = np.array([0.25, 0.09, 0.0225, 0.0025])
+    assert share(everything, temperature=0.5) == pytest.approx(squared / squared.sum(), abs=2e-3)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"temperature": -1}, {"top_k": -1}, {"top_p": 0}, {"top_p": 1.5}]
+)
+def test_sampling_settings_are_checked(settings):
+    with pytest.raises(InputError, match=next(iter(settings))):
+        Sampling(**settings)
