@@ -9,8 +9,11 @@ such a place, so that each piece, a few symbols long, is merged by itself in the
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
-from numba import njit
+
+from jpeglm.kernels import njit
 
 SEPARATOR = -1
 MAX_VOCABULARY = 16384
@@ -118,7 +121,7 @@ def pair_tables(
         rank[left, right] = m + 1
     inner = np.zeros((n_base, n_base), np.bool_)
     for symbols in spelling[n_base:]:
-        for a, b in zip(symbols, symbols[1:]):
+        for a, b in pairwise(symbols):
             inner[a, b] = True
     return rank, inner
 
@@ -129,9 +132,9 @@ def _merge_piece(piece, n, rank, result):
     while n > 1:
         best = 65536
         for i in range(n - 1):
-            r = np.int64(rank[piece[i], piece[i + 1]])
-            if 0 < r < best:
-                best = r
+            found = int(rank[piece[i], piece[i + 1]])
+            if 0 < found < best:
+                best = found
         if best == 65536:
             break
         new = result[best - 1]

@@ -1,8 +1,8 @@
 """The command line: the project's road, verb by verb, in pipeline order.
 
 Each verb imports what it needs when it is called, so that `jpeglm --help` is quick. Results go to
-stdout (`--json`: one object and nothing else), everything else to stderr. An error is one line; exit
-code 1 for bad input, 2 for a wrong command line.
+stdout (`--json`: one object and nothing else), everything else to stderr. An error is one line;
+exit code 1 for bad input, 2 for a wrong command line.
 """
 
 from __future__ import annotations
@@ -148,11 +148,14 @@ def _draw(title: str, quiet: bool, call: Any) -> Any:
         return call(progress)
 
 
-def _model(
-    checkpoint: Path | None, engine: str, precision: str | None, device: str | None
-) -> Any:
+def _model(checkpoint: Path | None, engine: str, precision: str | None, device: str | None) -> Any:
     from jpeglm.generation.generate import load
 
+    if engine == "cpu":
+        from jpeglm.generation.engine_cpu import compiled
+
+        if not compiled():
+            print("compiling the engine for this machine, once, about 20 s", file=sys.stderr)
     return load(checkpoint, engine=engine, precision=precision or "float32", device=device)
 
 
@@ -202,7 +205,8 @@ def check(
         wanted |= {name: settings[name] for name in settings if name not in ("codec", "fit")}
     if size is not None:
         wanted["width"], wanted["height"] = parse_size(size)
-    results, lines = [], []
+    results: list[dict[str, Any]] = []
+    lines: list[str] = []
     for file in files:
         try:
             verdict = check_file(read_bytes(file), wanted)
@@ -220,7 +224,7 @@ def check(
         note = "" if fits else " (running DC values leave int16: decoders may disagree)"
         lines.append(f"{file}: {'valid' + note if valid else reason}")
     failed = sum(not result["valid"] for result in results)
-    leaving = sum(result["valid"] and not result["dc_fits"] for result in results)
+    leaving = sum(bool(result["valid"] and not result["dc_fits"]) for result in results)
     summary = {"files": results, "failed": failed, "dc_leaves_int16": leaving}
     if len(files) > 1:
         lines.append(f"{len(files) - failed} of {len(files)} files are valid")
@@ -249,7 +253,9 @@ def prepare(
         str | None, typer.Option(help="paper: 256 px, quality 25, 4:2:0, a marker every MCU.")
     ] = None,
     size: SizeOption = None,
-    quality: Annotated[int | None, typer.Option(help="JPEG quality, 1 to 100. Default: 25.")] = None,
+    quality: Annotated[
+        int | None, typer.Option(help="JPEG quality, 1 to 100. Default: 25.")
+    ] = None,
     subsampling: Annotated[
         str | None, typer.Option(help="4:2:0, 4:2:2, 4:4:4 or gray. Default: 4:2:0.")
     ] = None,
@@ -275,7 +281,9 @@ def prepare(
     tokenizer: Annotated[
         Path | None, typer.Option(help="Write token shards beside, for hosts without numba.")
     ] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes. Default: all cores.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes. Default: all cores.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Encode pictures into Parquet shards of canonical streams.
@@ -292,9 +300,7 @@ def prepare(
     )
     settings = codec_settings(preset, size, quality, subsampling, restart_interval, fit)
     made = make_codec({"codec": codec, **settings})
-    config = config_class(
-        crops=crops, validation=validation, split=split, labels=labels, seed=seed
-    )
+    config = config_class(crops=crops, validation=validation, split=split, labels=labels, seed=seed)
     with Reporter("prepare", "pictures") as report:
         result = prepare_data(
             source,
@@ -401,9 +407,7 @@ def train(
     batch_tokens: Annotated[
         int, typer.Option(min=2, help="Tokens of a forward pass, over all processes.")
     ] = 4096,
-    accumulation: Annotated[
-        int, typer.Option(min=1, help="Forward passes a step.")
-    ] = 1,
+    accumulation: Annotated[int, typer.Option(min=1, help="Forward passes a step.")] = 1,
     packing: Annotated[
         str, typer.Option(help="pictures: one a row; chunks: concatenated and cut, as the paper.")
     ] = "pictures",

@@ -35,9 +35,7 @@ class Tokenizer:
     merges: int32 [M, 2], pairs of token ids in the order they were learnt.
     """
 
-    def __init__(
-        self, codec: Codec, alphabet: str, merges: np.ndarray, n_classes: int = 0
-    ) -> None:
+    def __init__(self, codec: Codec, alphabet: str, merges: np.ndarray, n_classes: int = 0) -> None:
         self.codec = codec
         self.alphabet: Alphabet = codec.alphabet(alphabet)
         self.n_base = self.alphabet.size
@@ -213,10 +211,12 @@ class Tokenizer:
         if folder.suffix == ".json":
             folder = folder.parent
         if not folder.is_dir():
-            raise InputError(f"there is no tokenizer folder {folder}; `jpeglm train-tokenizer`"
-                             " makes one")
-        missing = [name for name in ("codec.json", "tokenizer.json")
-                   if not (folder / name).exists()]
+            raise InputError(
+                f"there is no tokenizer folder {folder}; `jpeglm train-tokenizer` makes one"
+            )
+        missing = [
+            name for name in ("codec.json", "tokenizer.json") if not (folder / name).exists()
+        ]
         if missing:
             raise InputError(
                 f"{folder} lacks {' and '.join(missing)}; a tokenizer folder has {', '.join(FILES)}"
@@ -234,8 +234,10 @@ class Tokenizer:
         except (KeyError, TypeError, ValueError) as error:
             if isinstance(error, InputError):
                 raise InputError(f"{folder / 'codec.json'}: {error}") from error
-            raise InputError(f"{folder / 'tokenizer.json'} is no tokenizer of ours: "
-                             f"{type(error).__name__} {error}") from error
+            raise InputError(
+                f"{folder / 'tokenizer.json'} is no tokenizer of ours: "
+                f"{type(error).__name__} {error}"
+            ) from error
         if settings.get("fingerprint", codec.fingerprint) != codec.fingerprint:
             raise InputError(
                 f"{folder / 'codec.json'} was written for fingerprint {settings['fingerprint']}, "
@@ -244,4 +246,3 @@ class Tokenizer:
         if any(ids.get(chr(first + s)) != s for s in range(tokenizer.n_base)):
             raise InputError(f"{folder / 'tokenizer.json'} does not fit the alphabet {alphabet}")
         return tokenizer
-

@@ -48,17 +48,20 @@ def road(tmp_path_factory, picture_files):
 
 def test_prepare_and_tokenizer(road):
     _, results = road
-    assert results["prepare"]["pictures"]["train"] + results["prepare"]["pictures"][
-        "validation"
-    ] == 64
+    assert (
+        results["prepare"]["pictures"]["train"] + results["prepare"]["pictures"]["validation"] == 64
+    )
     assert results["prepare"]["rejected"] == 0
     assert results["train-tokenizer"]["vocab_size"] == 300
 
 
 def test_training_learns_and_leaves_samples(road):
     folder, _ = road
-    rows = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().split("\n")
-            if line]
+    rows = [
+        json.loads(line)
+        for line in (folder / "run" / "metrics.jsonl").read_text().split("\n")
+        if line
+    ]
     losses = [row["loss"] for row in rows if "loss" in row]
     assert losses[-1] < losses[0] - 0.5
     measured = [row for row in rows if "bits_per_image" in row]
@@ -133,3 +136,40 @@ def test_export_loads_in_transformers(road):
     with torch.no_grad():
         expected = theirs(torch.from_numpy(ids)[None]).logits[0, -1].numpy()
     np.testing.assert_allclose(ours.engine.start([ids])[0], expected, atol=1e-4)
+
+
+WITHOUT_NUMBA = """
+import sys
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "numba":
+            raise ModuleNotFoundError("No module named 'numba'", name="numba")
+
+sys.meta_path.insert(0, Blocker())
+from jpeglm.cli import main
+main()
+"""
+
+
+def test_token_shards_train_and_sample_without_numba(road):
+    """A GPU host without numba: token shards, training, and sample pictures on the torch engine."""
+    folder, _ = road
+    arguments = ("photos", "shards", "--size", 32, "--tokenizer", "tokenizer")
+    jpeglm("prepare", *arguments, cwd=folder)
+
+    def blocked(*arguments):
+        command = [sys.executable, "-c", WITHOUT_NUMBA, *map(str, arguments), "--json"]
+        return subprocess.run(command, capture_output=True, text=True, cwd=folder)
+
+    result = blocked(
+        *("train", "shards", "--out", "plain", "--steps", 3, "--eval-every", 3, "--samples", 1),
+        *("--batch-tokens", 1024, "--eval-images", 4, "--threads", 1),
+    )
+    assert result.returncode == 0, result.stderr
+    assert list((folder / "plain" / "samples").glob("*.png"))
+    result = blocked("generate", "--checkpoint", "run/model", "-n", 1)
+    assert result.returncode == 1 and "needs numba" in result.stderr
+    result = blocked("generate", "--checkpoint", "run/model", "-n", 1, "--engine", "torch")
+    assert result.returncode == 0, result.stderr
+    assert check_file((folder / "samples" / "sample-00.jpg").read_bytes(), {}).valid

@@ -93,9 +93,7 @@ def test_smaller_weights_stay_close(precision, close):
 def test_bfloat16_weights_are_taken_as_they_are():
     config, weights = random_llama(90, 100)
     model = hugging_face(config, weights).to(torch.bfloat16)
-    bits = {
-        name: tensor.view(torch.uint16).numpy() for name, tensor in model.state_dict().items()
-    }
+    bits = {name: tensor.view(torch.uint16).numpy() for name, tensor in model.state_dict().items()}
     rounded = {name: tensor.float().numpy() for name, tensor in model.state_dict().items()}
     prompt = [np.arange(30)]
     expected = CpuEngine(config, rounded).start(prompt)

@@ -59,8 +59,9 @@ def infer_config(data: bytes, wanted: dict[str, Any]) -> JpegConfig:
             elif components == 3 and sampling in _SAMPLING:
                 values["subsampling"] = _SAMPLING[sampling]
             else:
-                raise InputError(f"its sampling factors are not 4:2:0, 4:2:2 or 4:4:4, "
-                                 f"at byte {place}")
+                raise InputError(
+                    f"its sampling factors are not 4:2:0, 4:2:2 or 4:4:4, at byte {place}"
+                )
         elif marker == 0xDD:
             values["restart_interval"] = int.from_bytes(payload[:2], "big")
         elif marker == 0xDB:

@@ -12,9 +12,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 
 from jpeglm.config import InputError
+from jpeglm.kernels import njit
 from jpeglm.syntax.alphabet import Prefix
 from jpeglm.syntax.jpeg import complete, shortest, start_state, step
 from jpeglm.tokenizer import Tokenizer
@@ -175,9 +175,7 @@ class Constraint:
         """bool [vocabulary]: the tokens that may come next, without forced symbols."""
         mask = np.zeros(self.tokenizer.vocab_size, np.bool_)
         none = np.zeros(0, np.int32)
-        token_mask(
-            self.spec, state, 0, none, 0, 0, tokens_left, 0, self.table, self.scratch, mask
-        )
+        token_mask(self.spec, state, 0, none, 0, 0, tokens_left, 0, self.table, self.scratch, mask)
         return mask
 
     def advance(self, state: np.ndarray, token: int) -> None:

@@ -14,12 +14,14 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from jpeglm.config import InputError
+from jpeglm.kernels import COMPILED, njit
 
 PRECISIONS = ("float32", "bfloat16", "int8")
 PREFILL = 64
@@ -173,6 +175,14 @@ def _forward(
         _linear(normed[first_logit:], final, scale_final, logits, bits, buffer)
 
 
+def compiled() -> bool:
+    """Whether the kernels lie compiled in numba's cache, so that the first call is quick."""
+    if not COMPILED:
+        return True
+    cache = Path(_forward.stats.cache_path or ".")
+    return any(cache.glob("engine_cpu._forward-*.nbc"))
+
+
 def _as_float32(array: np.ndarray) -> np.ndarray:
     if array.dtype == np.uint16:
         return (array.astype(np.uint32) << 16).view(np.float32)
@@ -214,10 +224,10 @@ class CpuEngine:
         max_length: int | None = None,
         threads: int | None = None,
     ) -> None:
+        if not COMPILED:
+            raise InputError("the cpu engine needs numba; run: pip install numba")
         if precision not in PRECISIONS:
-            raise InputError(
-                f"precision is {precision!r}; choose one of {', '.join(PRECISIONS)}"
-            )
+            raise InputError(f"precision is {precision!r}; choose one of {', '.join(PRECISIONS)}")
         if config.get("hidden_act", "silu") != "silu":
             raise InputError(f"the cpu engine runs silu models only, not {config['hidden_act']!r}")
         if config.get("attention_bias") or config.get("mlp_bias"):
@@ -364,7 +374,7 @@ class CpuEngine:
                 self._pool.submit(
                     self._compute, ids[a:b], self._slots[a:b], self._lengths[a:b], 0, logits[a:b]
                 )
-                for a, b in zip(bounds, bounds[1:])
+                for a, b in pairwise(bounds)
             ]
             for job in jobs:
                 job.result()

@@ -39,10 +39,10 @@ class TorchEngine:
                 f"precision is {precision!r}; the torch engine has {' and '.join(types)}"
             )
         try:
-            target = torch.device(device)
             model = LlamaForCausalLM.from_pretrained(
                 folder, local_files_only=True, dtype=types[precision]
-            ).to(target)
+            )
+            torch.nn.Module.to(model, torch.device(device))
         except (RuntimeError, AssertionError) as error:
             raise InputError(f"device {device!r} cannot be used: {error}") from error
         return cls(model.eval())
@@ -55,9 +55,7 @@ class TorchEngine:
                 f"the prompt has {longest} tokens, the model's context {self.max_length}"
             )
         unique: dict[bytes, int] = {}
-        rows = [
-            unique.setdefault(np.asarray(p, np.int64).tobytes(), len(unique)) for p in prompts
-        ]
+        rows = [unique.setdefault(np.asarray(p, np.int64).tobytes(), len(unique)) for p in prompts]
         ids = np.zeros((len(unique), longest), np.int64)
         mask = np.zeros((len(unique), longest), np.int64)
         for row, prompt in zip(rows, prompts):
@@ -78,7 +76,9 @@ class TorchEngine:
         if int(self._mask.sum(1).max()) >= self.max_length:
             raise InputError(f"a sequence is longer than the model's context, {self.max_length}")
         self._mask = torch.cat([self._mask, torch.ones_like(self._mask[:, :1])], dim=1)
-        return self._compute(torch.as_tensor(np.asarray(ids, np.int64), device=self.device)[:, None])
+        return self._compute(
+            torch.as_tensor(np.asarray(ids, np.int64), device=self.device)[:, None]
+        )
 
     def _compute(self, ids: torch.Tensor) -> np.ndarray:
         positions = (self._mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]

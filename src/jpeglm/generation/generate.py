@@ -196,9 +196,7 @@ class Model:
         ]
         images = [self.codec.decode(stream) for stream in streams]
         settings = {**sampling.to_dict(), "seed": seed, "n": n, "max_tokens": max_tokens}
-        return Pictures(
-            images, streams, ids, bits, seconds, len(prompt.ids), settings=settings
-        )
+        return Pictures(images, streams, ids, bits, seconds, len(prompt.ids), settings=settings)
 
     def generate(
         self,
@@ -215,9 +213,7 @@ class Model:
         progress: Progress | None = None,
     ) -> Pictures:
         """Draw n new pictures."""
-        sampling = self.sampling(
-            temperature=temperature, top_k=top_k, top_p=top_p, grammar=grammar
-        )
+        sampling = self.sampling(temperature=temperature, top_k=top_k, top_p=top_p, grammar=grammar)
         ids = np.array([self._first(label)], np.int32)
         prompt = Prompt(ids, np.zeros(0, np.int32))
         pictures = self._draw(prompt, n, sampling, seed, max_tokens, batch, progress)
@@ -246,9 +242,7 @@ class Model:
         """
         if not 0 <= keep <= 1:
             raise InputError(f"keep is {keep}; it is a share of the picture, from 0 to 1")
-        sampling = self.sampling(
-            temperature=temperature, top_k=top_k, top_p=top_p, grammar=grammar
-        )
+        sampling = self.sampling(temperature=temperature, top_k=top_k, top_p=top_p, grammar=grammar)
         stream = self.codec.encode(image)
         units = int(keep * self.codec.units + 1e-9)
         prefix = self.tokenizer.alphabet.prefix(stream, units)

@@ -10,10 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 
 from jpeglm.config import InputError, Settings
 from jpeglm.generation.constraint import advance, token_mask
+from jpeglm.kernels import njit
 
 
 @dataclass(frozen=True)
@@ -37,13 +37,16 @@ class Sampling(Settings):
 @njit(cache=True)
 def _uniform(seed, picture, step):
     """A number in [0, 1) from three integers (splitmix64, Steele et al. 2014)."""
-    x = np.uint64(seed) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(0x632BE59BD9B4E019)
-    for part in (np.uint64(picture), np.uint64(step)):
-        x = x + part + np.uint64(0x9E3779B97F4A7C15)
-        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        x = x ^ (x >> np.uint64(31))
-    return np.float64(x >> np.uint64(11)) * 2.0**-53
+    x = np.zeros(1, np.uint64)  # an array, whose overflow wraps without a warning in numpy too
+    for part in (seed, picture, step):
+        x += np.uint64(part)
+        x += np.uint64(0x9E3779B97F4A7C15)
+        x ^= x >> np.uint64(30)
+        x *= np.uint64(0xBF58476D1CE4E5B9)
+        x ^= x >> np.uint64(27)
+        x *= np.uint64(0x94D049BB133111EB)
+        x ^= x >> np.uint64(31)
+    return np.float64(x[0] >> np.uint64(11)) * 2.0**-53
 
 
 @njit(cache=True)

@@ -71,9 +71,7 @@ class JpegSymbols:
     size = SYMBOLS
     atomic: tuple[int, ...] = ()
 
-    def __init__(
-        self, component: tuple[int, ...], mcus: int, interval: int, header: bytes
-    ) -> None:
+    def __init__(self, component: tuple[int, ...], mcus: int, interval: int, header: bytes) -> None:
         self.header = header
         self.spec: JpegSpec = jpeg_spec(SYMBOL_KIND, component, mcus, interval)
 
@@ -183,4 +181,6 @@ def jpeg_alphabet(
         return JpegSymbols(component, mcus, interval, header)
     if name in ("bytes", "paper-bytes"):
         return JpegBytes(component, mcus, interval, header, whole=name == "paper-bytes")
-    raise InputError(f"there is no alphabet {name!r} for JPEG; choose one of {', '.join(ALPHABETS)}")
+    raise InputError(
+        f"there is no alphabet {name!r} for JPEG; choose one of {', '.join(ALPHABETS)}"
+    )

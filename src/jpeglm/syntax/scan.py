@@ -10,9 +10,9 @@ rest of the picture is coded flat.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from jpeglm.config import InputError
+from jpeglm.kernels import njit
 from jpeglm.syntax.jpeg import (
     AC_FIRST,
     AMPLITUDE_FIRST,

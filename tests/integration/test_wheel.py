@@ -1,0 +1,58 @@
+"""The built wheel in an empty environment, outside the checkout: completes a photo."""
+
+import json
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("wheel")
+    pip = [sys.executable, "-m", "pip"]
+    subprocess.run(
+        [*pip, "wheel", "--quiet", "--no-deps", "-w", folder, ROOT], check=True, cwd=folder
+    )
+    (wheel,) = folder.glob("jpeglm-*.whl")
+    venv.create(folder / "env", with_pip=True)
+    python = folder / "env" / "bin" / "python"
+    subprocess.run([python, "-m", "pip", "install", "--quiet", wheel], check=True, cwd=folder)
+    return folder, python
+
+
+def test_installed_wheel_completes_a_photo(environment, picture_files):
+    folder, python = environment
+    result = subprocess.run(
+        [python.parent / "jpeglm", "complete", picture_files[0], "-n", "2", "--json"],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+    )
+    assert result.returncode == 0, result.stderr
+    out = folder / json.loads(result.stdout)["out"]
+    assert {"original.jpg", "prompt.jpg", "completion-01.jpg", "sheet.png"} <= {
+        file.name for file in out.iterdir()
+    }
+    checked = subprocess.run([python.parent / "jpeglm", "check", *out.glob("*.jpg")])
+    assert checked.returncode == 0
+
+
+def test_base_install_has_no_torch_and_says_what_training_needs(environment, picture_files):
+    folder, python = environment
+    listed = subprocess.run(
+        [python, "-m", "pip", "list", "--format=json"], capture_output=True, check=True
+    )
+    names = {package["name"].lower() for package in json.loads(listed.stdout)}
+    assert "numba" in names and not names & {"torch", "transformers", "pyarrow"}
+    result = subprocess.run(
+        [python.parent / "jpeglm", "prepare", picture_files[0].parent, "data"],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+    )
+    assert result.returncode == 1 and "pip install 'jpeglm[train]'" in result.stderr
