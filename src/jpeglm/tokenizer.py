@@ -29,6 +29,11 @@ BOS_TEXT, EOS_TEXT = "<s>", "</s>"
 FILES = ("tokenizer.json", "tokenizer_config.json", "codec.json")
 
 
+def first_character(alphabet: str) -> int:
+    """Code point of symbol 0: the authors' for the paper's bytes, Han characters for the rest."""
+    return 0x2800 if alphabet == "paper-bytes" else 0x4E00
+
+
 class Tokenizer:
     """BPE over the symbols of one codec's streams.
 
@@ -136,12 +141,12 @@ class Tokenizer:
 
     # Files
 
-    @property
-    def _first_character(self) -> int:
-        return 0x2800 if self.alphabet.name == "paper-bytes" else 0x4E00
+    def character(self, symbol: int) -> str:
+        """What stands for a symbol in `tokenizer.json`."""
+        return chr(first_character(self.alphabet.name) + symbol)
 
     def _text(self, token: int) -> str:
-        return "".join(chr(self._first_character + s) for s in self.spelling[token])
+        return "".join(self.character(symbol) for symbol in self.spelling[token])
 
     def to_hugging_face(self) -> dict[str, Any]:
         """The content of `tokenizer.json`."""
@@ -225,7 +230,7 @@ class Tokenizer:
         try:
             codec = make_codec(settings["codec"])
             alphabet = settings["alphabet"]
-            first = 0x2800 if alphabet == "paper-bytes" else 0x4E00
+            first = first_character(alphabet)
             model = read_json(folder / "tokenizer.json")
             ids = model["model"]["vocab"]
             merges = [[ids[a], ids[b]] for a, b in model["model"]["merges"]]

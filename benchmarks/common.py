@@ -1,0 +1,83 @@
+"""What every benchmark shares: repeated timing, and the record of where it ran."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from jpeglm.files import write_json
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def rates(
+    contestants: dict[str, Callable[[], Any]], work: float, repeats: int
+) -> dict[str, dict[str, float]]:
+    """Units of work a second of each contestant: median, least, most of `repeats` timed turns.
+
+    The contestants take turns, so that a machine whose speed drifts drifts for all of them; each
+    has one turn before that does not count.
+    """
+    for call in contestants.values():
+        call()
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    for _ in range(repeats):
+        for name, call in contestants.items():
+            start = time.perf_counter()
+            call()
+            seconds[name].append(time.perf_counter() - start)
+    return {
+        name: {
+            "median": work / statistics.median(times),
+            "least": work / max(times),
+            "most": work / min(times),
+        }
+        for name, times in seconds.items()
+    }
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores, versions and commit."""
+    model = platform.processor()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
+        model = names[0].split(":")[1].strip() if names else model
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True
+    ).stdout.strip()
+    packages = ("numpy", "numba", "Pillow", "tokenizers", "torch", "transformers")
+    return {
+        "processor": model,
+        "cores": len(os.sched_getaffinity(0)),
+        "load": os.getloadavg()[0],
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in packages},
+        "commit": commit or None,
+        "command": " ".join(["python", *sys.argv]),
+    }
+
+
+def finish(name: str, unit: str, tables: dict[str, dict[str, dict[str, float]]]) -> None:
+    """Print the tables and write docs/results/bench-NAME.json."""
+    print(f"\n{name} ({unit}, median of turns; ratio to the first row)")
+    for title, rows in tables.items():
+        print(f"  {title}")
+        first = next(iter(rows.values()))["median"]
+        for row, figures in rows.items():
+            print(
+                f"    {row:34s} {figures['median']:12,.1f}   {figures['median'] / first:7.2f}x"
+                f"   ({figures['least']:,.1f} to {figures['most']:,.1f})"
+            )
+    out = ROOT / "docs" / "results" / f"bench-{name}.json"
+    write_json(out, {"unit": unit, "tables": json.loads(json.dumps(tables)), "machine": machine()})
+    print(f"  {out.relative_to(ROOT)}")

@@ -1,0 +1,10 @@
+"""All benchmarks in their short form; `make bench`. Each is also a command of its own."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+
+for name in ("tokens.py", "generation.py"):
+    subprocess.run([sys.executable, HERE / name], check=True)
