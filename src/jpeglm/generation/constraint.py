@@ -16,7 +16,15 @@ import numpy as np
 from jpeglm.config import InputError
 from jpeglm.kernels import njit
 from jpeglm.syntax.alphabet import Prefix
-from jpeglm.syntax.jpeg import complete, shortest, start_state, step
+from jpeglm.syntax.jpeg import (
+    SYMBOL_KIND,
+    byte_step,
+    complete,
+    shortest,
+    start_state,
+    step,
+    symbol_step,
+)
 from jpeglm.tokenizer import Tokenizer
 
 
@@ -69,35 +77,41 @@ def token_mask(
         return 1
     room = tokens_left - 2  # after this token, and with EOS kept in reserve
     loose = room > shortest(spec, state) + need_after + margin
+    component, mcus, interval = spec.component, spec.mcus, spec.interval
+    by_symbol = spec.kind == SYMBOL_KIND
+    known = len(forced) + (1 if bits else 0)
     for token in range(len(offsets) - 1):
         left = parent[token]
+        start = offsets[token]
+        source = state
         if left >= 0:
-            if not mask[left]:
-                # The left half may be barred by the budget alone; then the whole decides itself.
-                if loose:
-                    continue
-                states[token, :] = state
-                start = offsets[token]
-            else:
-                states[token, :] = states[left]
+            if mask[left]:
+                source = states[left]
                 start = rest[token]
-        else:
-            states[token, :] = state
-            start = offsets[token]
+            elif loose:
+                continue
+            # Else the left half may be barred by the budget alone: the whole decides itself.
+        trial = states[token]
+        for i in range(len(state)):
+            trial[i] = source[i]
         place = forced_at + start - offsets[token]
         good = True
         for i in range(start, offsets[token + 1]):
-            if not _fits(symbols[i], place, forced, value, bits) or not step(
-                spec, states[token], symbols[i]
-            ):
+            symbol = symbols[i]
+            if place < known and not _fits(symbol, place, forced, value, bits):
                 good = False
+            elif by_symbol:
+                good = symbol_step(component, mcus, interval, trial, symbol)
+            else:
+                good = byte_step(spec, trial, symbol)
+            if not good:
                 break
             place += 1
         if good and not loose:
             if place < len(forced):
                 good = len(forced) - place + need_after <= room
             else:
-                good = shortest(spec, states[token]) <= room
+                good = shortest(spec, trial) <= room
         if good:
             mask[token] = True
             legal += 1

@@ -154,20 +154,20 @@ def start_state(spec):
 
 
 @njit(cache=True)
-def _next_block(spec, state):
+def _next_block(component, mcus, interval, state):
     state[K] = 0
     state[ZEROS] = 0
     state[BLOCK] += 1
-    if state[BLOCK] == len(spec.component):
+    if state[BLOCK] == len(component):
         state[BLOCK] = 0
         state[MCU] += 1
-        if state[MCU] == spec.mcus or (spec.interval and state[MCU] % spec.interval == 0):
+        if state[MCU] == mcus or (interval and state[MCU] % interval == 0):
             state[INTERVAL_END] = 1
             state[PREDICTION : PREDICTION + 3] = 0
 
 
 @njit(cache=True)
-def _amplitude(spec, state, value, bits):
+def _amplitude(component, mcus, interval, state, value, bits):
     """Take `bits` more bits of the pending amplitude (T.81 F.1.2.1.1)."""
     state[VALUE] = (state[VALUE] << bits) | value
     state[PENDING] -= bits
@@ -177,33 +177,36 @@ def _amplitude(spec, state, value, bits):
             difference = state[VALUE]
             if difference < (1 << (size - 1)):
                 difference -= (1 << size) - 1
-            state[PREDICTION + spec.component[state[BLOCK]]] += difference
+            state[PREDICTION + component[state[BLOCK]]] += difference
             state[SIZE] = 0
         elif state[K] == 64:
-            _next_block(spec, state)
+            _next_block(component, mcus, interval, state)
 
 
 @njit(cache=True)
-def _dc_fits(spec, state, size):
-    prediction = state[PREDICTION + spec.component[state[BLOCK]]]
+def _dc_fits(component, state, size):
+    prediction = state[PREDICTION + component[state[BLOCK]]]
     return abs(prediction) + (1 << size) - 1 <= DC_LIMIT
 
 
 @njit(cache=True)
-def symbol_step(spec, state, symbol):
-    """Advance by one entropy-coder symbol; False (state untouched) when it is illegal."""
-    if state[MCU] >= spec.mcus:
+def symbol_step(component, mcus, interval, state, symbol):
+    """Advance by one entropy-coder symbol; False (state untouched) when it is illegal.
+
+    Takes three fields of the spec, because handing all its arrays on costs ten times the step.
+    """
+    if state[MCU] >= mcus:
         return False
     if state[PENDING] > 0:
         bits = min(CHUNK, state[PENDING])
         value = symbol - AMPLITUDE_FIRST - ((1 << bits) - 2)
         if value < 0 or value >= (1 << bits):
             return False
-        _amplitude(spec, state, value, bits)
+        _amplitude(component, mcus, interval, state, value, bits)
         return True
     k = state[K]
     if k == 0:
-        if symbol < 0 or symbol >= DC_SIZES or not _dc_fits(spec, state, symbol):
+        if symbol < 0 or symbol >= DC_SIZES or not _dc_fits(component, state, symbol):
             return False
         state[K] = 1
         state[PENDING] = symbol
@@ -217,7 +220,7 @@ def symbol_step(spec, state, symbol):
     if index == 0:  # EOB
         if state[ZEROS]:
             return False
-        _next_block(spec, state)
+        _next_block(component, mcus, interval, state)
     elif index == 1:  # ZRL
         if k + 16 > 63:
             return False
@@ -241,7 +244,7 @@ def _bit_step(spec, state, bit):
     if state[INTERVAL_END]:  # the last byte of an interval is filled with 1-bits
         return bit == 1
     if state[PENDING] > 0:
-        _amplitude(spec, state, bit, 1)
+        _amplitude(spec.component, spec.mcus, spec.interval, state, bit, 1)
         return True
     k = state[K]
     chroma = 1 if spec.component[state[BLOCK]] > 0 else 0
@@ -251,19 +254,19 @@ def _bit_step(spec, state, bit):
         return False
     if step >= 0:
         need = spec.need[table, step, state[ZEROS]]
-        if (not _dc_fits(spec, state, need)) if k == 0 else (k + need > 63):
+        if (not _dc_fits(spec.component, state, need)) if k == 0 else (k + need > 63):
             return False
         state[NODE] = step
         return True
     state[NODE] = 0
-    value = -2 - step
-    if k == 0:
-        return symbol_step(spec, state, value)
-    if value == 0:
-        return symbol_step(spec, state, AC_FIRST)
-    if value == 0xF0:
-        return symbol_step(spec, state, AC_FIRST + 1)
-    return symbol_step(spec, state, AC_FIRST + 2 + (value >> 4) * 10 + (value & 15) - 1)
+    symbol = -2 - step
+    if k > 0:
+        run, size = symbol >> 4, symbol & 15
+        if size == 0:
+            symbol = AC_FIRST + (run > 0)
+        else:
+            symbol = AC_FIRST + 2 + run * 10 + size - 1
+    return symbol_step(spec.component, spec.mcus, spec.interval, state, symbol)
 
 
 @njit(cache=True)
@@ -319,7 +322,7 @@ def byte_step(spec, state, symbol):
 def step(spec, state, symbol):
     if spec.kind == BYTE_KIND:
         return byte_step(spec, state, symbol)
-    return symbol_step(spec, state, symbol)
+    return symbol_step(spec.component, spec.mcus, spec.interval, state, symbol)
 
 
 @njit(cache=True)

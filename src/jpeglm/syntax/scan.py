@@ -149,6 +149,7 @@ def _write(symbols, spec, length, code, run_sizes, out, mcu_limit):
     Stops after `mcu_limit` MCUs if that is less than the picture; then nothing is filled up.
     """
     state = start_state(spec)
+    component = spec.component
     n, used = 0, 0
     buffer, bits = np.int64(0), 0
     flat = False
@@ -172,7 +173,7 @@ def _write(symbols, spec, length, code, run_sizes, out, mcu_limit):
         if not flat and used < len(symbols):
             symbol = np.int64(symbols[used])
             used += 1
-            if not symbol_step(spec, state, symbol):
+            if not symbol_step(component, spec.mcus, spec.interval, state, symbol):
                 flat = True
                 used -= 1
                 symbol = np.int64(-1)
@@ -185,9 +186,9 @@ def _write(symbols, spec, length, code, run_sizes, out, mcu_limit):
                 symbol = np.int64(0)
             else:
                 symbol = np.int64(AC_FIRST)
-            if not symbol_step(spec, state, symbol):
+            if not symbol_step(component, spec.mcus, spec.interval, state, symbol):
                 symbol = np.int64(AC_FIRST + 2)  # run 0, size 1: EOB may not follow a ZRL
-                symbol_step(spec, state, symbol)
+                symbol_step(component, spec.mcus, spec.interval, state, symbol)
         if symbol >= AMPLITUDE_FIRST:
             rest = symbol - AMPLITUDE_FIRST + 2
             size = 1
