@@ -332,7 +332,9 @@ def train_tokenizer(
     ),
     alphabet: Annotated[
         str | None,
-        typer.Option(help="jpeg-symbols (default), bytes, or paper-bytes (the preset's)."),
+        typer.Option(
+            help="jpeg-symbols (default), jpeg-block-symbols, bytes, or paper-bytes (the preset's)."
+        ),
     ] = None,
     vocab_size: Annotated[
         int | None, typer.Option(help="Tokens in all, BOS and EOS included (default 1024).")

@@ -46,6 +46,22 @@ def test_there_are_204_symbols():
     assert symbol_name(12) == "EOB" and symbol_name(13) == "ZRL" and symbol_name(203) == "amp 1111"
 
 
+def test_block_symbols_say_where_a_dc_size_stands(pictures):
+    codec = JpegCodec(JpegConfig(48, 32))
+    plain, named = codec.alphabet("jpeg-symbols"), codec.alphabet("jpeg-block-symbols")
+    assert named.size == 204 + 5 * 12
+    stream = codec.encode(pictures[0])
+    symbols, other = plain.split(stream), named.split(stream)
+    sizes = np.flatnonzero(symbols < 12)
+    assert len(sizes) == 6 * codec.units
+    for i, place in enumerate(sizes):
+        expected = symbols[place] if i % 6 == 0 else 204 + 12 * (i % 6 - 1) + symbols[place]
+        assert other[place] == expected
+    assert named.symbol_name(other[sizes[5]]) == f"DC {symbols[sizes[5]]} block 5"
+    rest = np.delete(np.arange(len(symbols)), sizes)
+    assert (symbols[rest] == other[rest]).all()
+
+
 @pytest.mark.parametrize("config", SETTINGS, ids=IDS)
 def test_streams_of_pillow_are_accepted_and_come_back(config, pictures):
     codec = JpegCodec(config)

@@ -153,7 +153,7 @@ class JpegCodec:
             raise StreamError(error.reason, error.place + len(self.header)) from error
 
     def alphabet(self, name: str) -> Alphabet:
-        """The alphabet `jpeg-symbols`, `bytes` or `paper-bytes` of this codec's streams."""
+        """One of `syntax.alphabet.ALPHABETS`, for this codec's streams."""
         config = self.config
         return jpeg_alphabet(
             name, self.components, config.mcus, config.restart_interval, self.header

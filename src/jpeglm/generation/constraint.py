@@ -78,6 +78,7 @@ def token_mask(
     room = tokens_left - 2  # after this token, and with EOS kept in reserve
     loose = room > shortest(spec, state) + need_after + margin
     component, mcus, interval = spec.component, spec.mcus, spec.interval
+    by_block = spec.by_block
     by_symbol = spec.kind == SYMBOL_KIND
     known = len(forced) + (1 if bits else 0)
     for token in range(len(offsets) - 1):
@@ -101,7 +102,7 @@ def token_mask(
             if place < known and not _fits(symbol, place, forced, value, bits):
                 good = False
             elif by_symbol:
-                good = symbol_step(component, mcus, interval, trial, symbol)
+                good = symbol_step(component, mcus, interval, by_block, trial, symbol)
             else:
                 good = byte_step(spec, trial, symbol)
             if not good:

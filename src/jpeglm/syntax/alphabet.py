@@ -26,6 +26,7 @@ from jpeglm.syntax.jpeg import (
     jpeg_spec,
     symbol_name,
 )
+from jpeglm.syntax.jpeg_tables import DC_SIZES
 from jpeglm.syntax.scan import inspect_scan, write_scan
 
 EOI = b"\xff\xd9"
@@ -65,24 +66,49 @@ class Alphabet(Protocol):
 
 
 class JpegSymbols:
-    """The entropy coder's symbols; numbers in `syntax.jpeg`."""
+    """The entropy coder's symbols; numbers in `syntax.jpeg`.
 
-    name = "jpeg-symbols"
-    size = SYMBOLS
+    by_block: a DC size also says which block of the MCU it opens (12 symbols more for each block
+    after the first). It carries no information, the grammar implies it, but the model need not
+    learn to count blocks.
+    """
+
     atomic: tuple[int, ...] = ()
 
-    def __init__(self, component: tuple[int, ...], mcus: int, interval: int, header: bytes) -> None:
-        self.header = header
-        self.spec: JpegSpec = jpeg_spec(SYMBOL_KIND, component, mcus, interval)
+    def __init__(
+        self,
+        component: tuple[int, ...],
+        mcus: int,
+        interval: int,
+        header: bytes,
+        by_block: bool = False,
+    ) -> None:
+        self.name = "jpeg-block-symbols" if by_block else "jpeg-symbols"
+        self.header, self.by_block = header, by_block
+        self.blocks = len(component)
+        self.size = SYMBOLS + (DC_SIZES * (self.blocks - 1) if by_block else 0)
+        self._plain = jpeg_spec(SYMBOL_KIND, component, mcus, interval)
+        self.spec: JpegSpec = jpeg_spec(SYMBOL_KIND, component, mcus, interval, by_block=by_block)
+
+    def _inspect(self, stream: bytes) -> tuple[np.ndarray, np.ndarray]:
+        symbols, starts, _ = inspect_scan(_body(stream, self.header), self._plain)
+        if self.by_block:
+            at = np.flatnonzero(symbols < DC_SIZES)  # one for each block, in order
+            block = np.arange(len(at)) % self.blocks
+            later = block > 0
+            symbols[at[later]] += SYMBOLS + DC_SIZES * (block[later] - 1)
+        return symbols, starts
 
     def split(self, stream: bytes) -> np.ndarray:
-        return inspect_scan(_body(stream, self.header), self.spec)[0]
+        return self._inspect(stream)[0]
 
     def join(self, symbols: np.ndarray) -> bytes:
-        return self.header + write_scan(symbols, self.spec)[0] + EOI
+        symbols = np.asarray(symbols, np.int32)
+        symbols = np.where(symbols >= SYMBOLS, (symbols - SYMBOLS) % DC_SIZES, symbols)
+        return self.header + write_scan(symbols, self._plain)[0] + EOI
 
     def prefix(self, stream: bytes, units: int) -> Prefix:
-        symbols, starts, _ = inspect_scan(_body(stream, self.header), self.spec)
+        symbols, starts = self._inspect(stream)
         return Prefix(symbols[: starts[units]])
 
     def grammar(self) -> JpegGrammar:
@@ -170,15 +196,15 @@ def _body(stream: bytes, header: bytes) -> bytes:
     return stream[len(header) : -len(EOI)]
 
 
-ALPHABETS = ("jpeg-symbols", "bytes", "paper-bytes")
+ALPHABETS = ("jpeg-symbols", "jpeg-block-symbols", "bytes", "paper-bytes")
 
 
 def jpeg_alphabet(
     name: str, component: tuple[int, ...], mcus: int, interval: int, header: bytes
 ) -> JpegSymbols | JpegBytes:
     """The alphabet `name` for streams of this geometry and header."""
-    if name == "jpeg-symbols":
-        return JpegSymbols(component, mcus, interval, header)
+    if name in ("jpeg-symbols", "jpeg-block-symbols"):
+        return JpegSymbols(component, mcus, interval, header, name == "jpeg-block-symbols")
     if name in ("bytes", "paper-bytes"):
         return JpegBytes(component, mcus, interval, header, whole=name == "paper-bytes")
     raise InputError(

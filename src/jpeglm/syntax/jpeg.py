@@ -12,7 +12,8 @@ that cannot be completed are pruned at every tree node, so an accepted prefix al
 continuation, and `shortest` tells exactly how many symbols the shortest one takes.
 
 Symbol numbers: 0–11 DC size, 12–173 run/size (`AC_RUN_SIZES`), 174–203 amplitude chunks of 1–4
-bits, most significant first; the leading chunk of a long amplitude has 4 bits.
+bits, most significant first; the leading chunk of a long amplitude has 4 bits. In the alphabet
+`jpeg-block-symbols` the DC sizes of block b > 0 of an MCU are 204 + 12 (b - 1) onwards.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ class JpegSpec(NamedTuple):
     """All that a state machine needs to know, as numbers and arrays that numba takes."""
 
     kind: int
+    by_block: int  # 1: DC sizes of blocks 1.. of an MCU have symbols of their own
     mcus: int
     interval: int  # MCUs between restart markers, 0: none
     atomic: int  # 1: a restart marker is one symbol (256 + n), 0: its two bytes
@@ -125,6 +127,7 @@ def jpeg_spec(
     atomic: bool = False,
     header: bytes = b"",
     trailer: bytes = b"",
+    by_block: bool = False,
 ) -> JpegSpec:
     """The state machine for `mcus` MCUs whose blocks belong to the components `component`."""
     child, need, cost = _tree_tables()
@@ -132,6 +135,7 @@ def jpeg_spec(
     block_bits = np.array([sum(bits[b:]) for b in range(len(bits) + 1)], np.int64)
     return JpegSpec(
         kind,
+        int(by_block),
         mcus,
         interval,
         int(atomic),
@@ -190,10 +194,10 @@ def _dc_fits(component, state, size):
 
 
 @njit(cache=True)
-def symbol_step(component, mcus, interval, state, symbol):
+def symbol_step(component, mcus, interval, by_block, state, symbol):
     """Advance by one entropy-coder symbol; False (state untouched) when it is illegal.
 
-    Takes three fields of the spec, because handing all its arrays on costs ten times the step.
+    Takes four fields of the spec, because handing all its arrays on costs ten times the step.
     """
     if state[MCU] >= mcus:
         return False
@@ -206,11 +210,14 @@ def symbol_step(component, mcus, interval, state, symbol):
         return True
     k = state[K]
     if k == 0:
-        if symbol < 0 or symbol >= DC_SIZES or not _dc_fits(component, state, symbol):
+        size = symbol
+        if by_block and state[BLOCK] > 0:
+            size = symbol - SYMBOLS - (state[BLOCK] - 1) * DC_SIZES
+        if size < 0 or size >= DC_SIZES or not _dc_fits(component, state, size):
             return False
         state[K] = 1
-        state[PENDING] = symbol
-        state[SIZE] = symbol
+        state[PENDING] = size
+        state[SIZE] = size
         state[VALUE] = 0
         state[INTERVAL_END] = 0
         return True
@@ -266,7 +273,7 @@ def _bit_step(spec, state, bit):
             symbol = AC_FIRST + (run > 0)
         else:
             symbol = AC_FIRST + 2 + run * 10 + size - 1
-    return symbol_step(spec.component, spec.mcus, spec.interval, state, symbol)
+    return symbol_step(spec.component, spec.mcus, spec.interval, 0, state, symbol)
 
 
 @njit(cache=True)
@@ -322,7 +329,7 @@ def byte_step(spec, state, symbol):
 def step(spec, state, symbol):
     if spec.kind == BYTE_KIND:
         return byte_step(spec, state, symbol)
-    return symbol_step(spec.component, spec.mcus, spec.interval, state, symbol)
+    return symbol_step(spec.component, spec.mcus, spec.interval, spec.by_block, state, symbol)
 
 
 @njit(cache=True)
@@ -404,6 +411,9 @@ def shortest(spec, state):
 
 def symbol_name(symbol: int) -> str:
     """What a symbol says, as T.81 writes it: `DC 3`, `AC 0/1`, `EOB`, `amp 0110`."""
+    if symbol >= SYMBOLS:
+        block, size = divmod(symbol - SYMBOLS, DC_SIZES)
+        return f"DC {size} block {block + 1}"
     if symbol < AC_FIRST:
         return f"DC {symbol}"
     if symbol < AMPLITUDE_FIRST:

@@ -173,7 +173,7 @@ def _write(symbols, spec, length, code, run_sizes, out, mcu_limit):
         if not flat and used < len(symbols):
             symbol = np.int64(symbols[used])
             used += 1
-            if not symbol_step(component, spec.mcus, spec.interval, state, symbol):
+            if not symbol_step(component, spec.mcus, spec.interval, 0, state, symbol):
                 flat = True
                 used -= 1
                 symbol = np.int64(-1)
@@ -186,9 +186,9 @@ def _write(symbols, spec, length, code, run_sizes, out, mcu_limit):
                 symbol = np.int64(0)
             else:
                 symbol = np.int64(AC_FIRST)
-            if not symbol_step(component, spec.mcus, spec.interval, state, symbol):
+            if not symbol_step(component, spec.mcus, spec.interval, 0, state, symbol):
                 symbol = np.int64(AC_FIRST + 2)  # run 0, size 1: EOB may not follow a ZRL
-                symbol_step(component, spec.mcus, spec.interval, state, symbol)
+                symbol_step(component, spec.mcus, spec.interval, 0, state, symbol)
         if symbol >= AMPLITUDE_FIRST:
             rest = symbol - AMPLITUDE_FIRST + 2
             size = 1
