@@ -154,6 +154,15 @@ class Model:
         self.engine = engine
         self.constraint = Constraint(self.tokenizer)
 
+    def warm_up(self) -> None:
+        """Load or compile every kernel, so that no timed picture pays for it: a flat picture is
+        given whole, which leaves a token or two to sample."""
+        size = self.codec.config.to_dict()
+        stream = self.codec.encode(Image.new("RGB", (size["width"], size["height"])))
+        prefix = self.tokenizer.alphabet.prefix(stream, self.codec.units)
+        prompt = make_prompt(self.tokenizer, prefix, self.tokenizer.bos)
+        run(self.engine, self.constraint, prompt, 1, self.sampling())
+
     def sampling(self, **changes: Any) -> Sampling:
         """The checkpoint's sampling defaults with changes; None means unchanged."""
         known = ("temperature", "top_k", "top_p")
@@ -269,7 +278,10 @@ def load(
     names it, precision float32 or bfloat16).
     """
     opened = load_checkpoint(checkpoint or shipped_checkpoint())
-    return Model(opened, make_engine(opened, engine, precision, device, threads))
+    model = Model(opened, make_engine(opened, engine, precision, device, threads))
+    if engine == "cpu":
+        model.warm_up()
+    return model
 
 
 def make_engine(
