@@ -612,6 +612,58 @@ def _told(result: dict[str, Any], kind: str) -> list[str]:
     ]
 
 
+evaluate = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Measure a model on held-out pictures."
+)
+app.add_typer(evaluate, name="evaluate")
+
+
+@evaluate.command()
+def likelihood(
+    data: Annotated[Path, typer.Argument(help="Prepared shards, or a folder of pictures.")],
+    checkpoint: CheckpointOption = None,
+    split: Annotated[str, typer.Option(help="validation or train.")] = "validation",
+    limit: Annotated[int, typer.Option(min=1, help="Pictures at most.")] = 1000,
+    engine: EngineOption = "cpu",
+    precision: PrecisionOption = None,
+    device: DeviceOption = None,
+    out: Annotated[Path | None, typer.Option(help="Also write the JSON here.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Bits per image under the model, beside Huffman, jpegtran, JPEG XL, Lepton and brunsli."""
+    from itertools import islice
+
+    from jpeglm.evaluation.likelihood import likelihood as measure
+    from jpeglm.files import write_json
+    from jpeglm.progress import Reporter
+
+    (open_data,) = needs("train", lambda: _import("jpeglm.data.shards", "open_data"))
+    model = _model(checkpoint, engine, precision, device)
+    prepared = (data / "dataset.json").exists()
+    # A folder of pictures has no split: all of it is measured.
+    rows = open_data(data, model.codec).streams(split if prepared else None)
+    streams, labels = [], []
+    for _, stream, label in islice(rows, limit):
+        streams.append(stream)
+        labels.append(label)
+    if not streams:
+        raise InputError(f"{data} has no {split} pictures; choose another --split")
+    with Reporter("likelihood", "pictures", as_json) as report:
+        result = measure(model, streams, labels, report)
+    result |= _record(checkpoint, model, engine, precision) | {"data": str(data), "split": split}
+    if out:
+        write_json(out, result)
+    lines = [f"{result['pictures']} pictures, bits an image (95 % interval), against Huffman"]
+    for name, row in sorted(result["coders"].items(), key=lambda item: item[1]["bits_per_image"]):
+        low, high = row["interval"]
+        lines.append(
+            f"  {name:20s} {row['bits_per_image']:9,.1f}  ({low:,.0f} to {high:,.0f})  "
+            f"{100 * row['against_huffman']:+6.1f} %"
+        )
+    lines += [f"  {name}: not run, {why}" for name, why in result["unavailable"].items()]
+    show(result, as_json, lines)
+
+
 @app.command()
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="A checkpoint folder of ours.")],

@@ -1,0 +1,1 @@
+"""Measuring models and codecs on held-out pictures."""

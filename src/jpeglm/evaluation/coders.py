@@ -1,0 +1,114 @@
+"""What other lossless coders need for the same JPEG coefficients, in bits, net of fixed headers.
+
+Every coder gets one file: the picture's coefficients as a baseline JPEG without restart markers.
+Counted are, for Huffman and `jpegtran`, the bytes between SOS and EOI: `-optimize` is given its own
+Huffman tables for nothing, which flatters it (they take some 100 bytes). For the others it is the
+whole output less what the same coder writes for a flat grey picture of the same settings.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Callable, Sequence
+from functools import cache
+
+import numpy as np
+from PIL import Image
+
+from jpeglm.codecs import JpegCodec
+from jpeglm.config import InputError, JpegConfig
+
+Coder = Callable[[bytes], int]
+"""A JPEG file to its size in bytes under the coder, net of fixed parts."""
+
+
+def without_markers(codec: JpegCodec, stream: bytes) -> tuple[JpegCodec, bytes]:
+    """(codec, file): the same coefficients as a standalone JPEG with no restart markers."""
+    plain = JpegCodec(JpegConfig(**codec.config.to_dict() | {"restart_interval": 0}))
+    if codec.config.restart_interval == 0:
+        return plain, codec.wrap(stream)
+    tool = shutil.which("jpegtran")
+    if not tool:
+        raise InputError("jpegtran is missing; install Debian's libjpeg-turbo-progs or the like")
+    done = subprocess.run([tool, "-copy", "none"], input=codec.wrap(stream), capture_output=True)
+    if done.returncode or done.stderr:
+        raise InputError(f"jpegtran refuses a stream: {done.stderr.decode().strip()}")
+    return plain, done.stdout
+
+
+def _after_sos(file: bytes) -> int:
+    start = file.index(b"\xff\xda")
+    return len(file) - start - 2 - int.from_bytes(file[start + 2 : start + 4], "big") - 2
+
+
+def _jpegtran(option: str) -> Coder:
+    tool = shutil.which("jpegtran")
+    if not tool:
+        raise InputError("jpegtran is not installed (Debian's libjpeg-turbo-progs)")
+
+    def size(file: bytes) -> int:
+        out = subprocess.run(
+            [tool, "-copy", "none", option], input=file, capture_output=True, check=True
+        ).stdout
+        return _after_sos(out)
+
+    return size
+
+
+def _net(encode: Callable[[bytes], bytes], flat: bytes) -> Coder:
+    fixed = len(encode(flat))
+    return lambda file: len(encode(file)) - fixed
+
+
+def _jpeg_xl(flat: bytes) -> Coder:
+    import imagecodecs
+
+    return _net(lambda file: bytes(imagecodecs.jpegxl_encode_jpeg(file)), flat)
+
+
+def _brunsli(flat: bytes) -> Coder:
+    import imagecodecs
+
+    return _net(lambda file: bytes(imagecodecs.brunsli_encode(file)), flat)
+
+
+def _lepton(flat: bytes) -> Coder:
+    import lepton_jpeg_python as lepton
+
+    return _net(lambda file: lepton.compress_bytes(file), flat)
+
+
+@cache
+def make_coders(config: JpegConfig) -> tuple[dict[str, Coder], dict[str, str]]:
+    """(coders, unavailable): those that run here by name, and why the others do not."""
+    codec = JpegCodec(JpegConfig(**config.to_dict() | {"restart_interval": 0}))
+    grey = Image.new("RGB", (config.width, config.height), (128, 128, 128))
+    flat = codec.wrap(codec.encode(grey))
+    makers: dict[str, Callable[[], Coder]] = {
+        "huffman": lambda: _after_sos,
+        "jpegtran-optimize": lambda: _jpegtran("-optimize"),
+        "jpegtran-arithmetic": lambda: _jpegtran("-arithmetic"),
+        "jpeg-xl": lambda: _jpeg_xl(flat),
+        "lepton": lambda: _lepton(flat),
+        "brunsli": lambda: _brunsli(flat),
+    }
+    coders, unavailable = {}, {}
+    for name, maker in makers.items():
+        try:
+            coders[name] = maker()
+            coders[name](flat)
+        except Exception as error:  # a coder that is absent or broken here is listed, not fatal
+            coders.pop(name, None)
+            unavailable[name] = f"{type(error).__name__}: {error}"
+    return coders, unavailable
+
+
+def coder_bits(
+    codec: JpegCodec, streams: Sequence[bytes]
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """(bits, unavailable): float64 [pictures] for each coder that runs here."""
+    coders, unavailable = make_coders(codec.config)
+    files = [without_markers(codec, stream)[1] for stream in streams]
+    bits = {name: np.array([8.0 * size(file) for file in files]) for name, size in coders.items()}
+    return bits, unavailable

@@ -1,0 +1,108 @@
+"""How many bits a model needs for held-out pictures, beside the best JPEG coders.
+
+`model` is −log2 p of every token after BOS, EOS included, softmax over the full vocabulary: the
+size that an arithmetic coder driven by the model would reach. `model+grammar` renormalises over
+the tokens that are legal at each place, which such a coder may do for free.
+
+    jpeglm evaluate likelihood data/photos64 --checkpoint runs/photos/model
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from jpeglm.codecs import JpegCodec
+from jpeglm.evaluation.coders import coder_bits
+from jpeglm.generation.generate import Model
+
+Progress = Callable[[int, int, str], None]
+
+
+def model_bits(
+    model: Model,
+    streams: Sequence[bytes],
+    labels: Sequence[int] | None = None,
+    batch: int = 32,
+    progress: Progress | None = None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(bits, bits under the grammar, tokens), float64 [pictures] each; teacher forcing."""
+    tokenizer = model.tokenizer
+    ids = [np.concatenate([tokenizer.encode_stream(stream), [tokenizer.eos]]) for stream in streams]
+    first = [
+        tokenizer.class_token(label) if tokenizer.n_classes and label >= 0 else tokenizer.bos
+        for label in (labels if labels is not None else [-1] * len(streams))
+    ]
+    bits, legal_bits = np.zeros(len(ids)), np.zeros(len(ids))
+    order = np.argsort([-len(row) for row in ids], kind="stable")
+    for start in range(0, len(order), batch):
+        rows = order[start : start + batch]
+        logits = model.engine.start([np.array([first[r]]) for r in rows])
+        states = [model.constraint.grammar.start() for _ in rows]
+        place = 0
+        while len(rows):
+            token = np.array([ids[r][place] for r in rows])
+            values = logits.astype(np.float64)
+            values -= values.max(axis=1, keepdims=True)
+            chosen = values[np.arange(len(rows)), token]
+            bits[rows] += (np.log(np.exp(values).sum(axis=1)) - chosen) / np.log(2)
+            for i, r in enumerate(rows):
+                mask = model.constraint.mask(states[i])
+                legal_bits[r] += (np.log(np.exp(values[i][mask]).sum()) - chosen[i]) / np.log(2)
+                if token[i] != tokenizer.eos:
+                    model.constraint.advance(states[i], int(token[i]))
+            place += 1
+            on = np.array([len(ids[r]) > place for r in rows])
+            if not on.all():
+                kept = np.flatnonzero(on)
+                rows, token = rows[kept], token[kept]
+                states = [states[i] for i in kept]
+                if len(rows):
+                    model.engine.keep(kept)
+            if len(rows):
+                logits = model.engine.step(token)
+        if progress:
+            progress(min(start + batch, len(order)), len(order), "")
+    return bits, legal_bits, np.array([len(row) for row in ids], np.float64)
+
+
+def interval(values: np.ndarray, seed: int = 0) -> list[float]:
+    """95 % interval of the mean over pictures (percentile bootstrap, 2000 resamples)."""
+    rng = np.random.default_rng(seed)
+    means = values[rng.integers(0, len(values), (2000, len(values)))].mean(axis=1)
+    return [float(x) for x in np.percentile(means, [2.5, 97.5])]
+
+
+def likelihood(
+    model: Model,
+    streams: Sequence[bytes],
+    labels: Sequence[int] | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """The table of `jpeglm evaluate likelihood`: key `coders`, a row for each coder."""
+    bits, legal_bits, tokens = model_bits(model, streams, labels, progress=progress)
+    rows = {"model": bits, "model+grammar": legal_bits}
+    assert isinstance(model.codec, JpegCodec)
+    others, unavailable = coder_bits(model.codec, streams)
+    rows |= others
+    stream_bytes = sum(len(model.codec.scan(stream)) for stream in streams)
+    huffman = rows["huffman"].mean()
+    coders = {
+        name: {
+            "bits_per_image": float(values.mean()),
+            "interval": interval(values),
+            "bits_per_pixel": float(values.mean() / model.codec.pixels),
+            "bits_per_stream_byte": float(values.sum() / stream_bytes),
+            "against_huffman": float(values.mean() / huffman - 1),
+        }
+        for name, values in rows.items()
+    }
+    coders["model"]["nats_per_token"] = float(bits.sum() * np.log(2) / tokens.sum())
+    return {
+        "coders": coders,
+        "unavailable": unavailable,
+        "pictures": len(streams),
+        "tokens_per_image": float(tokens.mean()),
+    }

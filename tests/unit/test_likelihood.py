@@ -1,0 +1,67 @@
+"""The likelihood table: the model's bits against transformers, the coders against the streams."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+from jpeglm.codecs import JpegCodec
+from jpeglm.config import JpegConfig
+from jpeglm.evaluation.coders import coder_bits, make_coders, without_markers
+from jpeglm.evaluation.likelihood import interval, model_bits
+from jpeglm.generation.constraint import Constraint
+
+from .conftest import random_llama
+from .test_engines import hugging_face
+
+torch = pytest.importorskip("torch")
+
+
+class Loaded:
+    """What `model_bits` uses of a `generate.Model`."""
+
+    def __init__(self, tokenizer, engine):
+        self.tokenizer, self.engine = tokenizer, engine
+        self.codec, self.constraint = tokenizer.codec, Constraint(tokenizer)
+
+
+def test_model_bits_are_transformers_loss(tokenizer, engine, pictures):
+    config, weights = random_llama(tokenizer.vocab_size, 600)
+    peer = hugging_face(config, weights)
+    streams = [tokenizer.codec.encode(picture) for picture in pictures[:4] + pictures[5:]]
+    streams = [s for s in streams if len(tokenizer.encode_stream(s)) < 598]
+    assert len(streams) >= 2
+    bits, legal, tokens = model_bits(Loaded(tokenizer, engine), streams, batch=3)
+    for stream, ours, renormalised, count in zip(streams, bits, legal, tokens, strict=True):
+        ids = [tokenizer.bos, *tokenizer.encode_stream(stream), tokenizer.eos]
+        row = torch.tensor([ids])
+        with torch.no_grad():
+            loss = float(peer(row, labels=row).loss)  # mean nats over all tokens after BOS
+        assert count == len(ids) - 1
+        assert ours == pytest.approx(loss * count / np.log(2), rel=1e-4)
+        assert 0 < renormalised <= ours + 1e-6
+
+
+@pytest.mark.skipif(not shutil.which("jpegtran"), reason="libjpeg-turbo-progs is not installed")
+def test_coders_count_the_same_coefficients(pictures):
+    plain = JpegCodec(JpegConfig(64, 64))
+    marked = JpegCodec(JpegConfig(64, 64, restart_interval=1))
+    for picture in pictures:
+        file = plain.wrap(plain.encode(picture))
+        assert without_markers(plain, plain.encode(picture))[1] == file
+        assert without_markers(marked, marked.encode(picture))[1] == file
+    bits, unavailable = coder_bits(marked, [marked.encode(picture) for picture in pictures])
+    scans = [8 * len(plain.scan(plain.encode(picture))) for picture in pictures]
+    assert bits["huffman"].tolist() == scans
+    assert (bits["jpegtran-optimize"] <= bits["huffman"]).all()
+    coders, _ = make_coders(marked.config)
+    assert set(coders) | set(unavailable) == {
+        "huffman", "jpegtran-optimize", "jpegtran-arithmetic", "jpeg-xl", "lepton", "brunsli",
+    }  # fmt: skip
+
+
+def test_interval_covers_the_mean():
+    values = np.random.default_rng(0).normal(100, 10, 400)
+    low, high = interval(values)
+    assert low < values.mean() < high
+    assert high - low == pytest.approx(2 * 1.96 * 10 / 20, rel=0.15)
