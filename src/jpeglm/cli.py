@@ -355,6 +355,7 @@ def train_tokenizer(
 
     from jpeglm.codecs import make_codec
     from jpeglm.progress import Reporter
+    from jpeglm.syntax.alphabet import DEFAULT_ALPHABET
     from jpeglm.tokenizer import Tokenizer
 
     (open_data,) = needs("train", lambda: _import("jpeglm.data.shards", "open_data"))
@@ -364,7 +365,7 @@ def train_tokenizer(
         wanted = make_codec({"codec": "jpeg", **settings})
     dataset = open_data(data, wanted)
     codec = make_codec(dataset.codec_dict)
-    alphabet = alphabet or ("paper-bytes" if preset else "jpeg-symbols")
+    alphabet = alphabet or ("paper-bytes" if preset else DEFAULT_ALPHABET)
     with Reporter("train-tokenizer", "merges") as report:
         streams = (stream for _, stream, _ in islice(dataset.streams("train"), limit))
         tokenizer = Tokenizer.train(

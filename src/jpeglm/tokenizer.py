@@ -23,7 +23,7 @@ from jpeglm import bpe
 from jpeglm.codecs import Codec, make_codec
 from jpeglm.config import InputError, fingerprint
 from jpeglm.files import read_json, write_json
-from jpeglm.syntax.alphabet import Alphabet
+from jpeglm.syntax.alphabet import DEFAULT_ALPHABET, Alphabet
 
 BOS_TEXT, EOS_TEXT = "<s>", "</s>"
 FILES = ("tokenizer.json", "tokenizer_config.json", "codec.json")
@@ -113,7 +113,7 @@ class Tokenizer:
         cls,
         streams: Iterable[bytes],
         codec: Codec,
-        alphabet: str = "jpeg-symbols",
+        alphabet: str = DEFAULT_ALPHABET,
         vocab_size: int = 1024,
         n_classes: int = 0,
         progress: Callable[[int, int], None] | None = None,

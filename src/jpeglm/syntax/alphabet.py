@@ -1,10 +1,11 @@
 """Alphabets: a stream's bytes as symbols, and back.
 
 `jpeg-symbols` are the entropy coder's own symbols (204): the model never sees Huffman codes,
-stuffing, fill bits or restart markers, which the stream's geometry implies. `bytes` is the scan as
-it stands, a restart marker being one symbol. `paper-bytes` is the whole stream, header and EOI
-included, as the paper has it. With equal models and compute the symbols needed 11 % fewer bits an
-image than bytes at 64 × 64 pixels. All are lossless on canonical streams.
+stuffing, fill bits or restart markers, which the stream's geometry implies. In
+`jpeg-block-symbols`, the default, a DC size also names its block in the MCU, so that the model need
+not count blocks to know luma from chroma (docs/log.md has the figures). `bytes` is the scan as it
+stands, a restart marker being one symbol. `paper-bytes` is the whole stream, header and EOI
+included, as the paper has it. All are lossless on canonical streams.
 """
 
 from __future__ import annotations
@@ -197,6 +198,7 @@ def _body(stream: bytes, header: bytes) -> bytes:
 
 
 ALPHABETS = ("jpeg-symbols", "jpeg-block-symbols", "bytes", "paper-bytes")
+DEFAULT_ALPHABET = "jpeg-block-symbols"
 
 
 def jpeg_alphabet(
