@@ -56,6 +56,18 @@ def random_llama(vocab_size, max_length, seed=0, **changes):
     return config, weights
 
 
+def hugging_face(config, weights):
+    """transformers' Llama with these weights."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    model = LlamaForCausalLM(LlamaConfig(**config)).eval()
+    tensors = {name: torch.from_numpy(array) for name, array in weights.items()}
+    missing, unexpected = model.load_state_dict(tensors, strict=False)
+    assert not unexpected and set(missing) <= {"lm_head.weight"}
+    return model
+
+
 TOKENIZERS = {
     "symbols": (JpegConfig(48, 32), "jpeg-symbols", 300),
     "symbols-restart": (JpegConfig(48, 32, restart_interval=2), "jpeg-symbols", 300),

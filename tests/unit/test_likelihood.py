@@ -11,8 +11,7 @@ from jpeglm.evaluation.coders import coder_bits, make_coders, without_markers
 from jpeglm.evaluation.likelihood import interval, model_bits
 from jpeglm.generation.constraint import Constraint
 
-from .conftest import random_llama
-from .test_engines import hugging_face
+from .conftest import hugging_face, random_llama
 
 torch = pytest.importorskip("torch")
 

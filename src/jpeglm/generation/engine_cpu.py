@@ -1,20 +1,27 @@
 """Llama on a CPU without torch: numba kernels over float32, bfloat16 or int8 weights.
 
-One call computes all layers for a group of tokens. Each row of a weight matrix is expanded to
-float32 once and used for every token of the group, in one dot product whose order of summation
-never changes: a sequence gives the same logits, to the bit, in any batch, and a prompt the same
-whether it is prefilled or fed token by token. Several sequences are spread over threads, each
-thread walking the whole model for its share, so that nothing waits at a barrier inside a token.
+One call computes all layers for a group of tokens. Weights lie in panels of 64 output rows,
+transposed, so that one vector instruction advances many rows of one token and every value is
+summed over the inputs strictly in order: a sequence gives the same logits, to the bit, in any
+batch, on any number of threads, and a prompt the same whether it is prefilled or fed token by
+token. A panel is expanded to float32 in registers and shared by up to four tokens.
 
-int8 weights have one float32 scale a row and are made at load; activations stay float32.
+    x [tokens, d] -> norm -> q k v -> rotary -> cache, attention -> output, + x
+                  -> norm -> gate, up -> silu(gate) up -> down, + x          (each layer)
+
+Several sequences are spread over threads, each walking the whole model for its share, so that
+nothing waits at a barrier inside a token. The price: up to four sequences run on one thread. Two
+threads that meet after every matrix (numba's prange, 10M parameters) gained up to 2 times while
+both cores were free, but took 130 ms a token instead of 0.4 once another process held one of them.
+int8 weights have one float32 scale a row, made at load; activations stay float32.
+Run it: `CpuEngine(checkpoint.config, checkpoint.weights).start([ids])`.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,54 +30,160 @@ import numpy as np
 from jpeglm.config import InputError
 from jpeglm.kernels import COMPILED, njit
 
+intrinsic: Any
+if COMPILED:
+    from llvmlite import binding, ir
+    from numba import extending
+    from numba.core import cgutils, types
+
+    intrinsic = extending.intrinsic
+    _WIDE = binding.get_host_cpu_features().get("avx512f", False)
+else:
+    intrinsic, _WIDE = staticmethod, False
+
 PRECISIONS = ("float32", "bfloat16", "int8")
+PANEL = 64
+"""Rows of a weight matrix, or positions of the key cache, that lie side by side."""
 PREFILL = 64
 """Tokens of a prompt computed together."""
+_LANES_2, _LANES_4 = (64, 64) if _WIDE else (32, 16)  # what 32 or 16 vector registers hold
+_NARROW = 16
 _FAST = {"reassoc", "contract", "nsz", "arcp"}
+_ORDERED = {"contract", "nsz"}
 
 
-@njit(cache=True, fastmath=_FAST, nogil=True)
-def _dot(a, b):
-    total = np.float32(0)
-    for i in range(len(a)):
-        total += a[i] * b[i]
-    return total
+def _make_tile(tokens: int, lanes: int) -> Callable[..., Any]:
+    """An intrinsic tile(x, w, out): out[t, l] = sum over i of x[t, i] w[i, l], i in order.
+
+    x float32 [>= tokens, d], w [d, >= lanes] float32, bfloat16 bits or int8, out float32; rows are
+    contiguous. numba cannot keep an array in registers, hence the vector instructions by hand.
+    """
+
+    @intrinsic
+    def tile(context, x, w, out):  # type: ignore[no-untyped-def]
+        def build(context, b, signature, arguments):  # type: ignore[no-untyped-def]
+            byte, int32, real = ir.IntType(8).as_pointer(), ir.IntType(32), ir.FloatType()
+            vector, integers = ir.VectorType(real, lanes), ir.VectorType(int32, lanes)
+            undefined = ir.Constant(vector, ir.Undefined)
+            stored = context.get_data_type(signature.args[1].dtype)
+            arrays = [
+                context.make_array(kind)(context, b, array)
+                for kind, array in zip(signature.args, arguments)
+            ]
+            strides = [cgutils.unpack_tuple(b, array.strides, 2)[0] for array in arrays]
+            (x, w, out), (x_stride, w_stride, out_stride) = arrays, strides
+            depth = cgutils.unpack_tuple(b, x.shape, 2)[1]
+            size = depth.type
+
+            def place(array, offset, kind):  # type: ignore[no-untyped-def]
+                return b.bitcast(b.gep(b.bitcast(array.data, byte), [offset]), kind.as_pointer())
+
+            multiply_add = cgutils.get_or_insert_function(
+                b.module, ir.FunctionType(vector, [vector] * 3), f"llvm.fmuladd.v{lanes}f32"
+            )
+            sums = [cgutils.alloca_once_value(b, ir.Constant(vector, None)) for _ in range(tokens)]
+            with cgutils.for_range(b, depth) as loop:
+                row = place(w, b.mul(loop.index, w_stride), ir.VectorType(stored, lanes))
+                weight = b.load(row)
+                weight.align = 1
+                if isinstance(stored, ir.IntType) and stored.width == 16:
+                    shift = ir.Constant(integers, [16] * lanes)
+                    weight = b.bitcast(b.shl(b.zext(weight, integers), shift), vector)
+                elif isinstance(stored, ir.IntType):
+                    weight = b.sitofp(weight, vector)
+                for t, total in enumerate(sums):
+                    at = b.add(b.mul(x_stride, size(t)), b.mul(loop.index, size(4)))
+                    value = b.insert_element(undefined, b.load(place(x, at, real)), int32(0))
+                    spread = b.shuffle_vector(value, undefined, ir.Constant(integers, None))
+                    b.store(b.call(multiply_add, [weight, spread, b.load(total)]), total)
+            for t, total in enumerate(sums):
+                b.store(b.load(total), place(out, b.mul(out_stride, size(t)), vector)).align = 4
+            return context.get_dummy_value()
+
+        return types.void(x, w, out), build
+
+    return tile
+
+
+_tile_1 = _make_tile(1, PANEL)
+_tile_2 = _make_tile(2, _LANES_2)
+_tile_4 = _make_tile(4, _LANES_4)
+_tile_narrow = _make_tile(1, _NARROW)
+
+
+@intrinsic
+def _float_of(context, bits):  # type: ignore[no-untyped-def]
+    """The float32 whose bits an int32 holds."""
+
+    def build(context, b, signature, arguments):  # type: ignore[no-untyped-def]
+        return b.bitcast(arguments[0], ir.FloatType())
+
+    return types.float32(types.int32), build
+
+
+_LEAST, _LOG2_E = np.float32(-87), np.float32(1.44269504)
+_LN2_HIGH, _LN2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)
+_E6, _E5, _E4 = (
+    np.float32(1.9875691500e-4),
+    np.float32(1.3981999507e-3),
+    np.float32(8.3334519073e-3),
+)
+_E3, _E2, _E1 = np.float32(4.1665795894e-2), np.float32(1.6666665459e-1), np.float32(0.5)
+_ZERO, _HALF, _ONE = np.float32(0), np.float32(0.5), np.float32(1)
+
+
+@njit(cache=True, fastmath=_ORDERED, nogil=True)
+def _exp(x):
+    """e^x for x below 88, to 2e-7 (Cephes' expf); unlike the library's it vectorises."""
+    x = max(x, _LEAST)
+    k = np.floor(x * _LOG2_E + _HALF)
+    r = x - k * _LN2_HIGH - k * _LN2_LOW
+    p = ((((_E6 * r + _E5) * r + _E4) * r + _E3) * r + _E2) * r + _E1
+    return (p * r * r + r + _ONE) * _float_of(np.int32((np.int32(k) + 127) << 23))
 
 
 @njit(cache=True, nogil=True)
-def _expand(row, bits, values):
-    """A stored row as float32 in `values`; `bits` is a uint32 view of it."""
-    if row.itemsize == 2:
-        for i in range(len(row)):
-            bits[i] = np.uint32(row[i]) << np.uint32(16)
-    else:
-        for i in range(len(row)):
-            values[i] = np.float32(row[i])
+def _linear(x, weight, scale, block, out):
+    """out[n, r] = scale[r] · Σ weight[r, i] x[n, i]; x [N, d], weight in panels [P, d, 64].
 
-
-@njit(cache=True, nogil=True)
-def _linear(x, weight, scale, out, bits, values):
-    """out[n, r] = scale[r] · Σ weight[r, i] x[n, i]; x [N, d], weight [rows, d]."""
-    width = weight.shape[1]
-    row_bits, row_values = bits[:width], values[:width]
-    for r in range(weight.shape[0]):
-        _expand(weight[r], row_bits, row_values)
-        for n in range(x.shape[0]):
-            out[n, r] = _dot(x[n], row_values) * scale[r]
+    block: float32 [4, 64], scratch.
+    """
+    tokens, rows = out.shape
+    for p in range(weight.shape[0]):
+        panel = weight[p]
+        first = p * PANEL
+        count = min(PANEL, rows - first)
+        n = 0
+        while n < tokens:
+            if tokens - n >= 4:
+                step = 4
+                for lane in range(0, PANEL, _LANES_4):
+                    _tile_4(x[n : n + 4], panel[:, lane:], block[:, lane:])
+            elif tokens - n >= 2:
+                step = 2
+                for lane in range(0, PANEL, _LANES_2):
+                    _tile_2(x[n : n + 2], panel[:, lane:], block[:, lane:])
+            else:
+                step = 1
+                _tile_1(x[n : n + 1], panel, block)
+            for t in range(step):
+                for r in range(count):
+                    out[n + t, first + r] = block[t, r] * scale[first + r]
+            n += step
 
 
 @njit(cache=True, fastmath=_FAST, nogil=True)
 def _rms_norm(x, gain, eps, out):
     for n in range(x.shape[0]):
-        total = np.float32(0)
+        total = _ZERO
         for i in range(x.shape[1]):
             total += x[n, i] * x[n, i]
-        factor = np.float32(1) / np.sqrt(total / np.float32(x.shape[1]) + eps)
+        factor = _ONE / np.sqrt(total / np.float32(x.shape[1]) + eps)
         for i in range(x.shape[1]):
             out[n, i] = x[n, i] * factor * gain[i]
 
 
-@njit(cache=True, fastmath=_FAST, nogil=True)
+@njit(cache=True, fastmath=_ORDERED, nogil=True)
 def _rotate(vector, cos, sin):
     """Rotary embedding of one head, halves paired as Hugging Face does (Su et al. 2021)."""
     half = len(vector) // 2
@@ -82,67 +195,78 @@ def _rotate(vector, cos, sin):
 
 @njit(cache=True, fastmath=_FAST, nogil=True)
 def _attend(query, keys, values, length, scale, weight, out):
-    """One head of one token over `length` positions; keys, values [T, head]."""
-    peak = np.float32(-np.inf)
+    """One head of one token over `length` positions.
+
+    query [1, head], keys in panels [T / 64, head, 64], values [T, head padded], weight [1, T] and
+    out [1, head padded] scratch and result.
+    """
+    for p in range((length + PANEL - 1) // PANEL):
+        _tile_1(query, keys[p], weight[:, p * PANEL :])
+    row = weight[0]
+    peak = row[0]
     for t in range(length):
-        weight[t] = _dot(query, keys[t]) * scale
-        peak = max(peak, weight[t])
-    total = np.float32(0)
+        peak = max(peak, row[t])
+    total = _ZERO
     for t in range(length):
-        weight[t] = np.exp(weight[t] - peak)
-        total += weight[t]
-    out[:] = np.float32(0)
+        row[t] = _exp((row[t] - peak) * scale)
+        total += row[t]
+    share = _ONE / total
     for t in range(length):
-        share = weight[t] / total
-        for i in range(len(out)):
-            out[i] += share * values[t, i]
+        row[t] *= share
+    lane, width = 0, values.shape[1]
+    while lane < width:
+        if width - lane >= PANEL:
+            _tile_1(weight[:, :length], values[:, lane:], out[:, lane:])
+            lane += PANEL
+        else:
+            _tile_narrow(weight[:, :length], values[:, lane:], out[:, lane:])
+            lane += _NARROW
 
 
-@njit(cache=True, fastmath=_FAST, nogil=True)
+@njit(cache=True, fastmath=_ORDERED, nogil=True)
 def _gate(both, out):
     """SwiGLU: silu(gate) · up; both [N, 2f] holds gate, then up."""
     inner = out.shape[1]
     for n in range(out.shape[0]):
+        gate, up, row = both[n, :inner], both[n, inner:], out[n]
         for i in range(inner):
-            gate = both[n, i]
-            out[n, i] = gate / (np.float32(1) + np.exp(-gate)) * both[n, inner + i]
+            row[i] = gate[i] / (_ONE + _exp(min(-gate[i], -_LEAST))) * up[i]
 
 
 @njit(cache=True, nogil=True)
-def _forward(
-    ids, slots, places, first_logit, shape, eps, layers, scales, norms, rope, cache, logits
-):
+def _forward(tokens, first_logit, shape, model, cache, logits):
     """All layers for N tokens; logits of tokens first_logit.. go to logits [N - first_logit, V].
 
-    ids, slots, places: token, cache slot and position of each token. layers: (embedding, qkv,
-    output, gate and up, down, head). cache: (K, V), float32 [L, slots, KV heads, T, head].
+    tokens: int64 [3, N], id, cache slot and position of each. shape: (query heads, KV heads, head
+    width). model: (embedding, weights, scales, norms, cos, sin, eps); weights: (qkv, output, gate
+    and up, down, head) in panels. cache: (K [L, slots, KV heads, T / 64, head, 64], V [L, slots,
+    KV heads, T, head padded]).
     """
     heads, kv_heads, head = shape
-    embedding, qkv, output, gate_up, down, final = layers
-    scale_embedding, scale_qkv, scale_output, scale_gate_up, scale_down, scale_final = scales
-    cos, sin = rope
+    embedding, weights, scales, norms, cos, sin, eps = model
+    qkv, output, gate_up, down, final = weights
+    scale_qkv, scale_output, scale_gate_up, scale_down, scale_final = scales
     keys, values = cache
+    ids, slots, places = tokens
     n_tokens, width = len(ids), embedding.shape[1]
     inner = down.shape[2]
-    widest = max(width, inner, heads * head)
-    buffer = np.empty(widest, np.float32)
-    bits = buffer.view(np.uint32)
     x = np.empty((n_tokens, width), np.float32)
     for n in range(n_tokens):
-        _expand(embedding[ids[n]], bits[:width], buffer[:width])
-        x[n] = buffer[:width] * scale_embedding[ids[n]]
+        x[n] = embedding[ids[n]]
     normed = np.empty((n_tokens, width), np.float32)
     mixed = np.empty((n_tokens, (heads + 2 * kv_heads) * head), np.float32)
     attended = np.empty((n_tokens, heads * head), np.float32)
     added = np.empty((n_tokens, width), np.float32)
     both = np.empty((n_tokens, 2 * inner), np.float32)
     gated = np.empty((n_tokens, inner), np.float32)
-    weight = np.empty(places.max() + 1, np.float32)
+    block = np.empty((4, PANEL), np.float32)
+    weight = np.empty((1, keys.shape[3] * PANEL), np.float32)
+    mean = np.empty((1, values.shape[4]), np.float32)
     factor = np.float32(1.0 / np.sqrt(head))
     group = heads // kv_heads
     for layer in range(qkv.shape[0]):
         _rms_norm(x, norms[2 * layer], eps, normed)
-        _linear(normed, qkv[layer], scale_qkv[layer], mixed, bits, buffer)
+        _linear(normed, qkv[layer], scale_qkv[layer], block, mixed)
         for n in range(n_tokens):
             place, slot = places[n], slots[n]
             for h in range(heads + kv_heads):
@@ -150,29 +274,32 @@ def _forward(
             for h in range(kv_heads):
                 k = (heads + h) * head
                 v = (heads + kv_heads + h) * head
-                keys[layer, slot, h, place] = mixed[n, k : k + head]
-                values[layer, slot, h, place] = mixed[n, v : v + head]
+                for i in range(head):
+                    keys[layer, slot, h, place // PANEL, i, place % PANEL] = mixed[n, k + i]
+                    values[layer, slot, h, place, i] = mixed[n, v + i]
         for n in range(n_tokens):
             for h in range(heads):
                 _attend(
-                    mixed[n, h * head : (h + 1) * head],
+                    mixed[n : n + 1, h * head : (h + 1) * head],
                     keys[layer, slots[n], h // group],
                     values[layer, slots[n], h // group],
                     places[n] + 1,
                     factor,
                     weight,
-                    attended[n, h * head : (h + 1) * head],
+                    mean,
                 )
-        _linear(attended, output[layer], scale_output[layer], added, bits, buffer)
+                for i in range(head):
+                    attended[n, h * head + i] = mean[0, i]
+        _linear(attended, output[layer], scale_output[layer], block, added)
         x += added
         _rms_norm(x, norms[2 * layer + 1], eps, normed)
-        _linear(normed, gate_up[layer], scale_gate_up[layer], both, bits, buffer)
+        _linear(normed, gate_up[layer], scale_gate_up[layer], block, both)
         _gate(both, gated)
-        _linear(gated, down[layer], scale_down[layer], added, bits, buffer)
+        _linear(gated, down[layer], scale_down[layer], block, added)
         x += added
     if first_logit < n_tokens:
         _rms_norm(x, norms[2 * qkv.shape[0]], eps, normed)
-        _linear(normed[first_logit:], final, scale_final, logits, bits, buffer)
+        _linear(normed[first_logit:], final, scale_final, block, logits)
 
 
 def compiled() -> bool:
@@ -189,31 +316,48 @@ def _as_float32(array: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(array, np.float32)
 
 
-def _store(array: np.ndarray, precision: str) -> tuple[np.ndarray, np.ndarray]:
-    """(stored weights, float32 scale of each row) of a float32 array [..., rows, width]."""
-    ones = np.ones(array.shape[:-1], np.float32)
-    if precision == "float32":
-        return np.ascontiguousarray(array), ones
+def _store(matrix: np.ndarray, precision: str) -> tuple[np.ndarray, np.ndarray]:
+    """(weights in panels [ceil(rows / 64), width, 64], float32 scale [rows]) of [rows, width]."""
+    rows, width = matrix.shape
+    scale = np.ones(rows, np.float32)
     if precision == "bfloat16":
-        bits = np.ascontiguousarray(array).view(np.uint32)
-        return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16), ones
-    scale = np.maximum(np.abs(array).max(axis=-1), 1e-12).astype(np.float32) / np.float32(127)
-    return np.rint(array / scale[..., None]).astype(np.int8), scale
+        bits = np.ascontiguousarray(matrix).view(np.uint32)
+        matrix = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+    elif precision == "int8":
+        scale = np.maximum(np.abs(matrix).max(axis=1), 1e-12).astype(np.float32) / np.float32(127)
+        matrix = np.rint(matrix / scale[:, None]).astype(np.int8)
+    panels = np.zeros((-(-rows // PANEL) * PANEL, width), matrix.dtype)
+    panels[:rows] = matrix
+    return np.ascontiguousarray(panels.reshape(-1, PANEL, width).transpose(0, 2, 1)), scale
 
 
 def _rope_base(config: dict[str, Any]) -> float:
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
     kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind != "default":
-        raise InputError(f"the cpu engine runs default rotary positions only, not {kind!r}")
+    if kind != "default" or rope.get("partial_rotary_factor", 1) != 1:
+        raise InputError(f"the cpu engine runs default rotary positions only, not {rope}")
     return float(rope.get("rope_theta", config.get("rope_theta", 10000.0)))
+
+
+def _refuse_unknown(config: dict[str, Any], weights: dict[str, np.ndarray]) -> None:
+    if config.get("model_type", "llama") != "llama":
+        raise InputError(f"the cpu engine runs Llama models only, not {config['model_type']!r}")
+    if config.get("hidden_act", "silu") != "silu":
+        raise InputError(f"the cpu engine runs silu models only, not {config['hidden_act']!r}")
+    if (
+        config.get("attention_bias")
+        or config.get("mlp_bias")
+        or any(name.endswith(".bias") for name in weights)
+    ):
+        raise InputError("the cpu engine runs models without biases only")
 
 
 class CpuEngine:
     """A Llama model on the CPU; `engine.Engine` tells what its methods do.
 
     config: Hugging Face's Llama configuration; weights: its names → float32, or bfloat16 as uint16
-    bits; precision: how weights are held; threads: for several sequences, default all cores.
+    bits; precision: how weights are held (norms, embedding and KV cache stay float32); max_length:
+    default the model's context; threads: for several sequences, default all cores of the process.
     """
 
     def __init__(
@@ -228,10 +372,7 @@ class CpuEngine:
             raise InputError("the cpu engine needs numba; run: pip install numba")
         if precision not in PRECISIONS:
             raise InputError(f"precision is {precision!r}; choose one of {', '.join(PRECISIONS)}")
-        if config.get("hidden_act", "silu") != "silu":
-            raise InputError(f"the cpu engine runs silu models only, not {config['hidden_act']!r}")
-        if config.get("attention_bias") or config.get("mlp_bias"):
-            raise InputError("the cpu engine runs models without biases only")
+        _refuse_unknown(config, weights)
         self.precision = precision
         self.vocab_size = int(config["vocab_size"])
         self.max_length = int(max_length or config["max_position_embeddings"])
@@ -240,90 +381,100 @@ class CpuEngine:
         head = int(config.get("head_dim") or config["hidden_size"] // heads)
         self._shape = (heads, kv_heads, head)
         self._n_layers = int(config["num_hidden_layers"])
-        self._eps = np.float32(config.get("rms_norm_eps", 1e-6))
-        self._load(weights, bool(config.get("tie_word_embeddings")))
-        inverse = _rope_base(config) ** (-np.arange(0, head, 2, dtype=np.float32) / head)
-        angles = np.arange(self.max_length, dtype=np.float32)[:, None] * inverse.astype(np.float32)
-        self._rope = (np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32))
+        power = np.arange(0, head, 2, dtype=np.float32) / np.float32(head)
+        inverse = np.float32(1) / np.float32(_rope_base(config)) ** power
+        angles = np.arange(self.max_length, dtype=np.float32)[:, None] * inverse
+        self._model = (
+            *self._load(config, weights),
+            np.cos(angles),
+            np.sin(angles),
+            np.float32(config.get("rms_norm_eps", 1e-6)),
+        )
         self._threads = threads or len(os.sched_getaffinity(0))
-        self._pool = ThreadPoolExecutor(self._threads) if self._threads > 1 else None
+        self._pool = ThreadPoolExecutor(self._threads - 1) if self._threads > 1 else None
         self._cache: tuple[np.ndarray, np.ndarray] | None = None
         self._slots = np.zeros(0, np.int64)
         self._lengths = np.zeros(0, np.int64)
 
-    def _load(self, weights: dict[str, np.ndarray], tied: bool) -> None:
-        def get(name: str) -> np.ndarray:
+    def _load(self, config: dict[str, Any], weights: dict[str, np.ndarray]) -> tuple[Any, ...]:
+        """(embedding, weights, scales, norms) as `_forward` takes them."""
+        heads, kv_heads, head = self._shape
+        width, inner = int(config["hidden_size"]), int(config["intermediate_size"])
+
+        def get(name: str, *shape: int) -> np.ndarray:
             if name not in weights:
                 raise InputError(f"the checkpoint's model.safetensors lacks {name}")
+            if weights[name].shape != shape:
+                raise InputError(
+                    f"{name} in the checkpoint's model.safetensors is {weights[name].shape}; "
+                    f"by its config.json it must be {shape}"
+                )
             return _as_float32(weights[name])
 
-        def stack(*names: str) -> np.ndarray:
-            layers = (f"model.layers.{i}." for i in range(self._n_layers))
-            return np.stack(
-                [np.concatenate([get(f"{p}{name}.weight") for name in names]) for p in layers]
-            )
+        def stack(columns: int, **rows: int) -> tuple[np.ndarray, np.ndarray]:
+            """One kind of matrix of all layers, those of `rows` below each other."""
+            room = "mlp" if "gate" in rows or "down" in rows else "self_attn"
+            panels, scales = [], []
+            for i in range(self._n_layers):
+                prefix = f"model.layers.{i}.{room}."
+                parts = [get(f"{prefix}{k}_proj.weight", n, columns) for k, n in rows.items()]
+                stored, scale = _store(np.concatenate(parts), self.precision)
+                panels.append(stored)
+                scales.append(scale)
+            return np.stack(panels), np.stack(scales)
 
-        attention, mlp = "self_attn", "mlp"
-        embedding = get("model.embed_tokens.weight")
-        parts = [
-            embedding,
-            stack(f"{attention}.q_proj", f"{attention}.k_proj", f"{attention}.v_proj"),
-            stack(f"{attention}.o_proj"),
-            stack(f"{mlp}.gate_proj", f"{mlp}.up_proj"),
-            stack(f"{mlp}.down_proj"),
+        embedding = get("model.embed_tokens.weight", self.vocab_size, width)
+        tied = config.get("tie_word_embeddings", False)
+        final = embedding if tied else get("lm_head.weight", self.vocab_size, width)
+        kinds = [
+            stack(width, q=heads * head, k=kv_heads * head, v=kv_heads * head),
+            stack(heads * head, o=width),
+            stack(width, gate=inner, up=inner),
+            stack(inner, down=width),
+            _store(final, self.precision),
         ]
-        stored = [_store(part, self.precision) for part in parts]
-        untied = not tied and "lm_head.weight" in weights
-        stored.append(_store(get("lm_head.weight"), self.precision) if untied else stored[0])
-        self._weights = tuple(weight for weight, _ in stored)
-        self._scales = tuple(scale for _, scale in stored)
-        norms = []
-        for i in range(self._n_layers):
-            norms.append(get(f"model.layers.{i}.input_layernorm.weight"))
-            norms.append(get(f"model.layers.{i}.post_attention_layernorm.weight"))
-        self._norms = np.stack([*norms, get("model.norm.weight")])
+        norms = [
+            get(f"model.layers.{i}.{kind}_layernorm.weight", width)
+            for i in range(self._n_layers)
+            for kind in ("input", "post_attention")
+        ]
+        norms.append(get("model.norm.weight", width))
+        return (
+            embedding,
+            tuple(stored for stored, _ in kinds),
+            tuple(scale for _, scale in kinds),
+            np.stack(norms),
+        )
 
     @property
     def weight_bytes(self) -> int:
-        """Bytes that a step reads of the weights (a tied head is counted once)."""
-        return sum(weight.nbytes for weight in self._weights[1:])
+        """Bytes that a step reads of the weights (the embedding, one row a token, not counted)."""
+        return sum(weight.nbytes for weight in self._model[1])
 
     def _room(self, slots: int, length: int, fresh: bool) -> tuple[np.ndarray, np.ndarray]:
         """A cache for so many slots and positions; doubled when it grows, kept unless `fresh`."""
         _, kv_heads, head = self._shape
-        old = None if fresh else self._cache
         if self._cache is not None:
-            have = self._cache[0].shape
+            have = self._cache[1].shape
             if have[1] >= slots and have[3] >= length:
                 return self._cache
             slots = slots if fresh else max(slots, have[1])
         capacity = min(self.max_length, max(256, 1 << (length - 1).bit_length()))
-        shape = (self._n_layers, slots, kv_heads, capacity, head)
-        new = (np.zeros(shape, np.float32), np.zeros(shape, np.float32))
-        if old is not None:
-            for target, source in zip(new, old):
+        panels = -(-capacity // PANEL)
+        lead = (self._n_layers, slots, kv_heads)
+        padded = -(-head // _NARROW) * _NARROW
+        old, self._cache = self._cache, None
+        keys = np.zeros((*lead, panels, head, PANEL), np.float32)
+        values = np.zeros((*lead, panels * PANEL, padded), np.float32)
+        if old is not None and not fresh:
+            for target, source in zip((keys, values), old):
                 target[:, : source.shape[1], :, : source.shape[3]] = source
-        self._cache = new
-        return new
+        self._cache = (keys, values)
+        return self._cache
 
-    def _compute(
-        self, ids: np.ndarray, slots: np.ndarray, places: np.ndarray, first: int, out: np.ndarray
-    ) -> None:
+    def _compute(self, tokens: np.ndarray, first: int, out: np.ndarray) -> None:
         assert self._cache is not None
-        _forward(
-            ids,
-            slots,
-            places,
-            first,
-            self._shape,
-            self._eps,
-            self._weights,
-            self._scales,
-            self._norms,
-            self._rope,
-            self._cache,
-            out,
-        )
+        _forward(tokens, first, self._shape, self._model, self._cache, out)
 
     def start(self, prompts: Sequence[np.ndarray]) -> np.ndarray:
         lengths = np.array([len(prompt) for prompt in prompts], np.int64)
@@ -332,55 +483,54 @@ class CpuEngine:
             raise InputError(
                 f"the prompt has {lengths.max()} tokens, the model's context {self.max_length}"
             )
+        keys, values = self._room(len(prompts), int(lengths.max()), fresh=True)
         self._slots = np.arange(len(prompts))
         self._lengths = lengths
-        keys, values = self._room(len(prompts), int(lengths.max()), fresh=True)
         logits = np.empty((len(prompts), self.vocab_size), np.float32)
         seen: dict[bytes, int] = {}
         for slot, prompt in enumerate(prompts):
             ids = np.ascontiguousarray(prompt, np.int64)
+            assert ids.min() >= 0 and ids.max() < self.vocab_size
             twin = seen.setdefault(ids.tobytes(), slot)
             if twin != slot:
-                keys[:, slot, :, : len(ids)] = keys[:, twin, :, : len(ids)]
+                panels = -(-len(ids) // PANEL)
+                keys[:, slot, :, :panels] = keys[:, twin, :, :panels]
                 values[:, slot, :, : len(ids)] = values[:, twin, :, : len(ids)]
                 logits[slot] = logits[twin]
                 continue
+            places = np.arange(len(ids))
+            tokens = np.stack([ids, np.full_like(ids, slot), places])
             for begin in range(0, len(ids), PREFILL):
-                part = ids[begin : begin + PREFILL]
-                last = begin + len(part) == len(ids)
-                self._compute(
-                    part,
-                    np.full(len(part), slot, np.int64),
-                    np.arange(begin, begin + len(part)),
-                    len(part) - 1 if last else len(part),
-                    logits[slot : slot + 1],
-                )
+                part = np.ascontiguousarray(tokens[:, begin : begin + PREFILL])
+                count = part.shape[1]
+                last = begin + count == len(ids)
+                self._compute(part, count - 1 if last else count, logits[slot : slot + 1])
         return logits
 
     def step(self, ids: np.ndarray) -> np.ndarray:
-        ids = np.ascontiguousarray(ids, np.int64)
-        assert len(ids) == len(self._slots)
-        if self._lengths.max() >= self.max_length:
+        tokens = np.stack([np.asarray(ids, np.int64), self._slots, self._lengths])
+        assert tokens[0].min() >= 0 and tokens[0].max() < self.vocab_size
+        longest = int(self._lengths.max())
+        if longest >= self.max_length:
             raise InputError(f"a sequence is longer than the model's context, {self.max_length}")
-        slots = int(self._slots.max()) + 1
-        self._room(slots, int(self._lengths.max()) + 1, fresh=False)
-        logits = np.empty((len(ids), self.vocab_size), np.float32)
-        parts = min(self._threads, len(ids))
-        if self._pool is None or parts == 1:
-            self._compute(ids, self._slots, self._lengths, 0, logits)
-        else:
-            bounds = np.linspace(0, len(ids), parts + 1).astype(int)
-            jobs = [
-                self._pool.submit(
-                    self._compute, ids[a:b], self._slots[a:b], self._lengths[a:b], 0, logits[a:b]
-                )
-                for a, b in pairwise(bounds)
-            ]
-            for job in jobs:
-                job.result()
+        self._room(int(self._slots.max()) + 1, longest + 1, fresh=False)
+        count = tokens.shape[1]
+        logits = np.empty((count, self.vocab_size), np.float32)
+        # Every thread streams all weights, so it gets at least the four sequences of a tile.
+        share = max(4, -(-count // self._threads))
+        jobs = []
+        for begin in range(share, count, share):
+            assert self._pool is not None
+            part = np.ascontiguousarray(tokens[:, begin : begin + share])
+            out = logits[begin : begin + share]
+            jobs.append(self._pool.submit(self._compute, part, 0, out))
+        self._compute(np.ascontiguousarray(tokens[:, :share]), 0, logits[:share])
+        for job in jobs:
+            job.result()
         self._lengths += 1
         return logits
 
     def keep(self, rows: np.ndarray) -> None:
+        assert len(set(map(int, rows))) == len(rows)
         self._slots = self._slots[rows]
         self._lengths = self._lengths[rows]

@@ -1,8 +1,9 @@
 """Llama in torch on any device: transformers' own model and KV cache, no numba.
 
 Plain on purpose: it is the reference for the other engines and runs wherever torch does. Prompts
-of one length are prefilled together; sequences of different lengths are kept left-padded, with
-position ids and an attention mask that hide the padding.
+of different lengths are padded on the left, with position ids and an attention mask that hide the
+padding; the cache then holds that padding until the next start.
+Run it: `TorchEngine.from_checkpoint(folder, "cuda", "bfloat16").start([ids])`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from jpeglm.config import InputError
 
 
 class TorchEngine:
-    """`engine.Engine` tells what the methods do."""
+    """`engine.Engine` tells what the methods do; the model should be in eval mode."""
 
     def __init__(self, model: LlamaForCausalLM, max_length: int | None = None) -> None:
         self.model = model
@@ -26,13 +27,14 @@ class TorchEngine:
         self.vocab_size = int(model.config.vocab_size)
         self.max_length = int(max_length or model.config.max_position_embeddings)
         self._cache = DynamicCache()
-        self._mask = torch.zeros(0, 0, dtype=torch.long, device=self.device)
+        self._columns = 0  # positions in the cache, padding included
+        self._padding = np.zeros(0, np.int64)  # of each sequence, in positions
 
     @classmethod
     def from_checkpoint(
         cls, folder: Path, device: str = "cpu", precision: str = "float32"
     ) -> TorchEngine:
-        """Load a checkpoint folder; precision float32 or bfloat16."""
+        """Load a checkpoint folder; precision float32 or bfloat16, device as torch names it."""
         types = {"float32": torch.float32, "bfloat16": torch.bfloat16}
         if precision not in types:
             raise InputError(
@@ -42,6 +44,9 @@ class TorchEngine:
             model = LlamaForCausalLM.from_pretrained(
                 folder, local_files_only=True, dtype=types[precision]
             )
+        except OSError as error:
+            raise InputError(f"{folder} is no whole checkpoint folder: {error}") from error
+        try:
             torch.nn.Module.to(model, torch.device(device))
         except (RuntimeError, AssertionError) as error:
             raise InputError(f"device {device!r} cannot be used: {error}") from error
@@ -49,7 +54,9 @@ class TorchEngine:
 
     @torch.inference_mode()
     def start(self, prompts: Sequence[np.ndarray]) -> np.ndarray:
-        longest = max(len(prompt) for prompt in prompts)
+        lengths = np.array([len(prompt) for prompt in prompts], np.int64)
+        assert len(prompts) and lengths.min() > 0
+        longest = int(lengths.max())
         if longest > self.max_length:
             raise InputError(
                 f"the prompt has {longest} tokens, the model's context {self.max_length}"
@@ -57,35 +64,33 @@ class TorchEngine:
         unique: dict[bytes, int] = {}
         rows = [unique.setdefault(np.asarray(p, np.int64).tobytes(), len(unique)) for p in prompts]
         ids = np.zeros((len(unique), longest), np.int64)
-        mask = np.zeros((len(unique), longest), np.int64)
+        padding = np.zeros(len(unique), np.int64)
         for row, prompt in zip(rows, prompts):
-            ids[row, longest - len(prompt) :] = prompt
-            mask[row, longest - len(prompt) :] = 1
-        self._cache = DynamicCache()
-        self._mask = torch.from_numpy(mask).to(self.device)
-        logits = self._compute(torch.from_numpy(ids).to(self.device))
+            padding[row] = longest - len(prompt)
+            ids[row, padding[row] :] = prompt
+        self._cache, self._columns, self._padding = DynamicCache(), 0, padding
+        logits = self._compute(ids)
         if len(unique) < len(prompts):
-            chosen = torch.tensor(rows, device=self.device)
-            self._cache.batch_select_indices(chosen)
-            self._mask = self._mask[chosen]
+            self.keep(np.array(rows))
             logits = logits[rows]
         return logits
 
     @torch.inference_mode()
     def step(self, ids: np.ndarray) -> np.ndarray:
-        if int(self._mask.sum(1).max()) >= self.max_length:
+        if self._columns - self._padding.min() >= self.max_length:
             raise InputError(f"a sequence is longer than the model's context, {self.max_length}")
-        self._mask = torch.cat([self._mask, torch.ones_like(self._mask[:, :1])], dim=1)
-        return self._compute(
-            torch.as_tensor(np.asarray(ids, np.int64), device=self.device)[:, None]
-        )
+        return self._compute(np.asarray(ids, np.int64)[:, None])
 
-    def _compute(self, ids: torch.Tensor) -> np.ndarray:
-        positions = (self._mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+    def _compute(self, ids: np.ndarray) -> np.ndarray:
+        """Logits after ids [B, N], which follow what the cache holds."""
+        begin, self._columns = self._columns, self._columns + ids.shape[1]
+        columns, padding = np.arange(self._columns), self._padding[:, None]
+        # Without padding the mask is left out, which lets attention take its fast causal road.
+        seen = torch.from_numpy(columns >= padding).long().to(self.device)
         out = self.model(
-            input_ids=ids,
-            attention_mask=self._mask,
-            position_ids=positions,
+            input_ids=torch.from_numpy(ids).to(self.device),
+            attention_mask=seen if padding.any() else None,
+            position_ids=torch.from_numpy(np.maximum(columns[begin:] - padding, 0)).to(self.device),
             past_key_values=self._cache,
             use_cache=True,
             logits_to_keep=1,
@@ -94,6 +99,6 @@ class TorchEngine:
 
     @torch.inference_mode()
     def keep(self, rows: np.ndarray) -> None:
-        chosen = torch.as_tensor(np.asarray(rows, np.int64), device=self.device)
-        self._cache.batch_select_indices(chosen)
-        self._mask = self._mask[chosen]
+        rows = np.asarray(rows, np.int64)
+        self._cache.batch_select_indices(torch.from_numpy(rows).to(self.device))
+        self._padding = self._padding[rows]
