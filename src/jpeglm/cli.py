@@ -643,18 +643,19 @@ def likelihood(
     prepared = (data / "dataset.json").exists()
     # A folder of pictures has no split: all of it is measured.
     rows = open_data(data, model.codec).streams(split if prepared else None)
-    streams, labels = [], []
-    for _, stream, label in islice(rows, limit):
-        streams.append(stream)
-        labels.append(label)
+    chosen = list(islice(rows, limit))
+    keys, streams, labels = ([row[place] for row in chosen] for place in range(3))
     if not streams:
         raise InputError(f"{data} has no {split} pictures; choose another --split")
     with Reporter("likelihood", "pictures", as_json) as report:
-        result = measure(model, streams, labels, report)
+        result = measure(model, streams, labels, keys, report)
     result |= _record(checkpoint, model, engine, precision) | {"data": str(data), "split": split}
     if out:
         write_json(out, result)
-    lines = [f"{result['pictures']} pictures, bits an image (95 % interval), against Huffman"]
+    lines = [
+        f"{result['pictures']} images of {result['distinct_pictures']} pictures, bits an image "
+        "(95 % interval over pictures), against Huffman"
+    ]
     for name, row in sorted(result["coders"].items(), key=lambda item: item[1]["bits_per_image"]):
         low, high = row["interval"]
         lines.append(

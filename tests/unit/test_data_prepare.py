@@ -63,7 +63,7 @@ def prepared(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def tokenizer(prepared: Path) -> Tokenizer:
     streams = [stream for _, stream, _ in Dataset(prepared).streams("train")]
-    return Tokenizer.train(streams, CODEC, vocab_size=260, n_classes=3)
+    return Tokenizer.train(streams, CODEC, "jpeg-symbols", 260, n_classes=3)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -2,20 +2,22 @@
 
 `model` is −log2 p of every token after BOS, EOS included, softmax over the full vocabulary: the
 size that an arithmetic coder driven by the model would reach. `model+grammar` renormalises over
-the tokens that are legal at each place, which such a coder may do for free.
+the tokens that are legal at each place, which such a coder may do for free. Crops of one picture
+are alike, so intervals are taken over pictures, not crops.
 
     jpeglm evaluate likelihood data/photos64 --checkpoint runs/photos/model
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from jpeglm.codecs import JpegCodec
-from jpeglm.evaluation.coders import coder_bits
+from jpeglm.evaluation.coders import COUNTED, coder_bits
 from jpeglm.generation.generate import Model
 
 Progress = Callable[[int, int, str], None]
@@ -68,20 +70,36 @@ def model_bits(
     return bits, legal_bits, np.array([len(row) for row in ids], np.float64)
 
 
-def interval(values: np.ndarray, seed: int = 0) -> list[float]:
-    """95 % interval of the mean over pictures (percentile bootstrap, 2000 resamples)."""
-    rng = np.random.default_rng(seed)
-    means = values[rng.integers(0, len(values), (2000, len(values)))].mean(axis=1)
+def interval(values: np.ndarray, groups: np.ndarray | None = None, seed: int = 0) -> list[float]:
+    """95 % interval of the mean (percentile bootstrap, 2000 resamples of whole groups).
+
+    values: float64 [streams]; groups: int [streams], the picture of each, default one each.
+    """
+    if groups is None:
+        groups = np.arange(len(values))
+    totals, counts = np.bincount(groups, values), np.bincount(groups)
+    drawn = np.random.default_rng(seed).integers(0, len(totals), (2000, len(totals)))
+    means = totals[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
     return [float(x) for x in np.percentile(means, [2.5, 97.5])]
+
+
+def pictures_of(keys: Sequence[str]) -> np.ndarray:
+    """int64 [streams]: which picture each stream is a crop of, by `prepare`'s keys (NAME#CROP)."""
+    return np.unique([re.sub(r"#\d+$", "", key) for key in keys], return_inverse=True)[1]
 
 
 def likelihood(
     model: Model,
     streams: Sequence[bytes],
     labels: Sequence[int] | None = None,
+    keys: Sequence[str] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """The table of `jpeglm evaluate likelihood`: key `coders`, a row for each coder."""
+    """The table of `jpeglm evaluate likelihood`: key `coders`, a row for each coder.
+
+    keys: names by which crops of one picture are known (`pictures_of`); default all distinct.
+    """
+    groups = pictures_of(keys) if keys is not None else np.arange(len(streams))
     bits, legal_bits, tokens = model_bits(model, streams, labels, progress=progress)
     rows = {"model": bits, "model+grammar": legal_bits}
     assert isinstance(model.codec, JpegCodec)
@@ -92,7 +110,7 @@ def likelihood(
     coders = {
         name: {
             "bits_per_image": float(values.mean()),
-            "interval": interval(values),
+            "interval": interval(values, groups),
             "bits_per_pixel": float(values.mean() / model.codec.pixels),
             "bits_per_stream_byte": float(values.sum() / stream_bytes),
             "against_huffman": float(values.mean() / huffman - 1),
@@ -100,9 +118,13 @@ def likelihood(
         for name, values in rows.items()
     }
     coders["model"]["nats_per_token"] = float(bits.sum() * np.log(2) / tokens.sum())
+    counted = {name: text for name, text in COUNTED.items() if name in coders}
+    counted |= dict.fromkeys(("model", "model+grammar"), "every token after BOS, EOS included")
     return {
         "coders": coders,
         "unavailable": unavailable,
+        "counted": counted,
         "pictures": len(streams),
+        "distinct_pictures": int(groups.max()) + 1,
         "tokens_per_image": float(tokens.mean()),
     }
