@@ -27,6 +27,9 @@ app = typer.Typer(
     "writes is valid.",
 )
 
+EXTRAS = {"scipy": "eval", "matplotlib": "eval", "imagecodecs": "eval", "lepton_jpeg": "eval"}
+"""The extra that brings a module; those not named here come with `train`."""
+
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 CheckpointOption = Annotated[
     Path | None,
@@ -74,26 +77,6 @@ LabelOption = Annotated[
 def show(result: dict[str, Any], as_json: bool, lines: list[str]) -> None:
     """Print a command's result, for a program or for a person."""
     print(json.dumps(result, ensure_ascii=False) if as_json else "\n".join(lines))
-
-
-def _import(module: str, *names: str) -> tuple[Any, ...]:
-    import importlib
-
-    loaded = importlib.import_module(module)
-    return tuple(getattr(loaded, name) for name in names)
-
-
-def needs(extra: str, load: Any) -> Any:
-    """What `load` imports, or a sentence that names the extra to install."""
-    try:
-        return load()
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("jpeglm"):
-            raise
-        raise InputError(
-            f"this command needs {error.name}, which the base install leaves out; "
-            f"run: pip install 'jpeglm[{extra}]'"
-        ) from error
 
 
 def codec_settings(
@@ -292,15 +275,16 @@ def prepare(
     the same command goes on.
     """
     from jpeglm.codecs import make_codec
+    from jpeglm.data.prepare import PrepareConfig
+    from jpeglm.data.prepare import prepare as prepare_data
     from jpeglm.progress import Reporter
     from jpeglm.tokenizer import Tokenizer
 
-    prepare_data, config_class = needs(
-        "train", lambda: _import("jpeglm.data.prepare", "prepare", "PrepareConfig")
-    )
     settings = codec_settings(preset, size, quality, subsampling, restart_interval, fit)
     made = make_codec({"codec": codec, **settings})
-    config = config_class(crops=crops, validation=validation, split=split, labels=labels, seed=seed)
+    config = PrepareConfig(
+        crops=crops, validation=validation, split=split, labels=labels, seed=seed
+    )
     with Reporter("prepare", "pictures") as report:
         result = prepare_data(
             source,
@@ -333,7 +317,7 @@ def train_tokenizer(
     alphabet: Annotated[
         str | None,
         typer.Option(
-            help="jpeg-symbols (default), jpeg-block-symbols, bytes, or paper-bytes (the preset's)."
+            help="jpeg-block-symbols (default), jpeg-symbols, bytes, or paper-bytes (the preset's)."
         ),
     ] = None,
     vocab_size: Annotated[
@@ -354,11 +338,11 @@ def train_tokenizer(
     from itertools import islice
 
     from jpeglm.codecs import make_codec
+    from jpeglm.data.shards import open_data
     from jpeglm.progress import Reporter
     from jpeglm.syntax.alphabet import DEFAULT_ALPHABET
     from jpeglm.tokenizer import Tokenizer
 
-    (open_data,) = needs("train", lambda: _import("jpeglm.data.shards", "open_data"))
     wanted = None
     if preset or size or not (data / "dataset.json").exists():
         settings = codec_settings(preset, size, None, None, None)
@@ -444,9 +428,12 @@ def train(
     """
     from itertools import islice
 
+    from jpeglm.data.shards import open_data
+    from jpeglm.generation.preview import draw
     from jpeglm.progress import Reporter
     from jpeglm.tokenizer import Tokenizer
     from jpeglm.training import TrainConfig
+    from jpeglm.training.lm import train as run
 
     config = TrainConfig(
         preset=preset,
@@ -471,9 +458,6 @@ def train(
         threads=threads,
         seed=seed,
     )
-    (run,) = needs("train", lambda: _import("jpeglm.training.lm", "train"))
-    (open_data,) = _import("jpeglm.data.shards", "open_data")
-    (draw,) = _import("jpeglm.generation.preview", "draw")
     if tokenizer is None and (data / "tokenizer").is_dir():
         tokenizer = data / "tokenizer"
     if tokenizer is None:
@@ -634,17 +618,19 @@ def likelihood(
     """Bits per image under the model, beside Huffman, jpegtran, JPEG XL, Lepton and brunsli."""
     from itertools import islice
 
+    from jpeglm.data.shards import open_data
     from jpeglm.evaluation.likelihood import likelihood as measure
     from jpeglm.files import write_json
     from jpeglm.progress import Reporter
 
-    (open_data,) = needs("train", lambda: _import("jpeglm.data.shards", "open_data"))
     model = _model(checkpoint, engine, precision, device)
     prepared = (data / "dataset.json").exists()
     # A folder of pictures has no split: all of it is measured.
     rows = open_data(data, model.codec).streams(split if prepared else None)
     chosen = list(islice(rows, limit))
-    keys, streams, labels = ([row[place] for row in chosen] for place in range(3))
+    keys = [key for key, _, _ in chosen]
+    streams = [stream for _, stream, _ in chosen]
+    labels = [label for _, _, label in chosen]
     if not streams:
         raise InputError(f"{data} has no {split} pictures; choose another --split")
     with Reporter("likelihood", "pictures", as_json) as report:
@@ -694,6 +680,12 @@ def main() -> None:
         code = command.main(prog_name="jpeglm", standalone_mode=False)
     except InputError as error:
         fail(str(error), 1)
+    except ModuleNotFoundError as error:
+        name = (error.name or "jpeglm").split(".")[0]
+        if name == "jpeglm":
+            raise
+        extra = EXTRAS.get(name, "train")
+        fail(f"this needs {name}, which is not installed; run: pip install 'jpeglm[{extra}]'", 1)
     except KeyboardInterrupt:
         fail("stopped", 130)
     except BrokenPipeError:

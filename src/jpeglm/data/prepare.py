@@ -283,6 +283,8 @@ def prepare(
     InputError if nothing can be read, if `out` was begun with other settings, or if the disk is
     full; finished shards stay.
     """
+    import pyarrow  # noqa: F401 (what is missing is told before the work, not after it)
+
     config = config or PrepareConfig()
     source, out = Path(source), Path(out)
     if tokenizer is not None and tokenizer.codec.fingerprint != codec.fingerprint:

@@ -48,6 +48,17 @@ PROBLEMS = (
 
 
 @njit(cache=True)
+def _byte_of(data, at, unread):
+    """The byte that holds the first of the last `unread` bits before `at`, stuffing left out."""
+    while unread > 0 and at > 0:
+        at -= 1
+        if at > 0 and data[at] == 0 and data[at - 1] == 0xFF:
+            at -= 1
+        unread -= 8
+    return at
+
+
+@njit(cache=True)
 def _read(data, spec, lookup, ac_index, symbols, starts, prediction_peaks):
     """Fill `symbols`; give (symbols read, problem, byte). `starts[m]` = symbols before MCU m."""
     at, n = 0, 0
@@ -59,7 +70,7 @@ def _read(data, spec, lookup, ac_index, symbols, starts, prediction_peaks):
         starts[mcu] = n
         if mcu == spec.mcus or (spec.interval and mcu and mcu % spec.interval == 0):
             if bits >= 8:
-                return n, 7 if mcu == spec.mcus else 6, at - bits // 8
+                return n, 7 if mcu == spec.mcus else 6, _byte_of(data, at, bits // 8 * 8)
             if bits and (buffer & np.uint64((1 << bits) - 1)) != np.uint64((1 << bits) - 1):
                 return n, 5, at - 1
             bits = 0
@@ -96,7 +107,7 @@ def _read(data, spec, lookup, ac_index, symbols, starts, prediction_peaks):
                         stop = 2
                     elif at < end:
                         stop = 8
-                    return n, stop, max(at - (bits + 7) // 8, 0)
+                    return n, stop, _byte_of(data, at, bits) if stop == 2 else at
                 value = entry >> 8
                 bits -= entry & 255
                 size = value
@@ -105,13 +116,13 @@ def _read(data, spec, lookup, ac_index, symbols, starts, prediction_peaks):
                     size = value & 15
                     if value == 0:
                         if zeros:
-                            return n, 4, at - bits // 8 - 1
+                            return n, 4, _byte_of(data, at, bits + 1)
                         symbols[n] = AC_FIRST
                         n += 1
                         break
                     run = 16 if value == 0xF0 else value >> 4
                     if k + run > 63:
-                        return n, 3, at - bits // 8 - 1
+                        return n, 3, _byte_of(data, at, bits + 1)
                     symbols[n] = AC_FIRST + ac_index[value]
                     n += 1
                     zeros = value == 0xF0

@@ -1,0 +1,125 @@
+"""What people do wrong: one line on stderr that names the file, exit code 1; 2 for a wrong line."""
+
+import io
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+
+from jpeglm.checkpoint import write_checkpoint
+from jpeglm.codecs import JpegCodec
+from jpeglm.config import JpegConfig
+from jpeglm.tokenizer import Tokenizer
+
+from ..unit.conftest import random_llama
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, pictures):
+    """A small checkpoint and every kind of bad picture."""
+    folder = tmp_path_factory.mktemp("errors")
+    codec = JpegCodec(JpegConfig(32, 32))
+    streams = [codec.encode(picture) for picture in pictures]
+    tokenizer = Tokenizer.train(streams, codec, vocab_size=280)
+    config, weights = random_llama(tokenizer.vocab_size, 400)
+    write_checkpoint(folder / "model", weights, config, tokenizer, "")
+    pictures[0].save(folder / "photo.png")
+    (folder / "text.jpg").write_text("This is a shopping list: eggs, milk, bread.\n")
+    (folder / "nothing.jpg").write_bytes(b"")
+    whole = io.BytesIO()
+    pictures[0].save(whole, "JPEG", quality=90)
+    (folder / "cut.jpg").write_bytes(whole.getvalue()[: len(whole.getvalue()) // 2])
+    # 20,000 x 12,000 pixels of white: 240 megapixels in a few kilobytes.
+    Image.new("1", (20_000, 12_000), 1).save(folder / "bomb.png")
+    (folder / "empty").mkdir()
+    shutil.copytree(folder / "model", folder / "lacking")
+    (folder / "lacking" / "model.safetensors").unlink()
+    return folder
+
+
+def jpeglm(folder, *arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "jpeglm.cli", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+MODEL = ("--checkpoint", "model")
+WRONG = {
+    "no such file": (("complete", "gone.jpg", *MODEL), 1, "gone.jpg"),
+    "text": (("complete", "text.jpg", *MODEL), 1, "text.jpg"),
+    "no bytes": (("complete", "nothing.jpg", *MODEL), 1, "nothing.jpg"),
+    "truncated": (("complete", "cut.jpg", *MODEL), 1, "cut.jpg"),
+    "too large": (("complete", "bomb.png", *MODEL), 1, "bomb.png"),
+    "a folder": (("complete", "empty", *MODEL), 1, "empty"),
+    "empty folder": (("prepare", "empty", "out"), 1, "empty"),
+    "no source": (("prepare", "gone", "out"), 1, "gone"),
+    "no checkpoint": (("generate", "--checkpoint", "gone"), 1, "gone"),
+    "file of checkpoint": (("generate", "--checkpoint", "lacking"), 1, "model.safetensors"),
+    "keep": (("complete", "photo.png", "--keep", "1.5", *MODEL), 2, "--keep"),
+    "no number": (("complete", "photo.png", "-n", "many", *MODEL), 2, "-n"),
+    "no option": (("complete", "photo.png", "--hot", *MODEL), 2, "--hot"),
+    "no verb": (("paint",), 2, "paint"),
+    "engine": (("generate", "--engine", "abacus", *MODEL), 1, "abacus"),
+    "label": (("generate", "--label", "3", *MODEL), 1, "class"),
+    "budget": (("generate", "--max-tokens", "5", *MODEL), 1, "5"),
+    "size": (("prepare", ".", "out", "--size", "60"), 1, "60"),
+    "preset of prepare": (("prepare", ".", "out", "--preset", "best"), 1, "best"),
+    "train without data": (("train", "gone", "--tokenizer", "model", "--steps", "1"), 1, "gone"),
+    "train preset": (("train", ".", "--tokenizer", "model", "--preset", "9t"), 1, "9t"),
+    "export": (("export", "model", "--out", "hf", "--to", "onnx"), 1, "onnx"),
+    "check": (("check", "gone.jpg"), 1, None),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_one_line_and_an_exit_code(folder, case):
+    arguments, code, words = WRONG[case]
+    result = jpeglm(folder, *arguments)
+    assert result.returncode == code, result.stdout + result.stderr
+    assert "Traceback" not in result.stderr
+    if words is None:
+        assert "gone.jpg" in result.stdout
+        return
+    lines = [line for line in result.stderr.splitlines() if line.startswith("jpeglm: ")]
+    assert len(lines) == 1 and result.stderr.splitlines()[-1] == lines[0]
+    assert words in lines[0] and not result.stdout
+
+
+def test_json_stands_alone_on_stdout(folder):
+    result = jpeglm(folder, "complete", "photo.png", "-n", 2, *MODEL, "--json")
+    assert result.returncode == 0, result.stderr
+    told = json.loads(result.stdout)
+    assert told["pictures"] == 2 and told["tokens_per_second"] > 0
+    assert result.stdout.count("\n") == 1
+
+
+def test_bad_pictures_do_not_stop_a_folder(folder, tmp_path):
+    out = tmp_path / "out"
+    result = jpeglm(folder, "prepare", ".", out, "--size", "32", "--validation", 0, "--json")
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["rejected"] == 4
+    rows = [json.loads(line) for line in (out / "rejected.jsonl").read_text().splitlines()]
+    assert {row["name"] for row in rows} == {"text.jpg", "nothing.jpg", "cut.jpg", "bomb.png"}
+    assert all(row["reason"] for row in rows)
+
+
+def test_an_output_that_cannot_be_written(folder):
+    (folder / "taken").write_text("a file")
+    result = jpeglm(folder, "generate", "-n", 1, "--out", "taken", *MODEL)
+    assert result.returncode == 1 and "taken" in result.stderr
+    assert (folder / "taken").read_text() == "a file"
+
+
+@pytest.mark.parametrize(
+    "verb", ["", "check", "prepare", "train-tokenizer", "train", "generate", "complete", "evaluate"]
+)
+def test_help_teaches(folder, verb):
+    result = jpeglm(folder, *verb.split(), "--help")
+    assert result.returncode == 0 and "Usage: jpeglm" in result.stdout and not result.stderr

@@ -1,0 +1,60 @@
+"""The README runs: its links, make targets, Python lines and, with small budgets, its commands."""
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
+README = (ROOT / "README.md").read_text()
+SMALLER = {"--crops 24": "--crops 2", "--vocab-size 1024": "--vocab-size 300",
+           "--minutes 40": "--steps 2 --eval-every 2 --eval-images 4 --samples 1"}  # fmt: skip
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
+        if "://" not in target:
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_make_targets_exist():
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = {name for page in PAGES for name in re.findall(r"`?make ([a-z-]+)", page.read_text())}
+    assert {"demo", "test"} <= named <= targets | {"it"}
+
+
+def test_the_python_lines_run(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    names: dict = {}
+    exec(code, names)
+    assert [picture.size for picture in names["pictures"]] == [(64, 64)] * 3
+
+
+def test_the_road_runs(tmp_path, picture_files):
+    """Verb by verb as printed, on a few pictures and with a small budget."""
+    pytest.importorskip("torch")
+    (tmp_path / "photos").mkdir()
+    for file in picture_files:
+        with Image.open(file) as picture:
+            for i in range(8):
+                place = (8 * i, 8 * i, picture.width // 2 + 8 * i, picture.height // 2 + 8 * i)
+                picture.crop(place).save(tmp_path / "photos" / f"{file.stem}-{i}.png")
+    shutil.copy(picture_files[0], tmp_path / "photo.jpg")
+    road = README.split("## The road, verb by verb")[1]
+    lines = re.findall(r"^    (jpeglm .*)$", road, re.MULTILINE)
+    assert len(lines) >= 8
+    for line in lines:
+        for given, small in SMALLER.items():
+            line = line.replace(given, small)
+        command = [sys.executable, "-m", "jpeglm.cli", *shlex.split(line)[1:]]
+        result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+        assert result.returncode == 0, f"{line}\n{result.stderr}"
+    assert (tmp_path / "hf" / "tokenizer_config.json").exists()

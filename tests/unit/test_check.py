@@ -1,0 +1,92 @@
+"""`check_file` against files of Pillow's, and against damage at known bytes."""
+
+import io
+
+import pytest
+from PIL import Image
+
+from jpeglm.codecs import JpegCodec
+from jpeglm.codecs.check import check_file
+from jpeglm.config import JpegConfig
+
+
+def written(image, **options):
+    file = io.BytesIO()
+    image.save(file, "JPEG", **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("subsampling", ["4:2:0", "4:2:2", "4:4:4", "gray"])
+@pytest.mark.parametrize("restart", [0, 1, 5])
+def test_settings_are_read_from_pillows_files(subsampling, restart, pictures):
+    image = pictures[0].resize((64, 48))
+    options = {"quality": 37, "restart_marker_blocks": restart}
+    if subsampling == "gray":
+        data = written(image.convert("L"), **options)
+    else:
+        data = written(image, subsampling=subsampling, **options)
+    verdict = check_file(data, {})
+    assert verdict.valid and verdict.dc_fits, verdict.reason
+    assert verdict.codec is not None
+    told = JpegConfig.from_dict({k: v for k, v in verdict.codec.items() if k != "codec"})
+    assert told == JpegConfig(64, 48, 37, subsampling, restart)
+
+
+def test_demands_that_the_file_does_not_meet(pictures):
+    data = written(pictures[0].resize((64, 64)), quality=25, subsampling="4:2:0")
+    assert check_file(data, {"quality": 25, "width": 64}).valid
+    for wanted in ({"quality": 26}, {"width": 80}, {"subsampling": "4:4:4"}):
+        verdict = check_file(data, wanted)
+        assert not verdict.valid and verdict.reason
+
+
+def test_progressive_and_optimised_files_are_not_canonical(pictures):
+    image = pictures[0].resize((64, 64))
+    progressive = check_file(written(image, progressive=True), {})
+    assert not progressive.valid and "not baseline" in progressive.reason
+    assert not check_file(written(image, quality=25, optimize=True), {}).valid
+
+
+@pytest.mark.parametrize("config", [JpegConfig(64, 64), JpegConfig(64, 64, restart_interval=1)])
+def test_damage_is_placed(config, pictures):
+    codec = JpegCodec(config)
+    data = codec.wrap(codec.encode(pictures[0]))
+    start = data.index(b"\xff\xda") + 14
+    assert check_file(data, {}).valid
+    assert not check_file(data + b"\0", {}).valid
+    for cut in (0, 1, 2, 5, start - 20, start, start + 7, len(data) - 2, len(data) - 1):
+        verdict = check_file(data[:cut], {})
+        assert not verdict.valid and "byte" in verdict.reason
+    # A marker in the middle of the entropy-coded data, where none can be.
+    middle = start + 5
+    broken = data[:middle] + b"\xff\xc4" + data[middle + 2 :]
+    verdict = check_file(broken, {})
+    assert not verdict.valid
+    place = int(verdict.reason.rsplit("byte ", 1)[1])
+    assert middle <= place <= middle + 1
+
+
+def test_other_files_never_raise(pictures):
+    png = io.BytesIO()
+    pictures[0].save(png, "PNG")
+    for data in (b"", b"hello", b"\xff\xd8", b"\xff\xd8\xff", png.getvalue(), b"\xff\xd8" * 50):
+        verdict = check_file(data, {})
+        assert not verdict.valid and verdict.reason
+
+
+def test_running_dc_beyond_int16_is_told(pictures):
+    """Flat extremes at quality 100 stay inside; a DC that only ever grows leaves int16."""
+    codec = JpegCodec(JpegConfig(64, 64, quality=100, subsampling="gray"))
+    extremes = Image.new("L", (64, 64), 255)
+    assert check_file(codec.wrap(codec.encode(extremes)), {}).dc_fits
+    alphabet = codec.alphabet("bytes")
+    # DC size 11 with all amplitude bits set adds 2047 in each of the 64 blocks: 131,008 in all.
+    bits = ("111111110" + "1" * 11 + "1010") * 64
+    bits += "1" * (-len(bits) % 8)
+    body = int(bits, 2).to_bytes(len(bits) // 8, "big").replace(b"\xff", b"\xff\x00")
+    stream = codec.encode(extremes)
+    header = stream[: stream.index(b"\xff\xda") + 10]
+    verdict = check_file(codec.wrap(header + body + b"\xff\xd9"), {})
+    assert verdict.valid, verdict.reason
+    assert not verdict.dc_fits
+    assert alphabet.join(alphabet.split(header + body + b"\xff\xd9")) == header + body + b"\xff\xd9"

@@ -1,0 +1,122 @@
+"""Checkpoint folders, read and written without torch, against safetensors' own code."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from jpeglm.checkpoint import (
+    FILES,
+    from_bfloat16,
+    load_checkpoint,
+    read_safetensors,
+    to_bfloat16,
+    write_checkpoint,
+    write_safetensors,
+)
+from jpeglm.config import InputError
+from jpeglm.generation.generate import load
+
+from .conftest import random_llama
+
+torch = pytest.importorskip("torch")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, tokenizer):
+    config, weights = random_llama(tokenizer.vocab_size, 600)
+    out = tmp_path_factory.mktemp("checkpoint") / "model"
+    write_checkpoint(out, weights, config, tokenizer, "# A card\n", {"top_k": 40})
+    return out
+
+
+def test_bfloat16_rounds_as_torch_does():
+    rng = np.random.default_rng(0)
+    values = (rng.normal(size=5000) * 10.0 ** rng.integers(-30, 30, 5000)).astype(np.float32)
+    ties = np.array([1 + 2**-8, 1 + 3 * 2**-8, -1 - 2**-8, 0, -0.0], np.float32)
+    values = np.concatenate([values, ties])
+    theirs = torch.from_numpy(values).bfloat16()
+    assert (to_bfloat16(values) == theirs.view(torch.uint16).numpy()).all()
+    assert (from_bfloat16(to_bfloat16(values)) == theirs.float().numpy()).all()
+
+
+def test_safetensors_reads_what_we_write(tmp_path):
+    from safetensors.torch import load_file
+
+    rng = np.random.default_rng(1)
+    arrays = {
+        "a": to_bfloat16(rng.normal(size=(3, 5))),
+        "b": rng.normal(size=7).astype(np.float32),
+        "c": np.arange(6, dtype=np.int64).reshape(2, 3),
+    }
+    write_safetensors(tmp_path / "x.safetensors", arrays, {"a": "BF16", "b": "F32", "c": "I64"})
+    theirs = load_file(tmp_path / "x.safetensors")
+    assert theirs["a"].dtype == torch.bfloat16
+    assert (theirs["a"].view(torch.uint16).numpy() == arrays["a"]).all()
+    assert (theirs["b"].numpy() == arrays["b"]).all() and (theirs["c"].numpy() == arrays["c"]).all()
+
+
+def test_we_read_what_safetensors_writes(tmp_path):
+    from safetensors.torch import save_file
+
+    torch.manual_seed(0)
+    tensors = {
+        "half": torch.randn(4, 4).half(),
+        "brain": torch.randn(2, 3).bfloat16(),
+        "empty": torch.zeros(0, 3),
+        "flags": torch.tensor([True, False]),
+    }
+    save_file(tensors, tmp_path / "y.safetensors", metadata={"format": "pt"})
+    ours, dtypes = read_safetensors(tmp_path / "y.safetensors")
+    assert dtypes == {"half": "F16", "brain": "BF16", "empty": "F32", "flags": "BOOL"}
+    assert (from_bfloat16(ours["brain"]) == tensors["brain"].float().numpy()).all()
+    assert (ours["half"] == tensors["half"].numpy()).all() and ours["empty"].shape == (0, 3)
+    assert ours["flags"].tolist() == [True, False]
+
+
+@pytest.mark.parametrize("cut", [0, 4, 8, 100, -1])
+def test_truncated_weights_are_named(folder, tmp_path, cut):
+    data = (folder / "model.safetensors").read_bytes()
+    (tmp_path / "short.safetensors").write_bytes(data[:cut])
+    with pytest.raises(InputError, match=r"short\.safetensors is no whole safetensors file"):
+        read_safetensors(tmp_path / "short.safetensors")
+
+
+def test_round_trip(folder, tokenizer):
+    checkpoint = load_checkpoint(folder)
+    assert checkpoint.tokenizer.fingerprint == tokenizer.fingerprint
+    assert checkpoint.generation["top_k"] == 40
+    _, weights = random_llama(tokenizer.vocab_size, 600)
+    assert set(checkpoint.weights) == set(weights)
+    for name, bits in checkpoint.weights.items():
+        assert (bits == to_bfloat16(weights[name])).all()
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_missing_file_is_named(folder, tmp_path, name):
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    (copy / name).unlink()
+    with pytest.raises(InputError, match=f"copy lacks {name}"):
+        load_checkpoint(copy)
+
+
+def test_files_that_do_not_belong_together(folder, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(config | {"vocab_size": 7}))
+    with pytest.raises(InputError, match="do not belong together"):
+        load_checkpoint(copy)
+    (copy / "config.json").write_text(json.dumps(config | {"model_type": "gpt2"}))
+    with pytest.raises(InputError, match="only llama can be run"):
+        load_checkpoint(copy)
+    (copy / "config.json").write_text(json.dumps(config | {"hidden_size": 64}))
+    with pytest.raises(InputError, match=r"by its config\.json it must be"):
+        load(copy)
+    (copy / "config.json").write_text("{")
+    with pytest.raises(InputError, match=r"config\.json"):
+        load_checkpoint(copy)
+    with pytest.raises(InputError, match="there is no checkpoint folder"):
+        load_checkpoint(tmp_path / "nowhere")
