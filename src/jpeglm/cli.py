@@ -104,6 +104,46 @@ def codec_settings(
     return base.to_dict() | {name: value for name, value in changes.items() if value is not None}
 
 
+def learned_codec(
+    name: str,
+    folder: Path | None,
+    source: Path,
+    out: Path,
+    size: str | None,
+    fit: str | None,
+    config: Any,
+) -> Any:
+    """The codec `vq` or `pixels`: out of its folder, or a palette learnt from the source."""
+    from jpeglm.codecs import CODECS, open_codec
+    from jpeglm.codecs.pixels import PixelsCodec, PixelsConfig, learn_palette
+
+    if name not in CODECS:
+        raise InputError(f"--codec is {name!r}; choose one of {', '.join(CODECS)}")
+    shape = parse_size(size) if size else (None, None)
+    if folder is None and (out / "codec.safetensors").exists():
+        folder = out  # a run that goes on
+    if folder is not None:
+        path = folder / "dataset.json" if folder is not out else folder / "prepare.json"
+        if path.exists() and not (folder / "codec.json").exists():
+            from jpeglm.codecs import make_codec
+            from jpeglm.files import read_json
+
+            return make_codec(read_json(path)["codec"], folder)
+        codec = open_codec(folder, *shape)
+        if codec.name != name:
+            raise InputError(f"{folder} holds a codec {codec.name}, not {name}; give its --codec")
+        return codec
+    if name == "vq":
+        raise InputError("--codec vq needs --codec-dir, the model folder of jpeglm train-vqvae")
+    from jpeglm.data.arrays import load_images, to_images
+
+    width, height = shape[0] or 32, shape[1] or 32
+    print("learning the palette", file=sys.stderr)
+    found = load_images(source, width, height, config, "train", limit=2000)
+    palette = learn_palette(to_images(found.pixels), width, height)
+    return PixelsCodec(PixelsConfig(width, height, len(palette), fit or "crop"), palette)
+
+
 def parse_size(text: str) -> tuple[int, int]:
     """`64` or `128x96` (width x height) in pixels."""
     parts = text.lower().replace("×", "x").split("x")
@@ -231,7 +271,18 @@ def prepare(
         ),
     ],
     out: Annotated[Path, typer.Argument(help="Folder for the shards.")],
-    codec: Annotated[str, typer.Option(help="jpeg.")] = "jpeg",
+    codec: Annotated[
+        str,
+        typer.Option(
+            help="jpeg; vq, the codes of a VQ-VAE (needs --codec-dir); pixels, a learnt palette."
+        ),
+    ] = "jpeg",
+    codec_dir: Annotated[
+        Path | None,
+        typer.Option(
+            help="Codec folder: of train-vqvae, a diffusers VQModel, or data prepared with pixels."
+        ),
+    ] = None,
     preset: Annotated[
         str | None, typer.Option(help="paper: 256 px, quality 25, 4:2:0, a marker every MCU.")
     ] = None,
@@ -280,11 +331,20 @@ def prepare(
     from jpeglm.progress import Reporter
     from jpeglm.tokenizer import Tokenizer
 
-    settings = codec_settings(preset, size, quality, subsampling, restart_interval, fit)
-    made = make_codec({"codec": codec, **settings})
     config = PrepareConfig(
         crops=crops, validation=validation, split=split, labels=labels, seed=seed
     )
+    made: Any
+    if codec == "jpeg" and codec_dir is None:
+        settings = codec_settings(preset, size, quality, subsampling, restart_interval, fit)
+        made = make_codec({"codec": "jpeg", **settings})
+    else:
+        only = {"--preset": preset, "--quality": quality, "--subsampling": subsampling,
+                "--restart-interval": restart_interval}  # fmt: skip
+        given = [name for name, value in only.items() if value is not None]
+        if given:
+            raise InputError(f"{given[0]} belongs to the codec jpeg, not to {codec}")
+        made = learned_codec(codec, codec_dir, source, out, size, fit, config)
     with Reporter("prepare", "pictures") as report:
         result = prepare_data(
             source,
@@ -317,11 +377,15 @@ def train_tokenizer(
     alphabet: Annotated[
         str | None,
         typer.Option(
-            help="jpeg-block-symbols (default), jpeg-symbols, bytes, or paper-bytes (the preset's)."
+            help="Of JPEG: jpeg-block-symbols (default), jpeg-symbols, bytes, or paper-bytes (the "
+            "preset's). Of vq and pixels: codes."
         ),
     ] = None,
     vocab_size: Annotated[
-        int | None, typer.Option(help="Tokens in all, BOS and EOS included (default 1024).")
+        int | None,
+        typer.Option(
+            help="Tokens in all, BOS and EOS included. Default: 1024; of codes, no merges."
+        ),
     ] = None,
     preset: Annotated[
         str | None,
@@ -340,7 +404,6 @@ def train_tokenizer(
     from jpeglm.codecs import make_codec
     from jpeglm.data.shards import open_data
     from jpeglm.progress import Reporter
-    from jpeglm.syntax.alphabet import DEFAULT_ALPHABET
     from jpeglm.tokenizer import Tokenizer
 
     wanted = None
@@ -348,13 +411,15 @@ def train_tokenizer(
         settings = codec_settings(preset, size, None, None, None)
         wanted = make_codec({"codec": "jpeg", **settings})
     dataset = open_data(data, wanted)
-    codec = make_codec(dataset.codec_dict)
-    alphabet = alphabet or ("paper-bytes" if preset else DEFAULT_ALPHABET)
+    codec = dataset.codec
+    alphabet = alphabet or ("paper-bytes" if preset else codec.alphabets[0])
+    if vocab_size is None:
+        # Codes are the units that a learned codec chose; merging them is left to who asks for it.
+        codes = codec.alphabet("codes").size + 2 if "codes" in codec.alphabets else 0
+        vocab_size = codes or (320 if preset else 1024)
     with Reporter("train-tokenizer", "merges") as report:
         streams = (stream for _, stream, _ in islice(dataset.streams("train"), limit))
-        tokenizer = Tokenizer.train(
-            streams, codec, alphabet, vocab_size or (320 if preset else 1024), classes, report
-        )
+        tokenizer = Tokenizer.train(streams, codec, alphabet, vocab_size, classes, report)
     tokenizer.save(out)
     result = {
         "out": str(out),
@@ -483,6 +548,141 @@ def train(
             sampler=sampler,
         )
     show(result, as_json, [f"{name}: {value}" for name, value in result.items()])
+
+
+AutoencoderData = Annotated[
+    Path, typer.Argument(help="Pictures in any form that prepare takes, or prepared shards.")
+]
+CropsOption = Annotated[int, typer.Option(min=0, help="Random crops of each picture, as prepare.")]
+StepsOption = Annotated[int, typer.Option(min=0, help="Budget in steps.")]
+MinutesOption = Annotated[float, typer.Option(min=0.0, help="Budget in minutes.")]
+RateOption = Annotated[float, typer.Option(min=1e-7, help="Peak learning rate.")]
+PicturesOption = Annotated[int, typer.Option("--batch", min=1, help="Pictures a step.")]
+ChannelsOption = Annotated[int, typer.Option(help="Width of the convolutions.")]
+DownsamplingOption = Annotated[int, typer.Option(help="Pixels a side of one code: 2, 4, 8, 16.")]
+ThreadsOption = Annotated[int, typer.Option(min=0, help="CPU threads; 0: torch decides.")]
+
+
+def _autoencoder(
+    title: str,
+    data: Path,
+    out: Path,
+    shape: tuple[int, int],
+    crops: int,
+    validation: float,
+    model_config: Any,
+    config: Any,
+    as_json: bool,
+) -> None:
+    from jpeglm.data.arrays import load_images
+    from jpeglm.data.prepare import PrepareConfig
+    from jpeglm.progress import Reporter
+    from jpeglm.training.autoencoder import train_autoencoder
+
+    views = PrepareConfig(crops=crops, validation=validation)
+    with Reporter("read", "pictures") as reading:
+        found = load_images(data, *shape, views, "train", progress=reading)
+        held_out = load_images(data, *shape, views, "validation", limit=config.eval_images)
+    with Reporter(title, "steps") as report:
+        result = train_autoencoder(
+            found.pixels,
+            held_out.pixels,
+            out,
+            model_config,
+            config,
+            progress=report,
+            say=report.say,
+        )
+    show(result, as_json, [f"{name}: {value}" for name, value in result.items()])
+
+
+@app.command("train-vqvae")
+def train_vqvae(
+    data: AutoencoderData,
+    out: Annotated[Path, typer.Option(help="Run folder; OUT/model is the codec folder.")] = Path(
+        "runs/vqvae"
+    ),
+    size: SizeOption = "32",
+    crops: CropsOption = 0,
+    validation: Annotated[float, typer.Option(help="Share of pictures held out.")] = 0.05,
+    codes: Annotated[int, typer.Option(help="Size of the codebook.")] = 512,
+    code_dim: Annotated[int, typer.Option(min=1, help="Width of its vectors.")] = 32,
+    channels: ChannelsOption = 64,
+    blocks: Annotated[int, typer.Option(min=0, help="Residual blocks a stage.")] = 2,
+    downsampling: DownsamplingOption = 4,
+    beta: Annotated[float, typer.Option(min=0.0, help="Weight of the commitment loss.")] = 0.25,
+    ema: Annotated[
+        float, typer.Option(min=0.0, help="Decay of the codebook's averages; 0: codebook loss.")
+    ] = 0.99,
+    restart_below: Annotated[
+        float, typer.Option(min=0.0, help="Share of even use below which a code restarts; 0: off.")
+    ] = 0.03,
+    steps: StepsOption = 0,
+    minutes: MinutesOption = 0.0,
+    batch: PicturesOption = 128,
+    learning_rate: RateOption = 1e-3,
+    eval_every: Annotated[int, typer.Option(min=1, help="Steps between evaluations.")] = 500,
+    threads: ThreadsOption = 0,
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a VQ-VAE, the codec of `prepare --codec vq`; run it again to go on after a stop."""
+    from jpeglm.models.vqvae import VqVaeConfig
+    from jpeglm.training.autoencoder import AutoencoderConfig
+
+    model = VqVaeConfig(codes, code_dim, channels, blocks, downsampling, beta, ema, restart_below)
+    config = AutoencoderConfig(
+        steps=steps,
+        minutes=minutes,
+        batch=batch,
+        learning_rate=learning_rate,
+        eval_every=eval_every,
+        threads=threads,
+        seed=seed,
+    )
+    shape = parse_size(size or "32")
+    _autoencoder("train-vqvae", data, out, shape, crops, validation, model, config, as_json)
+
+
+@app.command("train-vae")
+def train_vae(
+    data: AutoencoderData,
+    out: Annotated[Path, typer.Option(help="Run folder; OUT/model is what generate takes.")] = Path(
+        "runs/vae"
+    ),
+    size: SizeOption = "32",
+    crops: CropsOption = 0,
+    validation: Annotated[float, typer.Option(help="Share of pictures held out.")] = 0.05,
+    latent: Annotated[int, typer.Option(min=1, help="Numbers in the latent vector.")] = 128,
+    channels: ChannelsOption = 64,
+    blocks: Annotated[int, typer.Option(min=0, help="Residual blocks a stage.")] = 2,
+    downsampling: DownsamplingOption = 4,
+    beta: Annotated[float, typer.Option(min=0.0, help="Weight of the KL term.")] = 1.0,
+    steps: StepsOption = 0,
+    minutes: MinutesOption = 0.0,
+    batch: PicturesOption = 128,
+    learning_rate: RateOption = 1e-3,
+    eval_every: Annotated[int, typer.Option(min=1, help="Steps between evaluations.")] = 500,
+    threads: ThreadsOption = 0,
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a VAE, whose prior `generate` samples; run it again to go on after a stop."""
+    from jpeglm.models.vae import VaeConfig
+    from jpeglm.training.autoencoder import AutoencoderConfig
+
+    width, height = parse_size(size or "32")
+    model = VaeConfig(width, height, latent, channels, blocks, downsampling, beta)
+    config = AutoencoderConfig(
+        steps=steps,
+        minutes=minutes,
+        batch=batch,
+        learning_rate=learning_rate,
+        eval_every=eval_every,
+        threads=threads,
+        seed=seed,
+    )
+    _autoencoder("train-vae", data, out, (width, height), crops, validation, model, config, as_json)
 
 
 @app.command()

@@ -22,8 +22,8 @@ import numpy as np
 from jpeglm import bpe
 from jpeglm.codecs import Codec, make_codec
 from jpeglm.config import InputError, fingerprint
-from jpeglm.files import read_json, write_json
-from jpeglm.syntax.alphabet import DEFAULT_ALPHABET, Alphabet
+from jpeglm.files import atomic_write, read_json, write_json
+from jpeglm.syntax.alphabet import Alphabet
 
 BOS_TEXT, EOS_TEXT = "<s>", "</s>"
 FILES = ("tokenizer.json", "tokenizer_config.json", "codec.json")
@@ -113,12 +113,16 @@ class Tokenizer:
         cls,
         streams: Iterable[bytes],
         codec: Codec,
-        alphabet: str = DEFAULT_ALPHABET,
+        alphabet: str | None = None,
         vocab_size: int = 1024,
         n_classes: int = 0,
         progress: Callable[[int, int], None] | None = None,
     ) -> Tokenizer:
-        """Learn merges from streams; `vocab_size` counts BOS and EOS but no class tokens."""
+        """Learn merges from streams; `vocab_size` counts BOS and EOS but no class tokens.
+
+        alphabet: default the codec's first.
+        """
+        alphabet = alphabet or codec.alphabets[0]
         symbols = codec.alphabet(alphabet)
         n_tokens = vocab_size - 2
         if n_tokens < symbols.size:
@@ -188,7 +192,7 @@ class Tokenizer:
         }
 
     def save(self, folder: Path) -> None:
-        """Write `tokenizer.json`, `tokenizer_config.json` and `codec.json` into a folder."""
+        """Write `tokenizer.json`, `tokenizer_config.json`, `codec.json` (and its weights)."""
         folder = Path(folder)
         write_json(
             folder / "tokenizer_config.json",
@@ -199,6 +203,8 @@ class Tokenizer:
                 "clean_up_tokenization_spaces": False,
             },
         )
+        for name, data in self.codec.files().items():
+            atomic_write(folder / name, data)
         write_json(
             folder / "codec.json",
             {
@@ -228,7 +234,7 @@ class Tokenizer:
             )
         settings = read_json(folder / "codec.json")
         try:
-            codec = make_codec(settings["codec"])
+            codec = make_codec(settings["codec"], folder)
             alphabet = settings["alphabet"]
             first = first_character(alphabet)
             model = read_json(folder / "tokenizer.json")

@@ -2,23 +2,66 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from jpeglm.codecs.base import Codec
+from jpeglm.codecs.codes import WEIGHTS
 from jpeglm.codecs.jpeg import JpegCodec
+from jpeglm.codecs.pixels import PixelsCodec, PixelsConfig
+from jpeglm.codecs.vq import DIFFUSERS, VqCodec, VqConfig, open_diffusers
 from jpeglm.config import InputError, JpegConfig
+from jpeglm.files import atomic_write, read_bytes, read_json, write_json
 
-__all__ = ["CODECS", "Codec", "JpegCodec", "make_codec"]
+__all__ = ["CODECS", "Codec", "JpegCodec", "make_codec", "open_codec", "save_codec"]
 
-CODECS = {"jpeg": (JpegConfig, JpegCodec)}
-"""Name → settings and class."""
+LEARNED: dict[str, tuple[Any, Any]] = {
+    "pixels": (PixelsConfig, PixelsCodec),
+    "vq": (VqConfig, VqCodec),
+}
+CODECS = ("jpeg", *LEARNED)
 
 
-def make_codec(values: dict[str, Any]) -> JpegCodec:
-    """The codec that `Codec.to_dict` described."""
+def make_codec(values: dict[str, Any], folder: Path | None = None) -> Codec:
+    """The codec that `Codec.to_dict` described; a learned one's weights lie in `folder`."""
     values = dict(values)
     name = values.pop("codec", None)
-    if name not in CODECS:
+    if name == "jpeg":
+        return JpegCodec(JpegConfig.from_dict(values))
+    if name not in LEARNED:
         raise InputError(f"there is no codec {name!r}; choose one of {', '.join(CODECS)}")
-    config, codec = CODECS[name]
-    return codec(config.from_dict(values))
+    config, codec = LEARNED[name]
+    path = Path(folder or ".") / WEIGHTS
+    if not path.exists():
+        raise InputError(f"{path}, the weights of the {name} codec, is missing")
+    try:
+        return codec(config.from_dict(values), read_bytes(path))
+    except InputError as error:
+        raise InputError(f"{path.parent}: {error}") from error
+
+
+def save_codec(codec: Codec, folder: Path) -> None:
+    """A codec folder: `codec.json` and what lies beside it."""
+    for name, data in codec.files().items():
+        atomic_write(Path(folder) / name, data)
+    write_json(
+        Path(folder) / "codec.json", {"codec": codec.to_dict(), "fingerprint": codec.fingerprint}
+    )
+
+
+def open_codec(folder: Path, width: int | None = None, height: int | None = None) -> Codec:
+    """The codec of a codec folder, or a `diffusers` VQModel at the given size (default 256)."""
+    folder = Path(folder)
+    if (folder / DIFFUSERS).exists():
+        return open_diffusers(folder, width or 256, height or width or 256)
+    if not (folder / "codec.json").exists():
+        raise InputError(f"{folder} is no codec folder: it has no codec.json")
+    values = read_json(folder / "codec.json")["codec"]
+    if values.get("codec") not in CODECS:
+        raise InputError(
+            f"{folder / 'codec.json'} describes {values.get('codec')!r}, which writes no codes; "
+            f"a codec is one of {', '.join(CODECS)}"
+        )
+    if width is not None:
+        values |= {"width": width, "height": height or width}
+    return make_codec(values, folder)

@@ -1,7 +1,8 @@
 """What a codec is: media to canonical bytes and back, and nothing about tokens.
 
 A codec is deterministic: the same picture and settings give the same bytes everywhere, so that a
-model's data can be made again. Its fingerprint names everything that a stream's meaning rests on.
+model's data can be made again. Its fingerprint names everything that a stream's meaning rests on;
+of a learned codec that includes its weights, which travel as `files` beside every `codec.json`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from typing import Any, Protocol
 
 from PIL import Image
 
-from jpeglm.config import Settings
 from jpeglm.syntax.alphabet import Alphabet
 
 
@@ -19,9 +19,15 @@ class Codec(Protocol):
 
     name: str
     extension: str
+    """Of the files that `wrap` gives."""
 
     @property
-    def config(self) -> Settings: ...
+    def alphabets(self) -> tuple[str, ...]:
+        """Names that `alphabet` takes, the default one first."""
+
+    @property
+    def config(self) -> Any:
+        """Settings, with at least width, height (pixels) and fit."""
 
     @property
     def fingerprint(self) -> str:
@@ -49,8 +55,8 @@ class Codec(Protocol):
     def wrap(self, stream: bytes) -> bytes:
         """A file that any viewer opens."""
 
-    def unwrap(self, file: bytes) -> bytes:
-        """The stream in a file of these very settings; InputError with the reason otherwise."""
+    def files(self) -> dict[str, bytes]:
+        """Name → content of what `make_codec` needs beside the settings; empty if nothing."""
 
     def to_dict(self) -> dict[str, Any]:
         """Settings with the codec's name; `make_codec` inverts it."""

@@ -16,7 +16,7 @@ from PIL import Image, ImageFile
 
 from jpeglm.codecs.images import fit_image
 from jpeglm.config import InputError, JpegConfig, fingerprint
-from jpeglm.syntax.alphabet import EOI, Alphabet, jpeg_alphabet
+from jpeglm.syntax.alphabet import ALPHABETS, EOI, Alphabet, jpeg_alphabet
 from jpeglm.syntax.jpeg import SYMBOL_KIND, JpegSpec, jpeg_spec
 from jpeglm.syntax.scan import StreamError, inspect_scan, write_scan
 
@@ -36,6 +36,7 @@ class JpegCodec:
 
     name = "jpeg"
     extension = ".jpg"
+    alphabets: tuple[str, ...] = ALPHABETS
 
     def __init__(self, config: JpegConfig | None = None) -> None:
         self.config = config or JpegConfig()
@@ -163,6 +164,9 @@ class JpegCodec:
         symbols, starts, _ = inspect_scan(self.scan(stream), self.spec)
         scan, _, _ = write_scan(symbols[: starts[units]], self.spec)
         return self.header + scan + EOI
+
+    def files(self) -> dict[str, bytes]:
+        return {}
 
     def wrap(self, stream: bytes) -> bytes:
         if stream.startswith(self.header):

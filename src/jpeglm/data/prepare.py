@@ -123,12 +123,15 @@ def random_crop(
     return crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else crop
 
 
-def picture_rows(item: Item, codec: Codec, config: PrepareConfig) -> list[Row]:
-    """All rows of one picture; InputError if it cannot be read."""
+def picture_views(
+    item: Item, width: int, height: int, config: PrepareConfig
+) -> tuple[str, list[tuple[str, Image.Image]]]:
+    """(split, (key, picture) of each view) of one picture; InputError if it cannot be read.
+
+    A whole picture comes in its own size, a crop in width × height.
+    """
     image = open_image(io.BytesIO(item.data), name=item.name, max_pixels=config.max_pixels)
     split = split_of(item.data, config.validation) if config.split == "hash" else config.split
-    size = codec.config.to_dict()
-    width, height = size["width"], size["height"]
     whole = config.crops == 0 or split == "validation"
     crops = min(config.crops, VALIDATION_CROPS) if split == "validation" else config.crops
     views = [(item.key, image)] if whole else []
@@ -137,6 +140,13 @@ def picture_rows(item: Item, codec: Codec, config: PrepareConfig) -> list[Row]:
     for number in range(crops):
         crop = random_crop(image, width, height, config.min_scale, rng)
         views.append((f"{item.key}#{number}", crop))
+    return split, views
+
+
+def picture_rows(item: Item, codec: Codec, config: PrepareConfig) -> list[Row]:
+    """All rows of one picture; InputError if it cannot be read."""
+    width, height = codec.config.width, codec.config.height
+    split, views = picture_views(item, width, height, config)
     return [Row(key, codec.encode(view), width, height, item.label, split) for key, view in views]
 
 
@@ -175,12 +185,24 @@ _worker: dict[str, Any] = {}
 """Of a worker process: what `_start_worker` built once for all its units."""
 
 
-def _start_worker(codec: dict[str, Any], config: PrepareConfig, tokenizer: Path | None) -> None:
+def _start_worker(
+    codec: dict[str, Any], out: Path, config: PrepareConfig, tokenizer: Path | None
+) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides, and finishes the shard
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    _worker.update(codec=make_codec(codec), config=config)
+        if codec["codec"] == "vq":
+            import torch
+
+            torch.set_num_threads(1)  # one core a worker
+    _fill_worker(codec, out, config, tokenizer)
+
+
+def _fill_worker(
+    codec: dict[str, Any], out: Path, config: PrepareConfig, tokenizer: Path | None
+) -> None:
+    _worker.update(codec=make_codec(codec, out), config=config)
     if tokenizer is not None:
         from jpeglm.tokenizer import Tokenizer
 
@@ -207,12 +229,8 @@ def _run(
     """Results of job(*task) as they come; a failure lets running tasks end and drops the rest."""
     workers = min(workers, len(tasks))
     if workers <= 1:
-        codec, config, tokenizer = initial
-        _worker.update(codec=make_codec(codec), config=config)
-        if tasks and tokenizer is not None:
-            from jpeglm.tokenizer import Tokenizer
-
-            _worker["tokenizer"] = Tokenizer.load(tokenizer)
+        if tasks:
+            _fill_worker(*initial)
         yield from (job(*task) for task in tasks)
         return
     context = multiprocessing.get_context("spawn")  # a fork would copy the threads of torch, numba
@@ -322,6 +340,8 @@ def _begin(out: Path, source: Source, codec: Codec, config: PrepareConfig) -> No
     if not path.exists():
         if any(out.glob("shard-*")):
             raise InputError(f"{out} holds shards but no {PREPARED}; give another folder")
+        for name, data in codec.files().items():
+            atomic_write(out / name, data)
         write_json(path, {"format": FORMAT, **now})
         return
     before = read_json(path)
@@ -363,7 +383,7 @@ def _write_shards(
     there = set(paths) - {path for path, _ in missing}
     for path in sorted(there):
         report(read_meta(path))
-    for meta in _run(_prepare_job, missing, workers, (codec.to_dict(), config, None)):
+    for meta in _run(_prepare_job, missing, workers, (codec.to_dict(), out, config, None)):
         report(meta)
     return [read_meta(path) for path in paths]
 

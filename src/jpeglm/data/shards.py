@@ -4,6 +4,7 @@
     OUT/shard-00012.parquet               key, stream, width, height, label, split
     OUT/shard-00012.tokens.safetensors    the same rows as uint16 ids, split and label
     OUT/tokenizer/                        the tokenizer of the token shards
+    OUT/codec.safetensors                 of a learned codec
     OUT/rejected.jsonl                    what could not be read, and why
 
 Parquet because every data tool reads it; streams lie in it uncompressed (entropy-coded bytes do not
@@ -18,6 +19,7 @@ import io
 import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -162,6 +164,12 @@ class Dataset:
         self.fingerprint: str = self.info["fingerprint"]
         self.label_names: list[str] = self.info["label_names"]
         self.rejected: list[dict[str, str]] = []
+
+    @cached_property
+    def codec(self) -> Codec:
+        from jpeglm.codecs import make_codec
+
+        return make_codec(self.codec_dict, self.path)
 
     @property
     def shards(self) -> list[Path]:

@@ -18,7 +18,6 @@ from jpeglm.kernels import njit
 from jpeglm.syntax.alphabet import Prefix
 from jpeglm.syntax.jpeg import (
     SYMBOL_KIND,
-    byte_step,
     complete,
     shortest,
     start_state,
@@ -104,7 +103,7 @@ def token_mask(
             elif by_symbol:
                 good = symbol_step(component, mcus, interval, by_block, trial, symbol)
             else:
-                good = byte_step(spec, trial, symbol)
+                good = step(spec, trial, symbol)
             if not good:
                 break
             place += 1

@@ -5,7 +5,8 @@ stuffing, fill bits or restart markers, which the stream's geometry implies. In
 `jpeg-block-symbols`, the default, a DC size also names its block in the MCU, so that the model need
 not count blocks to know luma from chroma (docs/log.md has the figures). `bytes` is the scan as it
 stands, a restart marker being one symbol. `paper-bytes` is the whole stream, header and EOI
-included, as the paper has it. All are lossless on canonical streams.
+included, as the paper has it. `codes` are those of a learned codec. All are lossless on canonical
+streams.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Protocol
 import numpy as np
 
 from jpeglm.config import InputError
-from jpeglm.syntax.grammar import Grammar, JpegGrammar
+from jpeglm.syntax.grammar import Grammar, SpecGrammar
 from jpeglm.syntax.jpeg import (
     BYTE_KIND,
     FIRST_RST_SYMBOL,
@@ -24,6 +25,7 @@ from jpeglm.syntax.jpeg import (
     SYMBOL_KIND,
     SYMBOLS,
     JpegSpec,
+    codes_spec,
     jpeg_spec,
     symbol_name,
 )
@@ -112,8 +114,8 @@ class JpegSymbols:
         symbols, starts = self._inspect(stream)
         return Prefix(symbols[: starts[units]])
 
-    def grammar(self) -> JpegGrammar:
-        return JpegGrammar(self.spec, self.size)
+    def grammar(self) -> SpecGrammar:
+        return SpecGrammar(self.spec, self.size)
 
     def symbol_name(self, symbol: int) -> str:
         return symbol_name(symbol)
@@ -180,11 +182,59 @@ class JpegBytes:
             known = np.concatenate([np.frombuffer(self.header, np.uint8), known])
         return Prefix(known.astype(np.int32), value, bits)
 
-    def grammar(self) -> JpegGrammar:
-        return JpegGrammar(self.spec, self.size)
+    def grammar(self) -> SpecGrammar:
+        return SpecGrammar(self.spec, self.size)
 
     def symbol_name(self, symbol: int) -> str:
         return f"{symbol:02X}" if symbol < 256 else f"RST{symbol - FIRST_RST_SYMBOL}"
+
+
+class Codes:
+    """The codes of a learned codec: `count` numbers below `size`, 1 or 2 bytes each (little end
+    first) in a stream, raster order. A unit is one code."""
+
+    name = "codes"
+    atomic: tuple[int, ...] = ()
+
+    def __init__(self, size: int, count: int) -> None:
+        self.size, self.count = size, count
+        self.dtype = np.dtype("u1" if size <= 256 else "<u2")
+        self.spec: JpegSpec = codes_spec(size, count)
+
+    def split(self, stream: bytes) -> np.ndarray:
+        if len(stream) != self.count * self.dtype.itemsize:
+            raise InputError(
+                f"a stream of {self.count} codes has {self.count * self.dtype.itemsize} bytes, "
+                f"this one {len(stream)}"
+            )
+        symbols = np.frombuffer(stream, self.dtype).astype(np.int32)
+        if len(symbols) and symbols.max() >= self.size:
+            place = int(np.argmax(symbols >= self.size))
+            raise InputError(f"code {symbols[place]} is none of the {self.size}, at code {place}")
+        return symbols
+
+    def read(self, stream: bytes) -> np.ndarray:
+        """int64 [count] of any bytes; what is missing is code 0, what is no code the last one."""
+        whole = len(stream) - len(stream) % self.dtype.itemsize
+        given = np.frombuffer(stream[:whole], self.dtype)[: self.count]
+        codes = np.zeros(self.count, np.int64)
+        codes[: len(given)] = np.minimum(given, self.size - 1)
+        return codes
+
+    def join(self, symbols: np.ndarray) -> bytes:
+        codes = np.zeros(self.count, self.dtype)
+        given = np.clip(np.asarray(symbols)[: self.count], 0, self.size - 1)
+        codes[: len(given)] = given
+        return codes.tobytes()
+
+    def prefix(self, stream: bytes, units: int) -> Prefix:
+        return Prefix(self.split(stream)[:units])
+
+    def grammar(self) -> SpecGrammar:
+        return SpecGrammar(self.spec, self.size)
+
+    def symbol_name(self, symbol: int) -> str:
+        return f"code {symbol}"
 
 
 def _body(stream: bytes, header: bytes) -> bytes:
@@ -197,8 +247,8 @@ def _body(stream: bytes, header: bytes) -> bytes:
     return stream[len(header) : -len(EOI)]
 
 
-ALPHABETS = ("jpeg-symbols", "jpeg-block-symbols", "bytes", "paper-bytes")
-DEFAULT_ALPHABET = "jpeg-block-symbols"
+ALPHABETS = ("jpeg-block-symbols", "jpeg-symbols", "bytes", "paper-bytes")
+"""Of JPEG, the default one first."""
 
 
 def jpeg_alphabet(

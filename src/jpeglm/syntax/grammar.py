@@ -35,8 +35,8 @@ class Grammar(Protocol):
         """Number of symbols that the shortest completion takes."""
 
 
-class JpegGrammar:
-    """The JPEG automaton over one alphabet's symbols."""
+class SpecGrammar:
+    """The state machine that a `JpegSpec` describes: JPEG symbols, JPEG bytes or codes."""
 
     def __init__(self, spec: JpegSpec, size: int) -> None:
         self.spec = spec

@@ -9,7 +9,8 @@ interval, the markers, and (preset `paper`) the constant header and EOI.
 The state is a small int64 vector instead of a compiled table of 60,000 states: a byte costs eight
 short steps (about 30 ns), nothing has to be built or shipped, and running DC values fit in. Paths
 that cannot be completed are pruned at every tree node, so an accepted prefix always has a legal
-continuation, and `shortest` tells exactly how many symbols the shortest one takes.
+continuation, and `shortest` tells exactly how many symbols the shortest one takes. The codes of
+learned codecs, all of one length, go through the same kernels (`codes_spec`).
 
 Symbol numbers: 0–11 DC size, 12–173 run/size (`AC_RUN_SIZES`), 174–203 amplitude chunks of 1–4
 bits, most significant first; the leading chunk of a long amplitude has 4 bits. In the alphabet
@@ -31,7 +32,7 @@ AMPLITUDE_FIRST = AC_FIRST + len(AC_RUN_SIZES)
 SYMBOLS = AMPLITUDE_FIRST + 30
 CHUNK = 4
 
-SYMBOL_KIND, BYTE_KIND = 0, 1
+SYMBOL_KIND, BYTE_KIND, CODES_KIND = 0, 1, 2
 DC_LIMIT = 32767
 """Running DC values are int16 in every decoder; a size that could leave that range is illegal."""
 
@@ -48,6 +49,7 @@ class JpegSpec(NamedTuple):
     """All that a state machine needs to know, as numbers and arrays that numba takes."""
 
     kind: int
+    codes: int  # CODES_KIND only: `mcus` symbols, each any of so many
     by_block: int  # 1: DC sizes of blocks 1.. of an MCU have symbols of their own
     mcus: int
     interval: int  # MCUs between restart markers, 0: none
@@ -135,6 +137,7 @@ def jpeg_spec(
     block_bits = np.array([sum(bits[b:]) for b in range(len(bits) + 1)], np.int64)
     return JpegSpec(
         kind,
+        0,
         int(by_block),
         mcus,
         interval,
@@ -329,13 +332,18 @@ def byte_step(spec, state, symbol):
 def step(spec, state, symbol):
     if spec.kind == BYTE_KIND:
         return byte_step(spec, state, symbol)
+    if spec.kind == CODES_KIND:
+        if state[MCU] >= spec.mcus or symbol < 0 or symbol >= spec.codes:
+            return False
+        state[MCU] += 1
+        return True
     return symbol_step(spec.component, spec.mcus, spec.interval, spec.by_block, state, symbol)
 
 
 @njit(cache=True)
 def complete(spec, state):
     """Whether the stream may end here (it may then do nothing else)."""
-    if spec.kind == SYMBOL_KIND:
+    if spec.kind != BYTE_KIND:
         return state[MCU] == spec.mcus
     if len(spec.trailer) > 0:
         return state[PHASE] == TRAILER and state[POSITION] == len(spec.trailer)
@@ -406,7 +414,14 @@ def shortest(spec, state):
     """How many symbols the shortest completion takes; 0 when the stream is complete."""
     if spec.kind == BYTE_KIND:
         return _shortest_bytes(spec, state)
+    if spec.kind == CODES_KIND:
+        return spec.mcus - state[MCU]
     return _shortest_symbols(spec, state)
+
+
+def codes_spec(codes: int, count: int) -> JpegSpec:
+    """The simplest machine: `count` symbols of fixed length, each any of `codes`."""
+    return jpeg_spec(CODES_KIND, (0,), count, 0)._replace(codes=codes)
 
 
 def symbol_name(symbol: int) -> str:

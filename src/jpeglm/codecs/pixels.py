@@ -1,0 +1,97 @@
+"""Raw pixels as a codec: each pixel one of a small palette learnt by clustering (ImageGPT).
+
+Chen et al. 2020 (section 3.1): k-means over the RGB values of training pixels, 512 colours, one
+symbol a pixel in raster order. `learn_palette` makes the palette, a codec's weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+from safetensors.numpy import load, save
+
+from jpeglm.codecs.codes import CodesCodec
+from jpeglm.codecs.images import fit_image
+from jpeglm.config import InputError, Settings
+
+
+@dataclass(frozen=True)
+class PixelsConfig(Settings):
+    """width and height in pixels; colors: size of the palette; weights: hash of the palette."""
+
+    width: int = 32
+    height: int = 32
+    colors: int = 512
+    fit: str = "crop"
+    weights: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("width", "height"):
+            if not 0 < getattr(self, name) <= 4096:
+                raise InputError(f"{name} is {getattr(self, name)}; it goes from 1 to 4096")
+        if not 2 <= self.colors <= 65536:
+            raise InputError(f"colors is {self.colors}; a palette has 2 to 65536")
+        if self.fit not in ("crop", "pad"):
+            raise InputError(f"fit is {self.fit!r}; choose crop or pad")
+
+
+def learn_palette(
+    images: Iterable[Image.Image], width: int, height: int, colors: int = 512, seed: int = 0
+) -> np.ndarray:
+    """uint8 [colors, 3]: k-means over at most 200,000 pixels of the pictures, dark to light."""
+    from scipy.cluster.vq import kmeans2
+
+    rng = np.random.default_rng(seed)
+    parts = [np.asarray(fit_image(image, width, height, "crop")) for image in images]
+    if not parts:
+        raise InputError("there is no picture to learn a palette from")
+    pixels = np.concatenate([part.reshape(-1, 3) for part in parts])
+    pixels = pixels[rng.permutation(len(pixels))[:200_000]].astype(np.float32)
+    distinct = np.unique(pixels, axis=0)
+    if len(distinct) <= colors:
+        found = distinct
+    else:
+        found, _ = kmeans2(pixels, colors, iter=20, minit="++", rng=seed)
+    palette = np.unique(np.rint(found).clip(0, 255).astype(np.uint8), axis=0)
+    missing = colors - len(palette)  # clusters that met in one colour
+    if missing > 0:
+        taken = {tuple(color) for color in palette.tolist()}
+        greys = [(v, v, v) for v in range(256) if (v, v, v) not in taken]
+        more = greys[:missing] + rng.integers(0, 256, (max(0, missing - len(greys)), 3)).tolist()
+        palette = np.concatenate([palette, np.array(more, np.uint8)])
+    light = palette.astype(np.float64) @ [0.299, 0.587, 0.114]
+    return palette[np.argsort(light, kind="stable")]
+
+
+class PixelsCodec(CodesCodec):
+    """Pictures ⇄ palette indices. weights: the bytes of codec.safetensors, or a palette."""
+
+    name = "pixels"
+
+    def __init__(self, config: PixelsConfig, weights: bytes | np.ndarray | None = None) -> None:
+        if isinstance(weights, np.ndarray):
+            weights = save({"palette": np.ascontiguousarray(weights, np.uint8)})
+        super().__init__(config, weights)
+        self.palette: np.ndarray = load(self.weights)["palette"]
+        if len(self.palette) != config.colors:
+            raise InputError(f"the palette has {len(self.palette)} colours, not {config.colors}")
+
+    @property
+    def size(self) -> int:
+        return self.config.colors
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        return self.config.height, self.config.width
+
+    def encode_batch(self, pictures: np.ndarray) -> np.ndarray:
+        palette = self.palette.astype(np.float32)
+        offset = (palette**2).sum(1)
+        rows = pictures.reshape(len(pictures), -1, 3).astype(np.float32)
+        return np.stack([(offset - 2 * row @ palette.T).argmin(1) for row in rows])
+
+    def decode_batch(self, codes: np.ndarray) -> np.ndarray:
+        return self.palette[codes].reshape(-1, *self.grid, 3)

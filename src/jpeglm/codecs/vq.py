@@ -1,0 +1,149 @@
+"""A trained VQ-VAE as a codec: a picture is a grid of codes, raster order, one symbol each.
+
+Two kinds of weights: our own (`jpeglm train-vqvae`) and any VQModel in `diffusers` form (a folder
+with config.json and diffusion_pytorch_model.safetensors). torch is imported when the first picture
+comes. Codes are the nearest neighbours of floating-point vectors: another processor may round one
+in some thousands to another code, so a stream is repeatable on a machine, not across all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jpeglm.codecs.codes import WEIGHTS, CodesCodec
+from jpeglm.config import InputError, Settings
+from jpeglm.files import read_bytes, read_json
+
+DIFFUSERS = "diffusion_pytorch_model.safetensors"
+
+
+@dataclass(frozen=True)
+class VqConfig(Settings):
+    """width and height in pixels; model: the architecture, as its kind's settings; weights: hash.
+
+    kind: `jpeglm` (models.vqvae.VqVaeConfig) or `diffusers` (VQModel's config.json).
+    """
+
+    width: int = 32
+    height: int = 32
+    fit: str = "crop"
+    kind: str = "jpeglm"
+    model: dict[str, Any] = field(default_factory=dict)
+    weights: str = ""
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("jpeglm", "diffusers"):
+            raise InputError(f"kind is {self.kind!r}; choose jpeglm or diffusers")
+        for name in ("width", "height"):
+            value = getattr(self, name)
+            if value < 1 or value % self.downsampling:
+                raise InputError(
+                    f"{name} is {value}; it must be a multiple of the VQ model's downsampling, "
+                    f"{self.downsampling}"
+                )
+        if self.fit not in ("crop", "pad"):
+            raise InputError(f"fit is {self.fit!r}; choose crop or pad")
+
+    @property
+    def downsampling(self) -> int:
+        if self.kind == "diffusers":
+            return 2 ** (len(self.model.get("block_out_channels", (64,))) - 1)
+        return int(self.model.get("downsampling", 4))
+
+    @property
+    def codes(self) -> int:
+        if self.kind == "diffusers":
+            return int(self.model.get("num_vq_embeddings", 256))
+        return int(self.model.get("codes", 512))
+
+
+def open_diffusers(folder: Path, width: int, height: int, fit: str = "crop") -> VqCodec:
+    """A codec from a folder that `VQModel.save_pretrained` wrote."""
+    settings = read_json(folder / "config.json")
+    if settings.get("_class_name") != "VQModel":
+        raise InputError(
+            f"{folder / 'config.json'} describes {settings.get('_class_name')!r}, not a VQModel"
+        )
+    model = {name: value for name, value in settings.items() if not name.startswith("_")}
+    config = VqConfig(width, height, fit, "diffusers", model)
+    return VqCodec(config, read_bytes(folder / DIFFUSERS))
+
+
+class VqCodec(CodesCodec):
+    """Pictures ⇄ codes. weights: the bytes of codec.safetensors."""
+
+    name = "vq"
+
+    @property
+    def size(self) -> int:
+        return self.config.codes
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        f = self.config.downsampling
+        return self.config.height // f, self.config.width // f
+
+    @cached_property
+    def model(self) -> Any:
+        """The network in eval mode; it has encode and decode as `models.vqvae.VqVae`."""
+        from safetensors.torch import load
+
+        state = load(self.weights)
+        if self.config.kind == "diffusers":
+            return _Diffusers(self.config.model, state)
+        from jpeglm.models.vqvae import VqVae, VqVaeConfig
+
+        model = VqVae(VqVaeConfig.from_dict(self.config.model))
+        _fill(model, state)
+        return model.eval()
+
+    def encode_batch(self, pictures: np.ndarray) -> np.ndarray:
+        import torch
+
+        from jpeglm.models.autoencoder import to_tensor
+
+        with torch.inference_mode():
+            return self.model.encode(to_tensor(pictures)).flatten(1).numpy()
+
+    def decode_batch(self, codes: np.ndarray) -> np.ndarray:
+        import torch
+
+        from jpeglm.models.autoencoder import to_pictures
+
+        with torch.inference_mode():
+            grid = torch.from_numpy(np.asarray(codes, np.int64)).reshape(-1, *self.grid)
+            return to_pictures(self.model.decode(grid))
+
+
+def _fill(model: Any, state: dict[str, Any]) -> None:
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise InputError(f"{WEIGHTS} does not fit its codec.json: {error}") from error
+
+
+class _Diffusers:
+    """A diffusers VQModel behind `encode` and `decode` of our own."""
+
+    def __init__(self, settings: dict[str, Any], state: dict[str, Any]) -> None:
+        from diffusers import VQModel
+
+        self._model = VQModel.from_config(settings)
+        _fill(self._model, state)
+        self._model.eval()
+
+    def encode(self, x: Any) -> Any:
+        latents = self._model.encode(x).latents
+        _, _, (_, _, indices) = self._model.quantize(latents)
+        return indices.reshape(latents.shape[0], *latents.shape[2:])
+
+    def decode(self, codes: Any) -> Any:
+        settings = self._model.config
+        shape = (*codes.shape, settings.vq_embed_dim or settings.latent_channels)
+        latents = self._model.quantize.get_codebook_entry(codes.flatten(), shape)
+        return self._model.decode(latents, force_not_quantize=True).sample

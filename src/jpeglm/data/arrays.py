@@ -1,0 +1,120 @@
+"""Pictures as arrays in memory, for what learns from pixels: VAE, VQ-VAE, palettes, references.
+
+    found = load_images(Path("photos"), 64, 64, PrepareConfig(crops=8), "train")
+
+The views, keys and split are those that `prepare` makes with the same settings, so that a learned
+codec sees exactly the pictures that the JPEG model sees, before their compression. A prepared
+folder works too; its streams are then decoded. Trade-off: all pictures sit in memory as uint8,
+12 KB each at 64 × 64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from jpeglm.codecs.images import fit_image
+from jpeglm.config import InputError
+from jpeglm.data.prepare import PrepareConfig, cores, picture_views
+from jpeglm.data.shards import Dataset
+from jpeglm.data.sources import Item, open_source
+
+Progress = Callable[[int, int], None]
+
+
+class Images(NamedTuple):
+    """pixels uint8 [N, H, W, 3]; labels int32 [N], -1 where there is none; keys [N]."""
+
+    pixels: np.ndarray
+    labels: np.ndarray
+    keys: list[str]
+
+
+def load_images(
+    data: Path,
+    width: int,
+    height: int,
+    config: PrepareConfig | None = None,
+    split: str | None = "train",
+    *,
+    fit: str = "crop",
+    limit: int | None = None,
+    progress: Progress | None = None,
+) -> Images:
+    """The pictures of a split (None: all) as `prepare` would view them, whole ones fitted.
+
+    limit: at most so many. InputError if there is none.
+    """
+    data = Path(data)
+    prepared = (data / "dataset.json").exists()
+    rows = (
+        _decoded(Dataset(data), width, height, fit, split)
+        if prepared
+        else _read(data, width, height, config or PrepareConfig(), split, fit, progress)
+    )
+    found = list(islice(rows, limit))
+    if not found:
+        raise InputError(f"{data} has no {split or 'readable'} pictures; choose another split")
+    return Images(
+        np.stack([pixels for pixels, _, _ in found]),
+        np.array([label for _, label, _ in found], np.int32),
+        [key for _, _, key in found],
+    )
+
+
+def _decoded(
+    dataset: Dataset, width: int, height: int, fit: str, split: str | None
+) -> Iterator[tuple[np.ndarray, int, str]]:
+    for key, stream, label in dataset.streams(split):
+        image = fit_image(dataset.codec.decode(stream), width, height, fit)
+        yield np.asarray(image), label, key
+
+
+def _read(
+    data: Path,
+    width: int,
+    height: int,
+    config: PrepareConfig,
+    split: str | None,
+    fit: str,
+    progress: Progress | None,
+) -> Iterator[tuple[np.ndarray, int, str]]:
+    source = open_source(data, unit_size=config.unit_size, labels=config.labels)
+
+    def view(item: Item) -> list[tuple[np.ndarray, int, str]]:
+        try:
+            side, views = picture_views(item, width, height, config)
+        except InputError:
+            return []  # prepare reports them; here they are only left out
+        if split not in (None, side):
+            return []
+        return [
+            (np.asarray(fit_image(image, width, height, fit)), item.label, key)
+            for key, image in views
+        ]
+
+    def items() -> Iterator[Item]:
+        for unit in source.units:
+            yield from (item for item in unit.read() if isinstance(item, Item))
+
+    done = 0
+    # Pillow decodes and scales without holding the interpreter.
+    with ThreadPoolExecutor(cores()) as pool:
+        waiting = items()
+        while group := list(islice(waiting, 256)):
+            for views in pool.map(view, group):
+                yield from views
+            done += len(group)
+            if progress:
+                progress(done, source.count)
+
+
+def to_images(pixels: np.ndarray) -> list[Image.Image]:
+    """uint8 [N, H, W, 3] as pictures."""
+    return [Image.fromarray(picture) for picture in pixels]

@@ -1,0 +1,304 @@
+"""Training of VAE and VQ-VAE: pictures to a codec folder, resumable like the language models.
+
+    OUT/config.json, OUT/metrics.jsonl     settings; a row each log and each evaluation
+    OUT/state.pt                           weights, optimizer, step: what resuming needs
+    OUT/model                              the best evaluated codec folder
+    OUT/samples/step-000500.png            held-out pictures above, their reconstructions below
+
+The two differ in the module that gives the loss; this loop is the same. Batches are a function of
+(seed, step) alone, so that a stopped run goes on with the losses it would have had. One process:
+the networks are small, and a GPU is used where torch finds one.
+
+    jpeglm train-vqvae cifar10/ --size 32 --minutes 15
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import save
+
+from jpeglm import __version__
+from jpeglm.codecs import save_codec
+from jpeglm.codecs.codes import WEIGHTS, weights_hash
+from jpeglm.codecs.vq import VqCodec, VqConfig
+from jpeglm.config import InputError, Settings, fingerprint
+from jpeglm.files import atomic_folder, atomic_write, read_json, write_json
+from jpeglm.models.autoencoder import flops_per_picture, to_pictures, to_tensor
+from jpeglm.models.vae import Vae, VaeConfig
+from jpeglm.models.vqvae import VqVae, VqVaeConfig, usage
+
+Progress = Callable[[int, int | None, str], None]
+
+
+@dataclass(frozen=True)
+class AutoencoderConfig(Settings):
+    """Budget in steps or minutes (at least one; 0: not given) and how the steps are taken."""
+
+    steps: int = 0
+    minutes: float = 0.0
+    batch: int = 128
+    learning_rate: float = 1e-3
+    warmup: int = 100
+    weight_decay: float = 0.0
+    clip: float = 1.0
+    eval_every: int = 500
+    eval_images: int = 1000
+    log_every: int = 50
+    threads: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not (self.steps or self.minutes):
+            raise InputError("training has no end; give steps or minutes")
+        for name in ("batch", "eval_every", "eval_images", "log_every"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}; it must be at least 1")
+
+    def rate(self, step: int, share: float) -> float:
+        """Learning rate: linear warm-up, then a cosine to a tenth over the budget."""
+        warm = min(1.0, (step + 1) / max(self.warmup, 1))
+        return self.learning_rate * warm * (0.55 + 0.45 * math.cos(math.pi * min(share, 1.0)))
+
+
+def psnr(a: np.ndarray, b: np.ndarray) -> float:
+    """Mean over pictures of 10 log10(255² / MSE), dB; uint8 [N, H, W, 3] each."""
+    error = np.square(a.astype(np.float64) - b).mean((1, 2, 3))
+    return float((10 * np.log10(255**2 / np.maximum(error, 1e-10))).mean())
+
+
+@torch.inference_mode()
+def reconstruct(model: VqVae | Vae, pixels: np.ndarray, batch: int = 250) -> np.ndarray:
+    """What the model in eval mode makes of pictures, uint8 [N, H, W, 3]."""
+    device = next(model.parameters()).device
+    parts = [
+        to_pictures(model(to_tensor(pixels[i : i + batch]).to(device))[0])
+        for i in range(0, len(pixels), batch)
+    ]
+    return np.concatenate(parts)
+
+
+def _bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    flags = Path("/proc/cpuinfo")
+    return flags.exists() and any(f in flags.read_text() for f in ("avx512_bf16", "amx_bf16"))
+
+
+def train_autoencoder(
+    train: np.ndarray,
+    held_out: np.ndarray,
+    out: Path,
+    model_config: VqVaeConfig | VaeConfig,
+    config: AutoencoderConfig,
+    *,
+    progress: Progress | None = None,
+    say: Callable[[str], None] | None = None,
+) -> dict[str, Any]:
+    """Train on uint8 [N, H, W, 3], or go on with the run in `out`; returns its last measures."""
+    out = Path(out)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    torch.manual_seed(config.seed)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    kind = "vae" if isinstance(model_config, VaeConfig) else "vqvae"
+    model: Any = VqVae(model_config) if isinstance(model_config, VqVaeConfig) else Vae(model_config)
+    model.to(device)
+    height, width = train.shape[1:3]
+    settings = {
+        "kind": kind,
+        "model": model_config.to_dict(),
+        "settings": config.to_dict(),
+        "data": fingerprint({"n": len(train), "head": train[:64].tobytes().hex()}),
+        "pictures": {"train": len(train), "validation": len(held_out)},
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "versions": {"jpeglm": __version__, "torch": torch.__version__},
+        "device": f"{device} ({platform.processor() or platform.machine()})",
+    }
+    _claim(out, settings)
+    flops = flops_per_picture(model, width, height)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay,
+        betas=(0.9, 0.99),
+    )  # fmt: skip
+    state: dict[str, Any] = {"step": 0, "seconds": 0.0, "best": math.inf}
+    if (out / "state.pt").exists():
+        saved = torch.load(out / "state.pt", map_location=device, weights_only=True)
+        model.load_state_dict(saved["model"])
+        optimizer.load_state_dict(saved["optimizer"])
+        state = saved["state"]
+        _cut(out / "metrics.jsonl", state["step"])
+        if say:
+            say(f"going on from step {state['step']}")
+    model.train()
+    cast = torch.autocast(device.type, torch.bfloat16) if _bfloat16(device) else nullcontext()
+    last = measured = {}
+    begun = time.perf_counter() - state["seconds"]
+
+    def share() -> float:
+        spent = [0.0]
+        if config.steps:
+            spent.append(state["step"] / config.steps)
+        if config.minutes:
+            spent.append(state["seconds"] / 60 / config.minutes)
+        return max(spent)
+
+    def write(row: dict[str, Any]) -> None:
+        with open(out / "metrics.jsonl", "a") as file:
+            file.write(json.dumps({"step": state["step"], **row}) + "\n")
+
+    def evaluate() -> dict[str, Any]:
+        measures = _measure(model, held_out[: config.eval_images])
+        images = state["step"] * config.batch
+        measures |= {
+            "images": images, "flops": images * flops, "seconds": round(state["seconds"], 1)
+        }  # fmt: skip
+        write(measures)
+        score = measures["objective"]
+        if score < state["best"] or not (out / "model").exists():
+            state["best"] = score
+            _write_model(out / "model", model, width, height, measures)
+        _sheet(out / "samples" / f"step-{state['step']:06d}.png", model, held_out[:8])
+        _save(out / "state.pt", model, optimizer, state)
+        return measures
+
+    while share() < 1:
+        rng = np.random.default_rng([config.seed, state["step"]])
+        chosen = rng.integers(0, len(train), config.batch)
+        pixels = train[chosen]
+        flip = rng.random(config.batch) < 0.5
+        pixels[flip] = pixels[flip, :, ::-1]
+        rate = config.rate(state["step"], share())
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        with cast:
+            loss, parts = model.loss(to_tensor(pixels).to(device))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if config.clip:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
+        optimizer.step()
+        state["step"] += 1
+        state["seconds"] = time.perf_counter() - begun
+        if state["step"] % config.log_every == 0:
+            if not math.isfinite(float(loss)):
+                raise InputError(f"the loss is {float(loss)} at step {state['step']}; lower "
+                                 "--learning-rate and start again in another folder")  # fmt: skip
+            last = {name: round(float(part), 6) for name, part in parts.items()}
+            write({"loss": round(float(loss), 6), **last, "learning_rate": rate})
+        if state["step"] % config.eval_every == 0:
+            measured = evaluate()
+        if progress:
+            shown = (
+                f"psnr {measured['psnr']:.2f} dB"
+                if measured
+                else f"loss {float(loss.detach()):.4f}"
+            )
+            progress(state["step"], config.steps or None, shown)
+    if not measured or measured["images"] != state["step"] * config.batch:
+        measured = evaluate()
+    best = read_json(out / "model" / "codec.json")["measured"]
+    return {"out": str(out), "model": str(out / "model"), "steps": state["step"], **best}
+
+
+def _measure(model: Any, pixels: np.ndarray) -> dict[str, Any]:
+    """Held-out PSNR, and codebook usage or the ELBO; `objective` is what the best one minimises."""
+    model.eval()
+    rebuilt = reconstruct(model, pixels)
+    measures: dict[str, Any] = {"psnr": round(psnr(pixels, rebuilt), 4)}
+    device = next(model.parameters()).device
+    with torch.inference_mode():
+        batches = [to_tensor(pixels[i : i + 250]).to(device) for i in range(0, len(pixels), 250)]
+        if isinstance(model, VqVae):
+            codes = torch.cat([model.encode(x) for x in batches])
+            used, perplexity = usage(codes, model.config.codes)
+            measures |= {"usage": round(used, 4), "perplexity": round(perplexity, 2)}
+            measures["objective"] = -measures["psnr"]
+        else:
+            # In training mode for z drawn from the posterior: the bound's own expectation.
+            model.train()
+            losses = [model.loss(x)[1] for x in batches]
+            nats = sum(float(part["nll"] + part["kl"]) * len(x) for part, x in zip(losses, batches))
+            # One grey level is 2/255 of the range [-1, 1]; the density becomes bits a value.
+            per_value = nats / len(pixels) / math.log(2) + math.log2(127.5)
+            measures |= {"elbo_bits_per_value": round(per_value, 4), "objective": per_value}
+            measures["kl_nats"] = round(
+                sum(float(p["kl"]) * len(x) for p, x in zip(losses, batches))
+                / len(pixels) * batches[0][0].numel(), 2,
+            )  # fmt: skip
+    model.train()
+    return measures
+
+
+def _write_model(
+    folder: Path, model: Any, width: int, height: int, measured: dict[str, Any]
+) -> None:
+    """A codec folder; of a VAE, the same form with `codec` = vae, which no tokenizer takes."""
+    tensors = {name: value.detach().cpu().contiguous() for name, value in
+               model.state_dict().items()}  # fmt: skip
+    weights = save(tensors)
+    with atomic_folder(folder) as draft:
+        if isinstance(model, VqVae):
+            config = VqConfig(width, height, model=model.config.to_dict())
+            save_codec(VqCodec(config, weights), draft)
+        else:
+            atomic_write(draft / WEIGHTS, weights)
+            values = {"codec": "vae", **model.config.to_dict(), "weights": weights_hash(weights)}
+            write_json(draft / "codec.json", {"codec": values, "fingerprint": fingerprint(values)})
+        record = read_json(draft / "codec.json")
+        write_json(draft / "codec.json", {**record, "measured": measured})
+
+
+def _sheet(path: Path, model: Any, pixels: np.ndarray) -> None:
+    model.eval()
+    rows = [pixels, reconstruct(model, pixels)]
+    if isinstance(model, Vae):
+        with torch.inference_mode():
+            rows.append(to_pictures(model.sample(len(pixels))))
+    model.train()
+    sheet = np.concatenate([np.concatenate(list(row), 1) for row in rows], 0)
+    image = Image.fromarray(sheet)
+    scale = max(1, 96 // pixels.shape[1])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST).save(path)
+
+
+def _save(path: Path, model: Any, optimizer: Any, state: dict[str, Any]) -> None:
+    import io
+
+    out = io.BytesIO()
+    torch.save(
+        {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "state": state}, out
+    )
+    atomic_write(path, out.getvalue())
+
+
+def _claim(out: Path, settings: dict[str, Any]) -> None:
+    """Write config.json, or refuse a folder that another run has begun."""
+    path = out / "config.json"
+    if path.exists():
+        before = read_json(path)
+        for name in ("kind", "model", "data"):
+            if before.get(name) != settings[name]:
+                raise InputError(
+                    f"{out} holds a run with another {name}; choose another --out or delete it"
+                )
+    write_json(path, settings)
+
+
+def _cut(file: Path, step: int) -> None:
+    """Rows after the saved step belong to work that is done again."""
+    if file.exists():
+        rows = [line for line in file.read_text().splitlines() if json.loads(line)["step"] <= step]
+        atomic_write(file, "".join(row + "\n" for row in rows).encode())
