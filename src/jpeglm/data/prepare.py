@@ -453,5 +453,5 @@ def _write_tokens(
         tasks.append((path, shard_path(out, index)))
     # Few shards are done before a second process has started.
     workers = max(1, min(workers, math.ceil(len(tasks) / 8)))
-    for _ in _run(_token_job, tasks, workers, (codec.to_dict(), config, home)):
+    for _ in _run(_token_job, tasks, workers, (codec.to_dict(), out, config, home)):
         pass

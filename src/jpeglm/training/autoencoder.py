@@ -175,6 +175,7 @@ def train_autoencoder(
 
     while share() < 1:
         rng = np.random.default_rng([config.seed, state["step"]])
+        torch.manual_seed(config.seed * 1_000_003 + state["step"])
         chosen = rng.integers(0, len(train), config.batch)
         pixels = train[chosen]
         flip = rng.random(config.batch) < 0.5
@@ -192,19 +193,15 @@ def train_autoencoder(
         state["step"] += 1
         state["seconds"] = time.perf_counter() - begun
         if state["step"] % config.log_every == 0:
-            if not math.isfinite(float(loss)):
-                raise InputError(f"the loss is {float(loss)} at step {state['step']}; lower "
+            if not math.isfinite(loss.item()):
+                raise InputError(f"the loss is {loss.item()} at step {state['step']}; lower "
                                  "--learning-rate and start again in another folder")  # fmt: skip
-            last = {name: round(float(part), 6) for name, part in parts.items()}
-            write({"loss": round(float(loss), 6), **last, "learning_rate": rate})
+            last = {name: round(part.item(), 6) for name, part in parts.items()}
+            write({"loss": round(loss.item(), 6), **last, "learning_rate": rate})
         if state["step"] % config.eval_every == 0:
             measured = evaluate()
         if progress:
-            shown = (
-                f"psnr {measured['psnr']:.2f} dB"
-                if measured
-                else f"loss {float(loss.detach()):.4f}"
-            )
+            shown = f"psnr {measured['psnr']:.2f} dB" if measured else f"loss {loss.item():.4f}"
             progress(state["step"], config.steps or None, shown)
     if not measured or measured["images"] != state["step"] * config.batch:
         measured = evaluate()
