@@ -22,7 +22,6 @@ import random
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
@@ -37,14 +36,14 @@ from jpeglm.codecs import JpegCodec
 from jpeglm.codecs.images import open_image
 from jpeglm.config import PAPER_JPEG, InputError, JpegConfig
 from jpeglm.data.sources import EXTENSIONS
+from jpeglm.evaluation.validity import accepts, judge, validity
 from jpeglm.files import write_json
 from jpeglm.generation.constraint import Constraint, Prompt, make_prompt
 from jpeglm.generation.generate import Model, run
 from jpeglm.generation.sampling import Sampling
-from jpeglm.kernels import njit
 from jpeglm.progress import Reporter
 from jpeglm.syntax.alphabet import ALPHABETS
-from jpeglm.syntax.jpeg import complete, start_state, step
+from jpeglm.syntax.jpeg import start_state
 from jpeglm.tokenizer import Tokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -83,47 +82,10 @@ class UniformEngine:
         self._rows = len(rows)
 
 
-def judge(codec: JpegCodec, streams: Sequence[bytes]) -> dict[str, int]:
-    """How many streams libjpeg-turbo takes without a word, and gives back unchanged."""
-    counts = {"streams": len(streams), "djpeg_silent": 0, "jpegtran_identical": 0,
-              "canonical": 0, "dc_leaves_int16": 0, "differs_though_dc_fits": 0}  # fmt: skip
-    interval = codec.config.restart_interval
-    option = ["-restart", f"{interval}B"] if interval else []
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "x.jpg"
-        for stream in streams:
-            file.write_bytes(codec.wrap(stream))
-            shown = subprocess.run(["djpeg", str(file)], capture_output=True)
-            counts["djpeg_silent"] += shown.returncode == 0 and not shown.stderr
-            again = subprocess.run(
-                ["jpegtran", "-copy", "none", *option, str(file)],
-                capture_output=True,
-            )
-            identical = again.stdout == file.read_bytes()
-            counts["jpegtran_identical"] += identical
-            fits = True
-            try:
-                fits = codec.check(stream)
-                counts["canonical"] += 1
-            except InputError:
-                pass
-            counts["dc_leaves_int16"] += not fits
-            counts["differs_though_dc_fits"] += fits and not identical
-    return counts
-
-
-@njit(cache=True)
-def _accepts(spec, state, symbols):
-    for symbol in symbols:
-        if complete(spec, state) or not step(spec, state, symbol):
-            return False
-    return complete(spec, state)
-
-
 def accepted(codec: JpegCodec, name: str, symbols: np.ndarray) -> bool:
     """Whether the alphabet's automaton takes all symbols and is complete at the end only."""
     spec = codec.alphabet(name).grammar().spec  # type: ignore[attr-defined]
-    return bool(_accepts(spec, start_state(spec), symbols))
+    return bool(accepts(spec, start_state(spec), symbols))
 
 
 def read(files: list[Path], report: Any) -> list[Image.Image]:
@@ -185,40 +147,9 @@ def random_streams(n: int, report: Any) -> list[dict[str, Any]]:
 
 
 def from_model(model: Model, n: int, report: Any) -> dict[str, Any]:
-    """n pictures of the checkpoint with the grammar and n without.
-
-    Without it, djpeg sees what `Alphabet.join` makes of any symbols, which is always a file; how
-    many samples were sound before that is `complete_as_sampled`.
-    """
-    rows = {}
-    assert isinstance(model.codec, JpegCodec)
-    for key, grammar in (("with_grammar", True), ("without_grammar", False)):
-        pictures = model.generate(
-            n,
-            grammar=grammar,
-            temperature=1.0,
-            top_p=1.0,
-            top_k=0,
-            batch=32,
-            progress=lambda done, total, _: report(done, total, "pictures of the model"),
-        )
-        rows[key] = judge(model.codec, pictures.streams)
-        if not grammar:
-            rows[key] |= complete_symbols(model, pictures.ids)
-    return rows
-
-
-def complete_symbols(model: Model, drawn: list[np.ndarray]) -> dict[str, int]:
-    """How many free samples spell a complete stream as they are, before `join` repairs them."""
-    good = 0
-    for ids in drawn:
-        symbols = model.tokenizer.decode(ids)
-        good += ids[-1] == model.tokenizer.eos and accepted(
-            model.codec,  # type: ignore[arg-type]
-            model.tokenizer.alphabet.name,
-            symbols,
-        )
-    return {"complete_as_sampled": int(good)}
+    """n pictures of the checkpoint with the grammar and n without."""
+    found = validity(model, n, progress=lambda done, total, what: report(done, total, what))
+    return {key: found[key] for key in ("with_grammar", "without_grammar")}
 
 
 def completions(

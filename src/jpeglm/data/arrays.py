@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from jpeglm.codecs.images import fit_image
+from jpeglm.codecs.images import fit_image, open_image
 from jpeglm.config import InputError
 from jpeglm.data.prepare import PrepareConfig, cores, picture_views
 from jpeglm.data.shards import Dataset
@@ -118,3 +118,34 @@ def _read(
 def to_images(pixels: np.ndarray) -> list[Image.Image]:
     """uint8 [N, H, W, 3] as pictures."""
     return [Image.fromarray(picture) for picture in pixels]
+
+
+def load_set(data: Path, size: tuple[int, int] | None = None, limit: int | None = None) -> Images:
+    """Pictures of one size as they are, or fitted to `size` (width, height).
+
+    InputError names the first picture of another size.
+    """
+    source = open_source(Path(data))
+    found: list[tuple[np.ndarray, int, str]] = []
+    first: tuple[int, int] | None = size
+    for unit in source.units:
+        for item in unit.read():
+            if not isinstance(item, Item) or (limit is not None and len(found) >= limit):
+                continue
+            image = open_image(item.data, name=item.name)
+            if size is not None:
+                image = fit_image(image, *size, "crop")
+            first = first or image.size
+            if image.size != first:
+                raise InputError(
+                    f"{item.name} is {image.width} × {image.height}, the pictures before it "
+                    f"{first[0]} × {first[1]}; give --size to bring all to one size"
+                )
+            found.append((np.asarray(image), item.label, item.key))
+    if not found:
+        raise InputError(f"{data} has no picture that can be read")
+    return Images(
+        np.stack([pixels for pixels, _, _ in found]),
+        np.array([label for _, label, _ in found], np.int32),
+        [key for _, _, key in found],
+    )

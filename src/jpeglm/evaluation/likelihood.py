@@ -102,18 +102,24 @@ def likelihood(
     groups = pictures_of(keys) if keys is not None else np.arange(len(streams))
     bits, legal_bits, tokens = model_bits(model, streams, labels, progress=progress)
     rows = {"model": bits, "model+grammar": legal_bits}
-    assert isinstance(model.codec, JpegCodec)
-    others, unavailable = coder_bits(model.codec, streams)
+    unavailable: dict[str, str] = {}
+    if isinstance(model.codec, JpegCodec):
+        others, unavailable = coder_bits(model.codec, streams)
+        stream_bytes = sum(len(model.codec.scan(stream)) for stream in streams)
+        base = "huffman"
+    else:
+        each = model.codec.units * np.log2(model.tokenizer.alphabet.size)
+        others = {"fixed-length": np.full(len(streams), each)}
+        stream_bytes = sum(map(len, streams))
+        base = "fixed-length"
     rows |= others
-    stream_bytes = sum(len(model.codec.scan(stream)) for stream in streams)
-    huffman = rows["huffman"].mean()
     coders = {
         name: {
             "bits_per_image": float(values.mean()),
             "interval": interval(values, groups),
             "bits_per_pixel": float(values.mean() / model.codec.pixels),
             "bits_per_stream_byte": float(values.sum() / stream_bytes),
-            "against_huffman": float(values.mean() / huffman - 1),
+            f"against_{base}".replace("-", "_"): float(values.mean() / rows[base].mean() - 1),
         }
         for name, values in rows.items()
     }

@@ -10,9 +10,11 @@ so they are prefilled once. The same seed gives the same picture, whatever n and
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from PIL import Image
 
 from jpeglm.checkpoint import Checkpoint, load_checkpoint, shipped_checkpoint
 from jpeglm.config import InputError
+from jpeglm.files import read_json
 from jpeglm.generation.constraint import Constraint, Prompt, make_prompt
 from jpeglm.generation.engine import Engine
 from jpeglm.generation.sampling import Sampling, sample_step
@@ -154,6 +157,21 @@ class Model:
         self.engine = engine
         self.constraint = Constraint(self.tokenizer)
 
+    @property
+    def classes(self) -> int:
+        """Labels that `generate` and `complete` take; 0 for an unconditional checkpoint."""
+        return self.tokenizer.n_classes
+
+    def record(self) -> dict[str, Any]:
+        """What names this model in results."""
+        return {"tokenizer": self.tokenizer.fingerprint, "codec": self.codec.to_dict()}
+
+    @cached_property
+    def weights_mark(self) -> str:
+        """16 hex digits of the weights file, by which drawn pictures are known again."""
+        data = (self.checkpoint.folder / "model.safetensors").read_bytes()
+        return hashlib.sha256(data).hexdigest()[:16]
+
     def warm_up(self) -> None:
         """Load or compile every kernel, so that no timed picture pays for it: a flat picture is
         given whole, which leaves a token or two to sample."""
@@ -271,17 +289,36 @@ def load(
     precision: str = "float32",
     device: str | None = None,
     threads: int | None = None,
-) -> Model:
-    """Open a checkpoint folder (default: the shipped photo model) with an engine.
+) -> Any:
+    """Open a checkpoint folder (default: the shipped photo model) with an engine: a `Model`.
 
     engine: `cpu` (numba, no torch; precision float32, bfloat16 or int8) or `torch` (device as torch
-    names it, precision float32 or bfloat16).
+    names it, precision float32 or bfloat16). A folder of `train-vae` gives a `Prior`, which has
+    `generate` alone.
     """
+    if checkpoint is not None and _is_vae(Path(checkpoint)):
+        from jpeglm.generation.prior import Prior
+
+        return Prior(Path(checkpoint))
     opened = load_checkpoint(checkpoint or shipped_checkpoint())
     model = Model(opened, make_engine(opened, engine, precision, device, threads))
     if engine == "cpu":
         model.warm_up()
     return model
+
+
+def open_coder(folder: Path) -> Any:
+    """The tokenizer of a checkpoint or tokenizer folder, or the `Prior` of a VAE's: no model."""
+    if _is_vae(Path(folder)):
+        from jpeglm.generation.prior import Prior
+
+        return Prior(Path(folder))
+    return Tokenizer.load(Path(folder))
+
+
+def _is_vae(folder: Path) -> bool:
+    record = folder / "codec.json"
+    return record.exists() and read_json(record).get("codec", {}).get("codec") == "vae"
 
 
 def make_engine(

@@ -7,6 +7,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from jpeglm.codecs import Codec
@@ -52,23 +53,27 @@ def summary(pictures: Pictures) -> dict[str, Any]:
         "prompt_tokens": pictures.prompt_tokens,
         "seconds": round(pictures.seconds, 4),
         "tokens_per_second": round(pictures.tokens_per_second, 1),
-        "bits_per_image": round(sum(pictures.bits) / len(pictures.bits), 1),
         "settings": pictures.settings,
-    }
+    } | ({"bits_per_image": round(float(np.mean(pictures.bits)), 1)} if pictures.bits else {})
 
 
 def write_pictures(
-    pictures: Pictures, codec: Codec, out: Path, kind: str, record: dict[str, Any]
+    pictures: Pictures, codec: Codec | None, out: Path, kind: str, record: dict[str, Any]
 ) -> dict[str, Any]:
     """Write everything into the folder `out`; give the record of `run.json`.
 
-    kind: `completion` or `sample`, the files' name. Files of an earlier run that this one does not
-    write again are removed; whatever else lies in the folder stays.
+    kind: `completion` or `sample`, the files' name; codec None writes the pictures as PNG. Files
+    of an earlier run that this one does not write again are removed; whatever else lies in the
+    folder stays.
     """
     out = Path(out)
     files: dict[str, bytes] = {}
     tiles: list[tuple[str, Image.Image]] = []
-    if pictures.original is not None and pictures.prompt is not None:
+    if codec is None:
+        for i, image in enumerate(pictures.images):
+            files[f"{kind}-{i:02d}.png"] = png(image)
+            tiles.append((f"{kind} {i}", image))
+    elif pictures.original is not None and pictures.prompt is not None:
         files[f"original{codec.extension}"] = codec.wrap(pictures.original)
         files[f"prompt{codec.extension}"] = codec.wrap(pictures.prompt)
         tiles += [
@@ -76,11 +81,12 @@ def write_pictures(
             ("prompt", codec.decode(pictures.prompt)),
         ]
     for i, (stream, image) in enumerate(zip(pictures.streams, pictures.images)):
+        assert codec is not None
         files[f"{kind}-{i:02d}{codec.extension}"] = codec.wrap(stream)
         tiles.append((f"{kind} {i}", image))
     columns = None if len(tiles) <= 8 else 8
     files["sheet.png"] = png(contact_sheet(tiles, columns))
-    ours = re.compile(r"(original|prompt|(completion|sample)-\d+)\.jpg|sheet\.png|run\.json")
+    ours = re.compile(r"(original|prompt|(completion|sample)-\d+)\.(jpg|png)|sheet\.png|run\.json")
     if out.is_dir():
         for old in out.iterdir():
             if ours.fullmatch(old.name) and old.name not in files:

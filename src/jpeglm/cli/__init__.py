@@ -1,0 +1,73 @@
+"""The command line: the project's road, verb by verb, in pipeline order.
+
+Each verb imports what it needs when it is called, so that `jpeglm --help` is quick. Results go to
+stdout (`--json`: one object and nothing else), everything else to stderr. An error is one line;
+exit code 1 for bad input, 2 for a wrong command line.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from jpeglm.cli import data, evaluation, generation, training
+from jpeglm.config import InputError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Language models that write image files: prepare pictures, train a tokenizer and a Llama "
+    "model on their JPEG bytes or symbols, and let it complete or invent pictures. Every file it "
+    "writes is valid.",
+)
+
+EXTRAS = {"scipy": "eval", "matplotlib": "eval", "imagecodecs": "eval", "lepton_jpeg": "eval"}
+"""The extra that brings a module; those not named here come with `train`."""
+
+for room in (data, training, generation):
+    app.registered_commands += room.verbs.registered_commands
+app.add_typer(evaluation.evaluate, name="evaluate")
+
+
+def main() -> None:
+    """Entry point: run the command; errors become one line and an exit code."""
+    try:
+        command = typer.main.get_command(app)
+        code = command.main(prog_name="jpeglm", standalone_mode=False)
+    except InputError as error:
+        fail(str(error), 1)
+    except ModuleNotFoundError as error:
+        name = (error.name or "jpeglm").split(".")[0]
+        if name == "jpeglm":
+            raise
+        extra = EXTRAS.get(name, "train")
+        fail(f"this needs {name}, which is not installed; run: pip install 'jpeglm[{extra}]'", 1)
+    except KeyboardInterrupt:
+        fail("stopped", 130)
+    except BrokenPipeError:
+        sys.exit(0)
+    except OSError as error:
+        name = f"{error.filename}: " if error.filename else ""
+        fail(f"{name}{error.strerror or error}", 1)
+    except Exception as error:
+        # Usage errors of the option parser, whose class differs between versions of typer.
+        if type(error).__name__ == "Abort":
+            fail("stopped", 130)
+        if type(error).__name__ == "NoArgsIsHelpError":
+            print(error)
+            sys.exit(2)
+        message = getattr(error, "format_message", None)
+        if message is None:
+            raise
+        context = getattr(error, "ctx", None)
+        path = context.command_path if context else "jpeglm"
+        fail(f"{message()} (see {path} --help)", 2)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def fail(message: str, code: int) -> None:
+    print("jpeglm: " + " ".join(message.split()), file=sys.stderr)
+    sys.exit(code)

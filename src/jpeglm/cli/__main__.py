@@ -1,0 +1,5 @@
+"""`python -m jpeglm.cli`."""
+
+from jpeglm.cli import main
+
+main()

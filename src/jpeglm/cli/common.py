@@ -1,0 +1,186 @@
+"""What the verbs share: options that mean the same everywhere, codecs from options, results."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from jpeglm import __version__
+from jpeglm.config import InputError, JpegConfig
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
+CheckpointOption = Annotated[
+    Path | None,
+    typer.Option(help="Checkpoint folder; without it the shipped photo model is used."),
+]
+EngineOption = Annotated[
+    str, typer.Option(help="cpu (numba, needs no torch) or torch (any device).")
+]
+PrecisionOption = Annotated[
+    str | None,
+    typer.Option(help="Weights in float32, bfloat16 or int8 (cpu engine only). Default: float32."),
+]
+DeviceOption = Annotated[
+    str | None, typer.Option(help="Device of the torch engine: cpu, cuda, cuda:1, mps.")
+]
+TemperatureOption = Annotated[
+    float | None, typer.Option(min=0.0, help="1 is the model's own, 0 is greedy.")
+]
+TopKOption = Annotated[
+    int | None, typer.Option(min=0, help="Draw among the k most probable tokens; 0 is off.")
+]
+TopPOption = Annotated[
+    float | None,
+    typer.Option(min=0.0, max=1.0, help="Draw among the most probable tokens of this total."),
+]
+GrammarOption = Annotated[
+    bool,
+    typer.Option(
+        "--grammar/--no-grammar",
+        help="Allow only what keeps the file valid; without it the output is measured, not saved "
+        "from itself.",
+    ),
+]
+MaxTokensOption = Annotated[
+    int | None,
+    typer.Option(min=2, help="Token budget, prompt included. Default: the model's context."),
+]
+BatchOption = Annotated[int, typer.Option(min=1, help="Pictures drawn together.")]
+SeedOption = Annotated[int, typer.Option(min=0, help="Same seed, same pictures.")]
+LabelOption = Annotated[
+    int | None, typer.Option(min=0, help="Class, for a class-conditional checkpoint.")
+]
+SizeOption = Annotated[
+    str | None, typer.Option(help="Pixels, as 64 or 128x96 (width x height). Default: 64.")
+]
+CropsOption = Annotated[int, typer.Option(min=0, help="Random crops of each picture, as prepare.")]
+StepsOption = Annotated[int, typer.Option(min=0, help="Budget in steps.")]
+MinutesOption = Annotated[float, typer.Option(min=0.0, help="Budget in minutes.")]
+RateOption = Annotated[float, typer.Option(min=1e-7, help="Peak learning rate.")]
+BatchPicturesOption = Annotated[int, typer.Option("--batch", min=1, help="Pictures a step.")]
+ChannelsOption = Annotated[int, typer.Option(help="Width of the convolutions.")]
+DownsamplingOption = Annotated[int, typer.Option(help="Pixels a side of one code: 2, 4, 8, 16.")]
+ThreadsOption = Annotated[int, typer.Option(min=0, help="CPU threads; 0: torch decides.")]
+
+
+def show(result: dict[str, Any], as_json: bool, lines: list[str]) -> None:
+    """Print a command's result, for a program or for a person."""
+    print(json.dumps(result, ensure_ascii=False) if as_json else "\n".join(lines))
+
+
+def codec_settings(
+    preset: str | None,
+    size: str | None,
+    quality: int | None,
+    subsampling: str | None,
+    restart_interval: int | None,
+    fit: str | None = None,
+) -> dict[str, Any]:
+    """A JPEG codec's settings from the options given, None meaning the preset's."""
+    from jpeglm.config import PAPER_JPEG
+
+    if preset not in (None, "paper"):
+        raise InputError(f"--preset is {preset!r}; there is one preset, paper")
+    base = PAPER_JPEG if preset else JpegConfig()
+    changes: dict[str, Any] = {
+        "quality": quality,
+        "subsampling": subsampling,
+        "restart_interval": restart_interval,
+        "fit": fit,
+    }
+    if size is not None:
+        changes["width"], changes["height"] = parse_size(size)
+    return base.to_dict() | {name: value for name, value in changes.items() if value is not None}
+
+
+def learned_codec(
+    name: str,
+    folder: Path | None,
+    source: Path,
+    out: Path,
+    size: str | None,
+    fit: str | None,
+    config: Any,
+) -> Any:
+    """The codec `vq` or `pixels`: out of its folder, or a palette learnt from the source."""
+    from jpeglm.codecs import CODECS, open_codec
+    from jpeglm.codecs.pixels import PixelsCodec, PixelsConfig, learn_palette
+
+    if name not in CODECS:
+        raise InputError(f"--codec is {name!r}; choose one of {', '.join(CODECS)}")
+    shape = parse_size(size) if size else (None, None)
+    if folder is None and (out / "codec.safetensors").exists():
+        folder = out  # a run that goes on
+    if folder is not None:
+        path = folder / "dataset.json" if folder is not out else folder / "prepare.json"
+        if path.exists() and not (folder / "codec.json").exists():
+            from jpeglm.codecs import make_codec
+            from jpeglm.files import read_json
+
+            return make_codec(read_json(path)["codec"], folder)
+        codec = open_codec(folder, *shape)
+        if codec.name != name:
+            raise InputError(f"{folder} holds a codec {codec.name}, not {name}; give its --codec")
+        return codec
+    if name == "vq":
+        raise InputError("--codec vq needs --codec-dir, the model folder of jpeglm train-vqvae")
+    from jpeglm.data.arrays import load_images, to_images
+
+    width, height = shape[0] or 32, shape[1] or 32
+    print("learning the palette", file=sys.stderr)
+    found = load_images(source, width, height, config, "train", limit=2000)
+    palette = learn_palette(to_images(found.pixels), width, height)
+    return PixelsCodec(PixelsConfig(width, height, len(palette), fit or "crop"), palette)
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """`64` or `128x96` (width x height) in pixels."""
+    parts = text.lower().replace("×", "x").split("x")
+    if len(parts) > 2 or not all(part.isdigit() for part in parts):
+        raise InputError(f"--size is {text!r}; write it as 64 or 128x96 (width x height)")
+    return int(parts[0]), int(parts[-1])
+
+
+def sampling_note(sampled: int, seconds: float) -> str:
+    return f"{sampled / max(seconds, 1e-9):,.0f} tokens/s"
+
+
+def draw(title: str, quiet: bool, call: Any) -> Any:
+    """Run `call(progress)` under a progress display of pictures."""
+    from jpeglm.progress import Reporter
+
+    with Reporter(title, "pictures", quiet) as report:
+        start = time.perf_counter()
+
+        def progress(done: int, total: int, sampled: int) -> None:
+            report(done, total, sampling_note(sampled, time.perf_counter() - start))
+
+        return call(progress)
+
+
+def open_model(
+    checkpoint: Path | None, engine: str, precision: str | None, device: str | None
+) -> Any:
+    from jpeglm.generation.generate import load
+
+    if engine == "cpu":
+        from jpeglm.generation.engine_cpu import compiled
+
+        if not compiled():
+            print("compiling the engine for this machine, once, about 20 s", file=sys.stderr)
+    return load(checkpoint, engine=engine, precision=precision or "float32", device=device)
+
+
+def record_of(checkpoint: Path | None, model: Any, engine: str, precision: str | None) -> dict:
+    return {
+        "checkpoint": str(checkpoint) if checkpoint else "photos (shipped)",
+        **model.record(),
+        "engine": engine,
+        "precision": precision or "float32",
+        "version": __version__,
+    }

@@ -1,0 +1,262 @@
+"""Verbs on files and data: check, prepare, train-tokenizer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from jpeglm.cli.common import (
+    JsonOption,
+    SeedOption,
+    SizeOption,
+    codec_settings,
+    learned_codec,
+    parse_size,
+    show,
+)
+from jpeglm.config import InputError
+
+verbs = typer.Typer()
+
+
+@verbs.command()
+def check(
+    files: Annotated[list[Path], typer.Argument(help="JPEG files.")],
+    size: Annotated[str | None, typer.Option(help="Demand this size: 64 or 128x96.")] = None,
+    quality: Annotated[int | None, typer.Option(help="Demand this quality.")] = None,
+    subsampling: Annotated[
+        str | None, typer.Option(help="Demand 4:2:0, 4:2:2, 4:4:4 or gray.")
+    ] = None,
+    restart_interval: Annotated[
+        int | None, typer.Option(help="Demand a restart marker after so many MCUs; 0: none.")
+    ] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Demand the settings of this checkpoint's codec.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Tell of each file whether it is a canonical, complete stream, or at which byte it is not.
+
+    What is not demanded is read from the file itself. Exit code 1 if any file fails.
+    """
+    from jpeglm.codecs.check import check_file
+    from jpeglm.files import read_bytes
+
+    wanted: dict[str, Any] = {
+        "quality": quality,
+        "subsampling": subsampling,
+        "restart_interval": restart_interval,
+    }
+    if checkpoint is not None:
+        from jpeglm.tokenizer import Tokenizer
+
+        settings = Tokenizer.load(checkpoint).codec.to_dict()
+        wanted |= {name: settings[name] for name in settings if name not in ("codec", "fit")}
+    if size is not None:
+        wanted["width"], wanted["height"] = parse_size(size)
+    results: list[dict[str, Any]] = []
+    lines: list[str] = []
+    for file in files:
+        try:
+            verdict = check_file(read_bytes(file), wanted)
+            valid, reason, fits, codec = (
+                verdict.valid,
+                verdict.reason,
+                verdict.dc_fits,
+                verdict.codec,
+            )
+        except InputError as error:
+            valid, reason, fits, codec = False, str(error), True, None
+        results.append(
+            {"file": str(file), "valid": valid, "reason": reason, "dc_fits": fits, "codec": codec}
+        )
+        note = "" if fits else " (running DC values leave int16: decoders may disagree)"
+        lines.append(f"{file}: {'valid' + note if valid else reason}")
+    failed = sum(not result["valid"] for result in results)
+    leaving = sum(bool(result["valid"] and not result["dc_fits"]) for result in results)
+    summary = {"files": results, "failed": failed, "dc_leaves_int16": leaving}
+    if len(files) > 1:
+        lines.append(f"{len(files) - failed} of {len(files)} files are valid")
+    show(summary, as_json, lines)
+    if failed:
+        raise typer.Exit(1)
+
+
+@verbs.command()
+def prepare(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="A folder tree of pictures, WebDataset tars, Parquet with an image column, or a "
+            "dataset saved by Hugging Face datasets."
+        ),
+    ],
+    out: Annotated[Path, typer.Argument(help="Folder for the shards.")],
+    codec: Annotated[
+        str,
+        typer.Option(
+            help="jpeg; vq, the codes of a VQ-VAE (needs --codec-dir); pixels, a learnt palette."
+        ),
+    ] = "jpeg",
+    codec_dir: Annotated[
+        Path | None,
+        typer.Option(
+            help="Codec folder: of train-vqvae, a diffusers VQModel, or data prepared with pixels."
+        ),
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="paper: 256 px, quality 25, 4:2:0, a marker every MCU.")
+    ] = None,
+    size: SizeOption = None,
+    quality: Annotated[
+        int | None, typer.Option(help="JPEG quality, 1 to 100. Default: 25.")
+    ] = None,
+    subsampling: Annotated[
+        str | None, typer.Option(help="4:2:0, 4:2:2, 4:4:4 or gray. Default: 4:2:0.")
+    ] = None,
+    restart_interval: Annotated[
+        int | None, typer.Option(help="MCUs between restart markers; 0 (default) is none.")
+    ] = None,
+    fit: Annotated[
+        str | None, typer.Option(help="crop (default) the middle out, or pad with black.")
+    ] = None,
+    crops: Annotated[
+        int, typer.Option(help="Random crops of many scales, and flips, of each picture; 0: whole.")
+    ] = 0,
+    validation: Annotated[
+        float, typer.Option(help="Share of the pictures held out, chosen by their content.")
+    ] = 0.05,
+    split: Annotated[
+        str, typer.Option(help="hash (by content), or all to train, or all to validation.")
+    ] = "hash",
+    labels: Annotated[
+        str, typer.Option(help="source (where it has some), folder (names of folders) or none.")
+    ] = "source",
+    seed: SeedOption = 0,
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="Write token shards beside, for hosts without numba.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes. Default: all cores.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Encode pictures into Parquet shards of canonical streams.
+
+    Unreadable pictures are listed in rejected.jsonl and do not stop the run. Killed at any moment,
+    the same command goes on.
+    """
+    from jpeglm.codecs import make_codec
+    from jpeglm.data.prepare import PrepareConfig
+    from jpeglm.data.prepare import prepare as prepare_data
+    from jpeglm.progress import Reporter
+    from jpeglm.tokenizer import Tokenizer
+
+    config = PrepareConfig(
+        crops=crops, validation=validation, split=split, labels=labels, seed=seed
+    )
+    made: Any
+    if codec == "jpeg" and codec_dir is None:
+        settings = codec_settings(preset, size, quality, subsampling, restart_interval, fit)
+        made = make_codec({"codec": "jpeg", **settings})
+    else:
+        only = {"--preset": preset, "--quality": quality, "--subsampling": subsampling,
+                "--restart-interval": restart_interval}  # fmt: skip
+        given = [name for name, value in only.items() if value is not None]
+        if given:
+            raise InputError(f"{given[0]} belongs to the codec jpeg, not to {codec}")
+        made = learned_codec(codec, codec_dir, source, out, size, fit, config)
+    with Reporter("prepare", "pictures") as report:
+        result = prepare_data(
+            source,
+            out,
+            made,
+            config,
+            tokenizer=Tokenizer.load(tokenizer) if tokenizer else None,
+            workers=workers,
+            progress=lambda done, total, streams: report(done, total, f"{streams} streams"),
+        )
+        for warning in result["warnings"]:
+            report.say(f"warning: {warning}")
+    show({"out": str(out), **result}, as_json, _prepared(out, result))
+
+
+def _prepared(out: Path, result: dict[str, Any]) -> list[str]:
+    counts = ", ".join(f"{count} {split}" for split, count in result["streams"].items())
+    lines = [f"{out}/: {counts} streams of {result['pictures']} pictures"]
+    if result["rejected"]:
+        lines.append(f"{result['rejected']} pictures set aside, see {out / 'rejected.jsonl'}")
+    return lines
+
+
+@verbs.command("train-tokenizer")
+def train_tokenizer(
+    data: Annotated[Path, typer.Argument(help="Prepared shards, or a folder of pictures.")],
+    out: Annotated[Path, typer.Option(help="Folder for the tokenizer's files.")] = Path(
+        "tokenizer"
+    ),
+    alphabet: Annotated[
+        str | None,
+        typer.Option(
+            help="Of JPEG: jpeg-block-symbols (default), jpeg-symbols, bytes, or paper-bytes (the "
+            "preset's). Of vq and pixels: codes."
+        ),
+    ] = None,
+    vocab_size: Annotated[
+        int | None,
+        typer.Option(
+            help="Tokens in all, BOS and EOS included. Default: 1024; of codes, no merges."
+        ),
+    ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(help="paper: plain BPE 320 over whole streams of 256 px, quality 25."),
+    ] = None,
+    classes: Annotated[
+        int, typer.Option(min=0, help="Class tokens, one for each label of the data.")
+    ] = 0,
+    limit: Annotated[int, typer.Option(min=1, help="Streams to learn from.")] = 10_000,
+    size: SizeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Learn a BPE vocabulary from training streams and write tokenizer.json."""
+    from itertools import islice
+
+    from jpeglm.codecs import make_codec
+    from jpeglm.data.shards import open_data
+    from jpeglm.progress import Reporter
+    from jpeglm.tokenizer import Tokenizer
+
+    wanted = None
+    if preset or size or not (data / "dataset.json").exists():
+        settings = codec_settings(preset, size, None, None, None)
+        wanted = make_codec({"codec": "jpeg", **settings})
+    dataset = open_data(data, wanted)
+    codec = dataset.codec
+    alphabet = alphabet or ("paper-bytes" if preset else codec.alphabets[0])
+    if vocab_size is None:
+        # Codes are the units that a learned codec chose; merging them is left to who asks for it.
+        codes = codec.alphabet("codes").size + 2 if "codes" in codec.alphabets else 0
+        vocab_size = codes or (320 if preset else 1024)
+    with Reporter("train-tokenizer", "merges") as report:
+        streams = (stream for _, stream, _ in islice(dataset.streams("train"), limit))
+        tokenizer = Tokenizer.train(streams, codec, alphabet, vocab_size, classes, report)
+    tokenizer.save(out)
+    result = {
+        "out": str(out),
+        "alphabet": alphabet,
+        "symbols": tokenizer.n_base,
+        "merges": len(tokenizer.merges),
+        "vocab_size": tokenizer.vocab_size,
+        "fingerprint": tokenizer.fingerprint,
+    }
+    show(
+        result,
+        as_json,
+        [
+            f"{out / 'tokenizer.json'}: {alphabet}, {tokenizer.n_base} symbols, "
+            f"{len(tokenizer.merges)} merges, {tokenizer.vocab_size} tokens"
+        ],
+    )

@@ -1,0 +1,166 @@
+"""Verbs that draw: generate, complete; and export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from jpeglm.cli.common import (
+    BatchOption,
+    CheckpointOption,
+    DeviceOption,
+    EngineOption,
+    GrammarOption,
+    JsonOption,
+    LabelOption,
+    MaxTokensOption,
+    PrecisionOption,
+    SeedOption,
+    TemperatureOption,
+    TopKOption,
+    TopPOption,
+    draw,
+    open_model,
+    record_of,
+    show,
+)
+from jpeglm.config import InputError
+
+verbs = typer.Typer()
+
+
+@verbs.command()
+def generate(
+    n: Annotated[int, typer.Option("-n", min=1, help="How many pictures.")] = 16,
+    out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("samples"),
+    checkpoint: CheckpointOption = None,
+    seed: SeedOption = 0,
+    label: LabelOption = None,
+    temperature: TemperatureOption = None,
+    top_k: TopKOption = None,
+    top_p: TopPOption = None,
+    grammar: GrammarOption = True,
+    max_tokens: MaxTokensOption = None,
+    batch: BatchOption = 16,
+    engine: EngineOption = "cpu",
+    precision: PrecisionOption = None,
+    device: DeviceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Invent pictures: sample-00.jpg …, sheet.png and run.json."""
+    from jpeglm.generation.outputs import write_pictures
+
+    model = open_model(checkpoint, engine, precision, device)
+    pictures = draw(
+        "generate",
+        as_json,
+        lambda progress: model.generate(
+            n,
+            seed=seed,
+            label=label,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            grammar=grammar,
+            max_tokens=max_tokens,
+            batch=batch,
+            progress=progress,
+        ),
+    )
+    record = record_of(checkpoint, model, engine, precision)
+    result = write_pictures(pictures, model.codec, out, "sample", record)
+    show(result, as_json, _told(result, "sample"))
+
+
+@verbs.command()
+def complete(
+    photo: Annotated[Path, typer.Argument(help="A picture of any size and format.")],
+    keep: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Share of the picture to keep, from the top.")
+    ] = 0.5,
+    n: Annotated[int, typer.Option("-n", min=1, help="How many completions.")] = 3,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the pictures (default: PHOTO's name).")
+    ] = None,
+    checkpoint: CheckpointOption = None,
+    seed: SeedOption = 0,
+    label: LabelOption = None,
+    temperature: TemperatureOption = None,
+    top_k: TopKOption = None,
+    top_p: TopPOption = None,
+    grammar: GrammarOption = True,
+    max_tokens: MaxTokensOption = None,
+    batch: BatchOption = 16,
+    engine: EngineOption = "cpu",
+    precision: PrecisionOption = None,
+    device: DeviceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Keep the upper part of a photo and let the model write the rest of the file.
+
+    Writes original.jpg, prompt.jpg, completion-00.jpg …, sheet.png and run.json.
+    """
+    from jpeglm.codecs.images import open_image
+    from jpeglm.generation.outputs import write_pictures
+
+    image = open_image(photo)
+    model = open_model(checkpoint, engine, precision, device)
+    pictures = draw(
+        "complete",
+        as_json,
+        lambda progress: model.complete(
+            image,
+            keep,
+            n,
+            seed=seed,
+            label=label,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            grammar=grammar,
+            max_tokens=max_tokens,
+            batch=batch,
+            progress=progress,
+        ),
+    )
+    record = record_of(checkpoint, model, engine, precision) | {"photo": str(photo)}
+    out = out or Path(f"{photo.stem}-completions")
+    result = write_pictures(pictures, model.codec, out, "completion", record)
+    show(result, as_json, _told(result, "completion"))
+
+
+def _told(result: dict[str, Any], kind: str) -> list[str]:
+    pictures = [name for name in result["files"] if name.startswith(kind)]
+    return [
+        f"{result['out']}/: {pictures[0]} to {pictures[-1]} and sheet.png"
+        if len(pictures) > 1
+        else f"{result['out']}/: {pictures[0]} and sheet.png",
+        f"{result['tokens']} tokens in {result['seconds']:.2f} s "
+        f"({result['tokens_per_second']:,.0f} tokens/s), "
+        f"{result['bits_per_image']:,.0f} bits a picture under the model"
+        if "bits_per_image" in result
+        else f"drawn in {result['seconds']:.2f} s",
+    ]
+
+
+@verbs.command()
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint folder of ours.")],
+    out: Annotated[Path, typer.Option(help="Folder to write.")],
+    to: Annotated[str, typer.Option(help="hf: Hugging Face transformers.")] = "hf",
+    dtype: Annotated[str, typer.Option(help="bfloat16 or float32.")] = "bfloat16",
+    as_json: JsonOption = False,
+) -> None:
+    """Write a checkpoint for other tools."""
+    from jpeglm.checkpoint import export_hugging_face, load_checkpoint
+
+    if to != "hf":
+        raise InputError(f"--to is {to!r}; hf is the form that can be written")
+    export_hugging_face(load_checkpoint(checkpoint), out, dtype)
+    show(
+        {"out": str(out), "to": to, "dtype": dtype},
+        as_json,
+        [f"{out}/: loads with transformers.AutoModelForCausalLM and AutoTokenizer"],
+    )

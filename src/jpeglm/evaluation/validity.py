@@ -1,0 +1,107 @@
+"""How many sampled streams are complete and valid, judged by tools that no one here wrote.
+
+Three judges: the automaton, on the symbols as they were sampled (`complete_as_sampled`); `djpeg`,
+which must decode the file without a word on stderr; `jpegtran` with the same restart interval,
+which must give back the same bytes wherever the running DC stays within int16. The last two come
+with libjpeg-turbo (Debian's libjpeg-turbo-progs). They see files: a sample that broke off is made
+into one by `Alphabet.join`, which can only write whole pictures, so `complete_as_sampled` is the
+figure that tells models apart.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jpeglm.codecs import JpegCodec
+from jpeglm.config import InputError
+from jpeglm.generation.generate import Model
+from jpeglm.kernels import njit
+from jpeglm.syntax.jpeg import complete, step
+
+Progress = Callable[[int, int, str], None]
+
+
+@njit(cache=True)
+def accepts(spec, state, symbols):
+    """Whether the machine takes all symbols from `state` on and is complete at the end only."""
+    for symbol in symbols:
+        if complete(spec, state) or not step(spec, state, symbol):
+            return False
+    return complete(spec, state)
+
+
+def judge(codec: JpegCodec, streams: Sequence[bytes]) -> dict[str, int]:
+    """How many streams libjpeg-turbo takes without a word, and gives back unchanged."""
+    counts = {"streams": len(streams), "djpeg_silent": 0, "jpegtran_identical": 0,
+              "canonical": 0, "dc_leaves_int16": 0, "differs_though_dc_fits": 0}  # fmt: skip
+    interval = codec.config.restart_interval
+    option = ["-restart", f"{interval}B"] if interval else []
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "x.jpg"
+        for stream in streams:
+            file.write_bytes(codec.wrap(stream))
+            shown = subprocess.run(["djpeg", str(file)], capture_output=True)
+            counts["djpeg_silent"] += shown.returncode == 0 and not shown.stderr
+            again = subprocess.run(
+                ["jpegtran", "-copy", "none", *option, str(file)], capture_output=True
+            )
+            identical = again.stdout == file.read_bytes()
+            counts["jpegtran_identical"] += identical
+            fits = True
+            try:
+                fits = codec.check(stream)
+                counts["canonical"] += 1
+            except InputError:
+                pass
+            counts["dc_leaves_int16"] += not fits
+            counts["differs_though_dc_fits"] += fits and not identical
+    return counts
+
+
+def sampled_whole(model: Model, drawn: Sequence[np.ndarray]) -> int:
+    """How many of the sampled id sequences spell exactly one complete stream and then EOS."""
+    grammar = model.tokenizer.alphabet.grammar()
+    spec = grammar.spec  # type: ignore[attr-defined]
+    return sum(
+        bool(
+            len(ids)
+            and ids[-1] == model.tokenizer.eos
+            and accepts(spec, grammar.start(), model.tokenizer.decode(ids))
+        )
+        for ids in drawn
+    )
+
+
+def validity(
+    model: Model, n: int = 200, seed: int = 0, progress: Progress | None = None, **sampling: Any
+) -> dict[str, Any]:
+    """n pictures with the grammar and n without; counts of each judge.
+
+    sampling: temperature, top_k, top_p; by default the model's whole distribution, which is the
+    hardest.
+    """
+    sampling = {"temperature": 1.0, "top_k": 0, "top_p": 1.0} | sampling
+    if not hasattr(model, "tokenizer"):
+        raise InputError("a VAE draws pixels, not streams; there is nothing that could be invalid")
+    rows: dict[str, Any] = {}
+    unavailable: dict[str, str] = {}
+    for done, (key, grammar) in enumerate((("with_grammar", True), ("without_grammar", False))):
+        if progress:
+            progress(done, 2, key.replace("_", " "))
+        pictures = model.generate(n, seed=seed, grammar=grammar, batch=32, **sampling)
+        row: dict[str, Any] = {"complete_as_sampled": sampled_whole(model, pictures.ids)}
+        if not isinstance(model.codec, JpegCodec):
+            unavailable["djpeg, jpegtran"] = f"the codec {model.codec.name} writes no JPEG"
+        elif not (shutil.which("djpeg") and shutil.which("jpegtran")):
+            unavailable["djpeg, jpegtran"] = "not installed (Debian: libjpeg-turbo-progs)"
+        else:
+            row |= judge(model.codec, pictures.streams)
+        rows[key] = {"streams": n, **row, "sampling": pictures.settings}
+    return {**rows, "unavailable": unavailable}

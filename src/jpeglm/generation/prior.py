@@ -1,0 +1,83 @@
+"""Pictures from a VAE's prior: the rival that completes nothing.
+
+from jpeglm.generation.generate import load
+load("runs/vae/model").generate(16).images
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from safetensors.torch import load as load_weights
+
+from jpeglm.codecs.codes import WEIGHTS, weights_hash
+from jpeglm.config import InputError
+from jpeglm.files import read_bytes, read_json
+from jpeglm.generation.generate import Pictures
+from jpeglm.models.autoencoder import to_pictures, to_tensor
+from jpeglm.models.vae import Vae, VaeConfig
+
+
+class Prior:
+    """A trained VAE with the face of `Model`, as far as a VAE has one."""
+
+    codec = None
+    classes = 0
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
+        record = read_json(self.folder / "codec.json")
+        values = dict(record["codec"])
+        del values["codec"]
+        expected = values.pop("weights")
+        weights = read_bytes(self.folder / WEIGHTS)
+        if weights_hash(weights) != expected:
+            raise InputError(
+                f"{self.folder / WEIGHTS} is not the one that codec.json names ({expected}); the "
+                "files do not belong together"
+            )
+        self.config = VaeConfig.from_dict(values)
+        self.fingerprint: str = record["fingerprint"]
+        self.model = Vae(self.config)
+        self.model.load_state_dict(load_weights(weights))
+        self.model.eval()
+
+    @torch.inference_mode()
+    def generate(
+        self, n: int = 1, *, seed: int = 0, batch: int = 16, progress: Any = None, **options: Any
+    ) -> Pictures:
+        """Decode n vectors drawn from N(0, 1), all at once; a token's options are refused."""
+        given = [name for name, value in options.items() if value not in (None, True)]
+        if given:
+            raise InputError(f"{self.folder} is a VAE, which draws no tokens and has no {given[0]}")
+        start = time.perf_counter()
+        pixels = to_pictures(self.model.sample(n, seed))
+        images = [Image.fromarray(picture) for picture in pixels]
+        if progress:
+            progress(n, n, 0)
+        seconds = time.perf_counter() - start
+        settings = {"seed": seed, "n": n}
+        return Pictures(images, [], [], [], seconds, settings=settings)
+
+    @property
+    def weights_mark(self) -> str:
+        return self.fingerprint
+
+    def record(self) -> dict[str, Any]:
+        """What names this model in results."""
+        return {"vae": self.config.to_dict(), "fingerprint": self.fingerprint}
+
+    @torch.inference_mode()
+    def reconstruct(self, pixels: Any) -> Any:
+        """uint8 [N, H, W, 3] → the pictures at the posterior's mean."""
+        return to_pictures(self.model(to_tensor(pixels))[0])
+
+    def complete(self, *_: Any, **__: Any) -> Pictures:
+        raise InputError(
+            f"{self.folder} is a VAE, which has no order to continue in and completes nothing; "
+            "use generate, or a checkpoint of jpeglm train"
+        )

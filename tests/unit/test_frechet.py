@@ -1,0 +1,154 @@
+"""Fréchet and kernel distances against formulas and code that no one here wrote."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jpeglm.config import InputError
+from jpeglm.evaluation.frechet import bootstrap, compare, frechet_distance, kernel_distance
+
+scipy = pytest.importorskip("scipy")
+
+
+def features(n, width, seed, shift=0.0):
+    rng = np.random.default_rng(seed)
+    mix = np.random.default_rng(99).normal(size=(width, width))
+    return (rng.normal(size=(n, width)) @ mix + shift).astype(np.float32)
+
+
+@pytest.mark.parametrize(("n", "m", "width"), [(500, 400, 20), (30, 40, 64), (90, 40, 64)])
+def test_the_textbook_formula(n, m, width):
+    """Dowson and Landau 1982 by scipy's matrix square root, on either side of N = d."""
+    a, b = features(n, width, 0).astype(np.float64), features(m, width, 1, 0.5).astype(np.float64)
+    covariance = [np.cov(x, rowvar=False) for x in (a, b)]
+    root = scipy.linalg.sqrtm(covariance[0] @ covariance[1])
+    gap = a.mean(0) - b.mean(0)
+    expected = gap @ gap + np.trace(covariance[0] + covariance[1] - 2 * np.real(root))
+    assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-3 if min(n, m) < width else 1e-8)
+
+
+def test_torchmetrics_and_torch_fidelity_agree():
+    torch = pytest.importorskip("torch")
+    fid = pytest.importorskip("torchmetrics.image.fid")
+    kid = pytest.importorskip("torchmetrics.image.kid")
+    a, b = features(300, 24, 2), features(260, 24, 3, 0.3)
+    moments = []
+    for x in (a, b):
+        tensor = torch.from_numpy(x).double()
+        moments += [tensor.mean(0), tensor.T.cov()]
+    theirs = float(fid._compute_fid(moments[0], moments[1], moments[2], moments[3]))
+    assert frechet_distance(a, b) == pytest.approx(theirs, rel=1e-6)
+    same = features(260, 24, 4)
+    ours, _ = kernel_distance(same, b, size=260)
+    x, y = torch.from_numpy(same).double(), torch.from_numpy(b).double()
+    assert ours == pytest.approx(float(kid.poly_mmd(x, y)), rel=1e-9)
+
+
+def test_torch_fidelity_agrees():
+    pytest.importorskip("torch_fidelity", reason="the extra fid is not installed")
+    from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+
+    torch = pytest.importorskip("torch")
+    a, b = features(300, 24, 2), features(260, 24, 3, 0.3)
+    moments = [fid_features_to_statistics(torch.from_numpy(x)) for x in (a, b)]
+    theirs = fid_statistics_to_metric(*moments, verbose=False)["frechet_inception_distance"]
+    assert frechet_distance(a, b) == pytest.approx(theirs, rel=1e-3)
+
+
+def test_known_values():
+    """Two Gaussians on a line: (1 − 0)² + (2 − 1)² = 2, up to sampling error."""
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(0, 1, (200_000, 1)), rng.normal(1, 2, (200_000, 1))
+    assert frechet_distance(a, b) == pytest.approx(2, abs=0.05)
+    assert frechet_distance(a, a) == pytest.approx(0, abs=1e-6)
+    x = features(400, 8, 5)
+    assert abs(kernel_distance(x[:200], x[200:])[0]) < kernel_distance(x[:200], x[200:] + 2)[0]
+
+
+def test_the_interval_is_as_wide_as_other_draws_spread():
+    low, high = bootstrap(features(200, 6, 0), features(200, 6, 1, 0.7), resamples=40)
+    others = [
+        frechet_distance(features(200, 6, 10 + i), features(200, 6, 50 + i, 0.7)) for i in range(40)
+    ]
+    deviation = (high - low) / 2 / 1.96
+    assert 0.6 < deviation / np.std(others) < 1.7
+
+
+def test_too_few_pictures_are_said():
+    with pytest.raises(InputError, match="at least two pictures a side; there are 1 and 5"):
+        frechet_distance(np.ones((1, 3)), np.ones((5, 3)))
+    with pytest.raises(InputError, match="use one extractor"):
+        frechet_distance(np.ones((4, 3)), np.ones((5, 4)))
+    row = compare(features(10, 32, 0), features(10, 32, 1))
+    assert "10 pictures are fewer than the 32 dimensions" in row["warning"]
+    assert "warning" not in compare(features(50, 6, 0), features(50, 6, 1))
+
+
+def test_resnet50_is_keras_resnet50(tmp_path):
+    """The folded network against torch's layers put together as Keras documents them."""
+    torch = pytest.importorskip("torch")
+    from safetensors.torch import save_file
+    from torch import nn
+
+    from jpeglm.evaluation.features import ResNet50
+
+    torch.manual_seed(0)
+    weights, stages = {}, []
+    widths = {2: (64, 256), 3: (128, 512), 4: (256, 1024), 5: (512, 2048)}
+
+    def conv(name, inside, outside, size, stride=1, padding=0):
+        layer = nn.Conv2d(inside, outside, size, stride, padding)
+        with torch.no_grad():
+            layer.weight.mul_(1.5)
+        weights[f"{name}.weight"], weights[f"{name}.bias"] = layer.weight.data, layer.bias.data
+        return layer
+
+    class Block(nn.Module):
+        def __init__(self, name, inside, middle, outside, stride, shortcut):
+            super().__init__()
+            self.body = nn.Sequential(
+                conv(f"{name}.2a", inside, middle, 1, stride), nn.ReLU(),
+                conv(f"{name}.2b", middle, middle, 3, 1, 1), nn.ReLU(),
+                conv(f"{name}.2c", middle, outside, 1),
+            )  # fmt: skip
+            self.side = conv(f"{name}.1", inside, outside, 1, stride) if shortcut else None
+
+        def forward(self, x):
+            return torch.relu(self.body(x) + (self.side(x) if self.side else x))
+
+    inside = 64
+    for stage, count in zip((2, 3, 4, 5), (3, 4, 6, 3)):
+        middle, outside = widths[stage]
+        for i in range(count):
+            stride = 2 if i == 0 and stage > 2 else 1
+            stages.append(Block(f"{stage}{'abcdef'[i]}", inside, middle, outside, stride, i == 0))
+            inside = outside
+    network = nn.Sequential(
+        conv("conv1", 3, 64, 7, 2, 3), nn.ReLU(), nn.MaxPool2d(3, 2, 1), *stages
+    ).eval()
+    save_file({k: v.contiguous() for k, v in weights.items()}, tmp_path / "w.safetensors")
+    ours = ResNet50(tmp_path / "w.safetensors", "cpu", 64)
+    rng = np.random.default_rng(0)
+    pictures = rng.integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
+    x = torch.from_numpy(pictures).permute(0, 3, 1, 2).float().flip(1)
+    x = x - torch.tensor([103.939, 116.779, 123.68]).reshape(1, 3, 1, 1)
+    with torch.no_grad():
+        expected = network(x).mean((2, 3)).numpy()
+    np.testing.assert_allclose(ours(pictures), expected, rtol=1e-3, atol=1e-3)
+    with pytest.raises(InputError, match=r"recipes/data/resnet50\.py"):
+        ResNet50(tmp_path / "gone.safetensors")
+
+
+def test_half_size_leaves_the_active_part():
+    from jpeglm.evaluation.sets import active_part, half_size
+
+    rng = np.random.default_rng(0)
+    pictures = rng.integers(0, 256, (3, 32, 16, 3), dtype=np.uint8)
+    small = half_size(pictures)
+    assert small.shape == pictures.shape
+    inside = active_part(small)
+    assert inside.shape == (3, 16, 8, 3)
+    total = small.astype(int).sum()
+    assert total == inside.astype(int).sum() > 0  # all around is black
+    expected = Image.fromarray(pictures[1]).resize((8, 16), Image.Resampling.LANCZOS)
+    assert (inside[1] == np.asarray(expected)).all()
