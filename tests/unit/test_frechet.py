@@ -24,7 +24,9 @@ def test_the_textbook_formula(n, m, width):
     root = scipy.linalg.sqrtm(covariance[0] @ covariance[1])
     gap = a.mean(0) - b.mean(0)
     expected = gap @ gap + np.trace(covariance[0] + covariance[1] - 2 * np.real(root))
-    assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-3 if min(n, m) < width else 1e-8)
+    assert frechet_distance(a, b) == pytest.approx(
+        expected, rel=1e-3 if min(n, m) < width else 1e-8
+    )
 
 
 def test_torchmetrics_and_torch_fidelity_agree():

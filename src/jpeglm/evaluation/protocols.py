@@ -238,7 +238,6 @@ def longtail(
                 "a": first,
                 "b": second,
                 "difference": first - second,
-                "relative": (first - second) / second,
             }
         )
     seen = np.log([row["frequency"] for row in rows])
