@@ -24,7 +24,11 @@ app = typer.Typer(
     "writes is valid.",
 )
 
-EXTRAS = {"scipy": "eval", "matplotlib": "eval", "imagecodecs": "eval", "lepton_jpeg": "eval"}
+EXTRAS = {
+    **dict.fromkeys(("matplotlib", "imagecodecs", "lepton_jpeg", "torchmetrics"), "eval"),
+    **dict.fromkeys(("torch_fidelity", "torchvision"), "fid"),
+    "diffusers": "vq",
+}
 """The extra that brings a module; those not named here come with `train`."""
 
 for room in (data, training, generation):
