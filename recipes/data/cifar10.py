@@ -63,7 +63,7 @@ def from_hub(name: str) -> Iterator[tuple[str, np.ndarray, list[int]]]:
     for split in ("train", "test"):
         rows = load_dataset(name, split=split)
         column = "img" if "img" in rows.column_names else "image"
-        pixels = np.stack([np.asarray(picture.convert("RGB")) for picture in rows[column]])
+        pixels = np.stack([np.asarray(row[column].convert("RGB")) for row in rows])
         yield split, pixels, list(rows["label"])
 
 

@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,38 +24,9 @@ from jpeglm.config import InputError
 from jpeglm.files import read_json
 from jpeglm.generation.constraint import Constraint, Prompt, make_prompt
 from jpeglm.generation.engine import Engine
+from jpeglm.generation.pictures import Pictures, Progress
 from jpeglm.generation.sampling import Sampling, sample_step
 from jpeglm.tokenizer import Tokenizer
-
-Progress = Callable[[int, int, int], None]
-"""Called with (pictures done, pictures in all, tokens sampled so far)."""
-
-
-@dataclass
-class Pictures:
-    """What a call drew; all lists have one entry a picture."""
-
-    images: list[Image.Image]
-    streams: list[bytes]
-    ids: list[np.ndarray]
-    """Sampled tokens, EOS included where it was reached; the prompt's are not among them."""
-    bits: list[float]
-    """−log2 p of the sampled tokens under the model."""
-    seconds: float = 0.0
-    """Prefill and sampling, without start and load."""
-    prompt_tokens: int = 0
-    original: bytes | None = None
-    prompt: bytes | None = None
-    units_kept: int = 0
-    settings: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def tokens(self) -> int:
-        return sum(len(ids) for ids in self.ids)
-
-    @property
-    def tokens_per_second(self) -> float:
-        return self.tokens / max(self.seconds, 1e-9)
 
 
 def run(

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from jpeglm.codecs import Codec
 from jpeglm.files import atomic_write, write_json
-from jpeglm.generation.generate import Pictures
+from jpeglm.generation.pictures import Pictures
 
 MARGIN, CAPTION = 8, 18
 

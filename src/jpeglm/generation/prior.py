@@ -17,7 +17,7 @@ from safetensors.torch import load as load_weights
 from jpeglm.codecs.codes import WEIGHTS, weights_hash
 from jpeglm.config import InputError
 from jpeglm.files import read_bytes, read_json
-from jpeglm.generation.generate import Pictures
+from jpeglm.generation.pictures import Pictures
 from jpeglm.models.autoencoder import to_pictures, to_tensor
 from jpeglm.models.vae import Vae, VaeConfig
 

@@ -14,9 +14,10 @@ the networks are small, and a GPU is used where torch finds one.
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import math
-import platform
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -29,7 +30,6 @@ import torch
 from PIL import Image
 from safetensors.torch import save
 
-from jpeglm import __version__
 from jpeglm.codecs import save_codec
 from jpeglm.codecs.codes import WEIGHTS, weights_hash
 from jpeglm.codecs.vq import VqCodec, VqConfig
@@ -38,8 +38,18 @@ from jpeglm.files import atomic_folder, atomic_write, read_json, write_json
 from jpeglm.models.autoencoder import flops_per_picture, to_pictures, to_tensor
 from jpeglm.models.vae import Vae, VaeConfig
 from jpeglm.models.vqvae import VqVae, VqVaeConfig, usage
+from jpeglm.training.run import (
+    commit,
+    cut_metrics,
+    has_bfloat16,
+    refuse_other_run,
+    stop_on_signals,
+    versions,
+)
 
 Progress = Callable[[int, int | None, str], None]
+FREE = ("threads",)
+"""Settings that a resumed run may change, since no loss depends on them."""
 
 
 @dataclass(frozen=True)
@@ -89,13 +99,6 @@ def reconstruct(model: VqVae | Vae, pixels: np.ndarray, batch: int = 250) -> np.
     return np.concatenate(parts)
 
 
-def _bfloat16(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
-    flags = Path("/proc/cpuinfo")
-    return flags.exists() and any(f in flags.read_text() for f in ("avx512_bf16", "amx_bf16"))
-
-
 def train_autoencoder(
     train: np.ndarray,
     held_out: np.ndarray,
@@ -120,13 +123,16 @@ def train_autoencoder(
         "kind": kind,
         "model": model_config.to_dict(),
         "settings": config.to_dict(),
-        "data": fingerprint({"n": len(train), "head": train[:64].tobytes().hex()}),
+        "data": {"fingerprint": hashlib.sha256(train.tobytes()).hexdigest()[:16]},
         "pictures": {"train": len(train), "validation": len(held_out)},
         "parameters": sum(p.numel() for p in model.parameters()),
-        "versions": {"jpeglm": __version__, "torch": torch.__version__},
-        "device": f"{device} ({platform.processor() or platform.machine()})",
+        "versions": versions(),
+        "device": str(device),
+        "commit": commit(),
     }
-    _claim(out, settings)
+    if (out / "config.json").exists():
+        refuse_other_run(out, read_json(out / "config.json"), settings, FREE, _facts)
+    write_json(out / "config.json", settings)
     flops = flops_per_picture(model, width, height)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay,
@@ -138,11 +144,12 @@ def train_autoencoder(
         model.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
         state = saved["state"]
-        _cut(out / "metrics.jsonl", state["step"])
         if say:
-            say(f"going on from step {state['step']}")
+            say(f"going on from step {state['step']} of {out}")
+    cut_metrics(out / "metrics.jsonl", state["step"])
     model.train()
-    cast = torch.autocast(device.type, torch.bfloat16) if _bfloat16(device) else nullcontext()
+    able = has_bfloat16(device)
+    cast = torch.autocast(device.type, torch.bfloat16) if able else nullcontext()
     last = measured = {}
     begun = time.perf_counter() - state["seconds"]
 
@@ -173,40 +180,58 @@ def train_autoencoder(
         _save(out / "state.pt", model, optimizer, state)
         return measures
 
-    while share() < 1:
-        rng = np.random.default_rng([config.seed, state["step"]])
-        torch.manual_seed(config.seed * 1_000_003 + state["step"])
-        chosen = rng.integers(0, len(train), config.batch)
-        pixels = train[chosen]
-        flip = rng.random(config.batch) < 0.5
-        pixels[flip] = pixels[flip, :, ::-1]
-        rate = config.rate(state["step"], share())
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        with cast:
-            loss, parts = model.loss(to_tensor(pixels).to(device))
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        if config.clip:
-            torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
-        optimizer.step()
-        state["step"] += 1
-        state["seconds"] = time.perf_counter() - begun
-        if state["step"] % config.log_every == 0:
-            if not math.isfinite(loss.item()):
-                raise InputError(f"the loss is {loss.item()} at step {state['step']}; lower "
-                                 "--learning-rate and start again in another folder")  # fmt: skip
-            last = {name: round(part.item(), 6) for name, part in parts.items()}
-            write({"loss": round(loss.item(), 6), **last, "learning_rate": rate})
-        if state["step"] % config.eval_every == 0:
-            measured = evaluate()
-        if progress:
-            shown = f"psnr {measured['psnr']:.2f} dB" if measured else f"loss {loss.item():.4f}"
-            progress(state["step"], config.steps or None, shown)
+    with stop_on_signals() as stop:
+        while share() < 1 and not stop:
+            rng = np.random.default_rng([config.seed, state["step"]])
+            torch.manual_seed(config.seed * 1_000_003 + state["step"])
+            chosen = rng.integers(0, len(train), config.batch)
+            pixels = train[chosen]
+            flip = rng.random(config.batch) < 0.5
+            pixels[flip] = pixels[flip, :, ::-1]
+            rate = config.rate(state["step"], share())
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            with cast:
+                loss, parts = model.loss(to_tensor(pixels).to(device))
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            if config.clip:
+                torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
+            optimizer.step()
+            state["step"] += 1
+            state["seconds"] = time.perf_counter() - begun
+            if state["step"] % config.log_every == 0:
+                if not math.isfinite(loss.item()):
+                    raise InputError(
+                        f"the loss is {loss.item()} at step {state['step']}; lower "
+                        "--learning-rate and start again in another folder"
+                    )
+                last = {name: round(part.item(), 6) for name, part in parts.items()}
+                write({"loss": round(loss.item(), 6), **last, "learning_rate": rate})
+            if state["step"] % config.eval_every == 0:
+                measured = evaluate()
+            if progress:
+                shown = f"psnr {measured['psnr']:.2f} dB" if measured else f"loss {loss.item():.4f}"
+                progress(state["step"], config.steps or None, shown)
     if not measured or measured["images"] != state["step"] * config.batch:
-        measured = evaluate()
+        evaluate()
     best = read_json(out / "model" / "codec.json")["measured"]
-    return {"out": str(out), "model": str(out / "model"), "steps": state["step"], **best}
+    return {
+        "out": str(out),
+        "model": str(out / "model"),
+        "steps": state["step"],
+        "stopped": share() < 1,
+        **best,
+    }
+
+
+def _facts(record: dict[str, Any]) -> dict[str, Any]:
+    """What a run that goes on must have in common with its start."""
+    return {
+        "kind": record["kind"],
+        "model": json.dumps(record["model"], sort_keys=True),
+        "data": record["data"]["fingerprint"],
+    }
 
 
 def _measure(model: Any, pixels: np.ndarray) -> dict[str, Any]:
@@ -272,30 +297,8 @@ def _sheet(path: Path, model: Any, pixels: np.ndarray) -> None:
 
 
 def _save(path: Path, model: Any, optimizer: Any, state: dict[str, Any]) -> None:
-    import io
-
     out = io.BytesIO()
     torch.save(
         {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "state": state}, out
     )
     atomic_write(path, out.getvalue())
-
-
-def _claim(out: Path, settings: dict[str, Any]) -> None:
-    """Write config.json, or refuse a folder that another run has begun."""
-    path = out / "config.json"
-    if path.exists():
-        before = read_json(path)
-        for name in ("kind", "model", "data"):
-            if before.get(name) != settings[name]:
-                raise InputError(
-                    f"{out} holds a run with another {name}; choose another --out or delete it"
-                )
-    write_json(path, settings)
-
-
-def _cut(file: Path, step: int) -> None:
-    """Rows after the saved step belong to work that is done again."""
-    if file.exists():
-        rows = [line for line in file.read_text().splitlines() if json.loads(line)["step"] <= step]
-        atomic_write(file, "".join(row + "\n" for row in rows).encode())

@@ -22,11 +22,7 @@ import hashlib
 import json
 import math
 import os
-import platform
 import shutil
-import signal
-import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -34,7 +30,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import accelerate
 import numpy as np
 import torch
 import torch.distributed.checkpoint.state_dict as dcp
@@ -53,6 +48,15 @@ from jpeglm.data.loader import TokenSet, TrainingLoader, load_tokens, validation
 from jpeglm.files import atomic_folder, atomic_write, explain, read_json, write_json
 from jpeglm.models.llama import SHORT, build, flops_per_token, parameters, preset
 from jpeglm.training import TrainConfig
+from jpeglm.training.run import (
+    Stop,
+    commit,
+    cut_metrics,
+    has_bfloat16,
+    refuse_other_run,
+    stop_on_signals,
+    versions,
+)
 
 if TYPE_CHECKING:
     from jpeglm.tokenizer import Tokenizer
@@ -169,7 +173,7 @@ class Trainer:
         self.say: Callable[[str], None] = lambda line: None
         self.sampler: Sampler | None = None
         self.state = State()
-        self.stop_asked = False
+        self.stop = Stop()
         tokens = load_tokens(data, tokenizer, "train")
         self.held_out: TokenSet | None = None
         if config.eval_images:
@@ -217,14 +221,14 @@ class Trainer:
             "processes": self.accelerator.num_processes,
             "device": str(self.accelerator.device),
             "precision": self.accelerator.mixed_precision,
-            "versions": _versions(),
-            "commit": _commit(),
+            "versions": versions(),
+            "commit": commit(),
         }
         file = self.out / "config.json"
         if file.exists():
             if not resume:
                 raise InputError(f"{self.out} holds a run already; choose another folder")
-            _refuse_other_run(read_json(file), about, self.out)
+            refuse_other_run(self.out, read_json(file), about, FREE, _facts)
         self.accelerator.wait_for_everyone()
         if self.main:
             self._clean()
@@ -252,7 +256,9 @@ class Trainer:
         # The order matters: checkpointing changes the layers, compile traces them, DDP or FSDP
         # wraps the result (accelerate's prepare).
         if config.activation_checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
+            # transformers 5.23 renames it, older ones know only the old name.
+            old = model.gradient_checkpointing_enable
+            getattr(model, "activation_checkpointing_enable", old)({"use_reentrant": False})
         objective = Objective(model)
         if config.compile == "on" or (
             config.compile == "auto" and accelerator.device.type == "cuda"
@@ -320,13 +326,13 @@ class Trainer:
         resumed = state.step
         saved_at = resumed or -1
         if self.main:
-            _cut_metrics(self.out / "metrics.jsonl", resumed)
+            cut_metrics(self.out / "metrics.jsonl", resumed)
         if resumed:
             self.say(f"going on from step {resumed} of {self.out}")
         started, before = time.monotonic(), state.seconds
         batches = iter(self.loader)
         self.objective.train()
-        with self._signals(), self._writer(resumed):
+        with stop_on_signals() as self.stop, self._writer(resumed):
             while True:
                 state.seconds = before + time.monotonic() - started
                 batch = [next(batches) for _ in range(config.gradient_accumulation)]
@@ -373,7 +379,7 @@ class Trainer:
             float(sum((target >= 0).sum() for target in targets)),
             float(sum((target == self.tokenizer.eos).sum() for target in targets)),
             self.state.seconds / self.accelerator.num_processes,
-            float(self.stop_asked),
+            float(bool(self.stop)),
         ]
         if self.accelerator.num_processes > 1:
             # float32 is exact to 2**24, which is more tokens than a step has.
@@ -596,28 +602,6 @@ class Trainer:
             finally:
                 self.board.close()
 
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """SIGINT and SIGTERM ask to stop; the second one does what it always does."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        kinds = (signal.SIGINT, signal.SIGTERM)
-        before = {kind: signal.getsignal(kind) for kind in kinds}
-
-        def ask(number: int, frame: Any) -> None:
-            self.stop_asked = True
-            for kind in kinds:
-                signal.signal(kind, before[kind])
-
-        for kind in kinds:
-            signal.signal(kind, ask)
-        try:
-            yield
-        finally:
-            for kind in kinds:
-                signal.signal(kind, before[kind])
-
     # Words
 
     def _card(self) -> str:
@@ -633,7 +617,7 @@ class Trainer:
             f"- tokenizer: {self.tokenizer.fingerprint}, {self.tokenizer.alphabet.name}, "
             f"{self.tokenizer.vocab_size} tokens\n"
             f"- settings: `{json.dumps(self.config.to_dict())}`\n"
-            f"- jpeglm {__version__}, commit {_commit() or 'unknown'}\n\n"
+            f"- jpeglm {__version__}, commit {commit() or 'unknown'}\n\n"
             "`jpeglm complete PHOTO --checkpoint DIR` runs it; stock `transformers` loads it.\n"
         )
 
@@ -665,10 +649,18 @@ def _precision(config: TrainConfig) -> str:
         return "bf16" if torch.cuda.is_bf16_supported() else "no"
     if torch.backends.mps.is_available():
         return "no"
-    # Measured at 2m on one core: 1.4 times as fast as float32 with avx512_bf16; a CPU without
-    # either emulates bfloat16.
-    able: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return "bf16" if able.get("avx512_bf16") or able.get("amx_bf16") else "no"
+    # Measured at 2m on one core: 1.4 times as fast as float32 with avx512_bf16.
+    return "bf16" if has_bfloat16(torch.device("cpu")) else "no"
+
+
+def _facts(record: dict[str, Any]) -> dict[str, Any]:
+    """What a run that goes on must have in common with its start."""
+    return {
+        "tokenizer": record["tokenizer"],
+        "data": record["data"]["fingerprint"],
+        "model": fingerprint(record["model"]),
+        "precision": record["precision"],
+    }
 
 
 def _data_fingerprint(tokens: TokenSet, held_out: TokenSet | None) -> str:
@@ -679,62 +671,3 @@ def _data_fingerprint(tokens: TokenSet, held_out: TokenSet | None) -> str:
             digest.update(np.ascontiguousarray(part.offsets).data)
             digest.update(np.ascontiguousarray(part.tokens).data)
     return digest.hexdigest()[:16]
-
-
-def _refuse_other_run(old: dict[str, Any], new: dict[str, Any], out: Path) -> None:
-    """InputError unless `new` would go on with the run that `old`, a config.json, tells of."""
-    changed = [
-        f"{name} {old['settings'].get(name)!r} (now {value!r})"
-        for name, value in new["settings"].items()
-        if name not in FREE and old["settings"].get(name) != value
-    ]
-    if changed:
-        raise InputError(
-            f"the run in {out} was started with {', '.join(changed)}; "
-            "give the same settings to go on, or another folder to start anew"
-        )
-    for what, before, now in (
-        ("tokenizer", old["tokenizer"], new["tokenizer"]),
-        ("data", old["data"]["fingerprint"], new["data"]["fingerprint"]),
-        ("model", fingerprint(old["model"]), fingerprint(new["model"])),
-        ("precision", old["precision"], new["precision"]),
-    ):
-        if before != now:
-            raise InputError(
-                f"the run in {out} was started with {what} {before}, this is {now}; "
-                "choose another folder to start anew"
-            )
-
-
-def _cut_metrics(file: Path, step: int) -> None:
-    """Drop rows after `step`, which are about to be written again, and a half-written last one."""
-    if not file.exists():
-        return
-    lines = file.read_bytes().split(b"\n")[:-1]
-    kept = [line for line in lines if json.loads(line)["step"] <= step]
-    atomic_write(file, b"".join(line + b"\n" for line in kept))
-
-
-def _versions() -> dict[str, str]:
-    return {
-        "jpeglm": __version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "accelerate": accelerate.__version__,
-        "numpy": np.__version__,
-    }
-
-
-def _commit() -> str | None:
-    """The commit of the checkout that this file lies in, if it lies in one."""
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"],
-            capture_output=True,
-            text=True,
-            timeout=10,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
