@@ -3,7 +3,7 @@
     python recipes/data/hub.py ILSVRC/imagenet-1k data/imagenet --split train validation
     python recipes/data/hub.py a/local/folder data/mine --limit 70000
 
-NAME is what `datasets.load_dataset` takes: a name on the hub (of ImageNet as above, of FFHQ the copy
+NAME is what `datasets.load_dataset` takes: a name on the hub (ImageNet as above, FFHQ the copy
 that you may use) or a local folder. Pictures are copied as they are stored, not coded again; labels
 and their names come along. Rows are streamed and written in files of 10,000, each whole or not at
 all; a file that exists is skipped, so that a second run goes on. Needs: pip install datasets.
