@@ -16,6 +16,7 @@ from safetensors.numpy import load, save
 from jpeglm.codecs.codes import CodesCodec
 from jpeglm.codecs.images import fit_image
 from jpeglm.config import InputError, Settings
+from jpeglm.kernels import njit
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,23 @@ def learn_palette(
     return palette[np.argsort(light, kind="stable")]
 
 
+@njit(cache=True)
+def _nearest(pixels, palette, codes):
+    """Index of the nearest colour of each pixel; of equally near ones the first."""
+    for i in range(len(pixels)):
+        red, green, blue = np.int64(pixels[i, 0]), np.int64(pixels[i, 1]), np.int64(pixels[i, 2])
+        best, nearest = np.int64(1 << 30), 0
+        for k in range(len(palette)):
+            distance = (
+                (red - palette[k, 0]) ** 2
+                + (green - palette[k, 1]) ** 2
+                + (blue - palette[k, 2]) ** 2
+            )
+            if distance < best:
+                best, nearest = distance, k
+        codes[i] = nearest
+
+
 class PixelsCodec(CodesCodec):
     """Pictures ⇄ palette indices. weights: the bytes of codec.safetensors, or a palette."""
 
@@ -88,10 +106,9 @@ class PixelsCodec(CodesCodec):
         return self.config.height, self.config.width
 
     def encode_batch(self, pictures: np.ndarray) -> np.ndarray:
-        palette = self.palette.astype(np.float32)
-        offset = (palette**2).sum(1)
-        rows = pictures.reshape(len(pictures), -1, 3).astype(np.float32)
-        return np.stack([(offset - 2 * row @ palette.T).argmin(1) for row in rows])
+        codes = np.empty((len(pictures), self.units), np.int64)
+        _nearest(pictures.reshape(-1, 3), self.palette.astype(np.int64), codes.reshape(-1))
+        return codes
 
     def decode_batch(self, codes: np.ndarray) -> np.ndarray:
         return self.palette[codes].reshape(-1, *self.grid, 3)
