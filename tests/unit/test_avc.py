@@ -1,0 +1,211 @@
+"""H.264 slices: losslessness on x264's streams, random legal streams judged by FFmpeg."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jpeglm.config import InputError
+from jpeglm.syntax import avc
+from jpeglm.syntax.avc_tables import CBP_INTER, CBP_INTRA, LENGTH, LOOKUP, TABLES
+
+av = pytest.importorskip("av", reason="the extra video is not installed")
+
+from jpeglm.codecs.avc import AvcCodec, AvcConfig, complaints, read_clip  # noqa: E402
+from jpeglm.codecs.nal import Bits, escape, split_nals, ue, unescape  # noqa: E402
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "avc.json"
+SMALL = AvcConfig(64, 48, 5)
+
+
+def moving(picture: Image.Image, config: AvcConfig, step: int = 3) -> np.ndarray:
+    """A pan over a picture with a square that moves against it."""
+    wide = picture.resize((config.width + 100, config.height + 60))
+    frames = []
+    for i in range(config.frames):
+        box = (i * step, i, i * step + config.width, i + config.height)
+        frame = np.array(wide.crop(box))
+        frame[10:20, 30 - i : 40 - i] = (250, 240, 30)
+        frames.append(frame)
+    return np.stack(frames)
+
+
+def draw(spec, rng, emptiness):
+    """Uniformly random legal symbols; `emptiness` is the share of blocks without coefficients."""
+    state, drawn = avc.start_state(spec), []
+    while state[avc.KIND] != avc.END:
+        kind = int(state[avc.KIND])
+        order = rng.permutation(np.arange(avc.BASE[kind], avc.BASE[kind + 1]))
+        if kind in (avc.COEFF, avc.COEFF_DC) and rng.random() < emptiness:
+            order[0] = avc.BASE[kind]
+        for symbol in order:
+            trial = state.copy()
+            if avc.step(spec, trial, int(symbol)):
+                state = trial
+                drawn.append(int(symbol))
+                break
+        else:
+            pytest.fail(f"no symbol of kind {avc.NAMES[kind]} is legal")
+    return np.array(drawn, np.int32)
+
+
+def test_vlc_tables_are_prefix_codes():
+    for table in range(TABLES):
+        lengths = LENGTH[table][LENGTH[table] > 0]
+        total = float((0.5 ** lengths.astype(float)).sum())
+        # The standard leaves some codes unused; none may overlap another.
+        assert total <= 1 and (LOOKUP[table] >= 0).mean() == pytest.approx(total)
+    assert sorted(CBP_INTRA) == sorted(CBP_INTER) == list(range(48))
+    assert avc.SYMBOLS == 385 and len(avc.TOKEN) == 62
+
+
+def test_exp_golomb_is_the_standards():
+    """Table 9-2 and 9-3."""
+    assert [ue(n) for n in range(6)] == ["1", "010", "011", "00100", "00101", "00110"]
+    bits = Bits(int("1" + "010" + "011" + "00100" + "00101" + "0" * 7, 2).to_bytes(3, "big"))
+    assert [bits.se() for _ in range(5)] == [0, 1, -1, 2, -2]
+
+
+def test_emulation_prevention():
+    for rbsp in (b"\0\0\0", b"\0\0\1\0\0\2", b"\0\0\3", b"ab\0\0\0\0\1", b"\0\0\4", b"\0\0\0\0\0"):
+        nal = escape(rbsp)
+        assert unescape(nal) == rbsp
+        assert not any(bytes([0, 0, i]) in nal for i in range(3))
+
+
+@pytest.mark.parametrize("slices", [1, 3])
+@pytest.mark.parametrize("qp", [20, 37])
+def test_streams_of_x264_are_lossless(slices, qp, pictures):
+    codec = AvcCodec(AvcConfig(64, 48, 5, qp=qp, slices=slices))
+    noise = np.random.default_rng(0).integers(0, 256, (5, 48, 64, 3), dtype=np.uint8)
+    flat = np.full((5, 48, 64, 3), 90, np.uint8)
+    for clip in [moving(p, codec.config) for p in pictures] + [noise, flat]:
+        stream = codec.encode(clip)
+        symbols, starts = codec.split(stream)
+        assert codec.join(symbols) == stream
+        assert starts[0] == 0 and starts[-1] == len(symbols) and (np.diff(starts) > 0).all()
+        assert len(split_nals(stream)) == 5 * slices
+        codec.check(stream)
+        assert complaints(codec, stream) == []
+
+
+def test_golden_hash(pictures):
+    """The bytes are the same in every PyAV and on every machine; JPEGLM_REGENERATE=1 rewrites."""
+    codec = AvcCodec(SMALL)
+    stream = codec.encode(moving(pictures[0], SMALL))
+    found = {
+        "stream": hashlib.sha256(stream).hexdigest(),
+        "fingerprint": codec.fingerprint,
+        "symbols": hashlib.sha256(codec.split(stream)[0].tobytes()).hexdigest(),
+    }
+    assert codec.encode(moving(pictures[0], SMALL)) == stream
+    if os.environ.get("JPEGLM_REGENERATE"):
+        GOLDEN.write_text(json.dumps(found, indent=1) + "\n")
+    assert found == json.loads(GOLDEN.read_text())
+
+
+@pytest.mark.parametrize("slices", [1, 3])
+def test_random_legal_streams_are_valid(slices):
+    codec = AvcCodec(AvcConfig(64, 48, 3, slices=slices))
+    for seed in range(6):
+        symbols = draw(codec.spec, np.random.default_rng(seed), (0, 0.5, 0.95)[seed % 3])
+        stream = codec.join(symbols)
+        assert (codec.split(stream)[0] == symbols).all()
+        assert complaints(codec, stream) == []
+
+
+def test_any_symbols_become_a_valid_clip(pictures):
+    """`join` never fails: what is missing or illegal becomes flat."""
+    codec = AvcCodec(SMALL)
+    symbols, starts = codec.split(codec.encode(moving(pictures[1], SMALL)))
+    rng = np.random.default_rng(1)
+    broken = symbols.copy()
+    broken[len(broken) // 2] = (broken[len(broken) // 2] + 1) % avc.SYMBOLS
+    for some in (symbols[:0], symbols[:777], symbols[: starts[2]], broken,
+                 rng.integers(0, avc.SYMBOLS, 500)):  # fmt: skip
+        stream = codec.join(some)
+        codec.check(stream)
+        assert complaints(codec, stream) == []
+
+
+def test_cut_keeps_the_first_frames(pictures):
+    codec = AvcCodec(SMALL)
+    clip = moving(pictures[2], SMALL)
+    stream = codec.encode(clip)
+    shown = codec.decode(stream)
+    for units in range(1, 6):
+        cut = codec.decode(codec.cut(stream, units))
+        assert (cut[:units] == shown[:units]).all()
+        # Nothing moves after the cut but what deblocking and prediction carry on.
+        assert all((cut[i] == cut[units - 1]).all() for i in range(units, 5))
+
+
+def test_damage_is_told(pictures):
+    codec = AvcCodec(SMALL)
+    stream = codec.encode(moving(pictures[0], SMALL))
+    for damaged, words in (
+        (stream[: len(stream) // 2], "slice"),
+        (stream[:-1], "slice 4"),
+        (stream + b"\0\0\1\x41\x9a", "data follows the last frame"),
+        (b"", "ends in frame 0"),
+        (stream[3:], "slice header is not"),
+        (stream.replace(b"\0\0\1\x65", b"\0\0\1\x41", 1), "slice header is not"),
+    ):
+        with pytest.raises(InputError, match=words):
+            codec.split(damaged)
+    found = 0
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        flipped = bytearray(stream)
+        flipped[int(rng.integers(12, len(stream)))] ^= 1 << int(rng.integers(8))
+        try:
+            codec.check(bytes(flipped))
+        except InputError:
+            found += 1
+        else:
+            # What we call canonical FFmpeg must find nothing wrong with.
+            assert complaints(codec, bytes(flipped)) == []
+    assert found > 15
+    assert complaints(codec, stream[: len(stream) // 2])
+
+
+def write_video(path, frames, rate=10, codec="mpeg4"):
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream(codec, rate=rate)
+        stream.width, stream.height, stream.pix_fmt = frames.shape[2], frames.shape[1], "yuv420p"
+        for frame in frames:
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        file.mux(stream.encode(None))
+
+
+def test_videos_are_resampled_in_time(tmp_path):
+    """Frame i of 20 at 10 a second shows the grey 10 i; at 5 a second every other one is taken."""
+    grey = np.stack([np.full((48, 64, 3), 10 * i, np.uint8) for i in range(20)])
+    write_video(tmp_path / "ramp.mp4", grey)
+    clip = read_clip(tmp_path / "ramp.mp4", AvcConfig(64, 48, 8, fps=5))
+    assert np.abs(clip.mean((1, 2, 3)) - 20 * np.arange(8)).max() < 4
+    later = read_clip(tmp_path / "ramp.mp4", AvcConfig(64, 48, 3, fps=5), start=1.0)
+    assert np.abs(later.mean((1, 2, 3)) - [100, 120, 140]).max() < 4
+    padded = read_clip(tmp_path / "ramp.mp4", AvcConfig(128, 48, 8, fps=5))
+    assert padded[4, 24, 64, 0] > 60 and padded[4, 24, 4, 0] == 0
+    with pytest.raises(InputError, match=r"ramp\.mp4 gives 10 frames .* 15 are needed"):
+        read_clip(tmp_path / "ramp.mp4", AvcConfig(64, 48, 15, fps=5))
+
+
+def test_bad_videos_in_one_sentence(tmp_path, picture_files):
+    (tmp_path / "empty.mp4").write_bytes(b"")
+    (tmp_path / "text.mp4").write_text("no video at all\n")
+    write_video(tmp_path / "whole.mp4", np.zeros((30, 48, 64, 3), np.uint8))
+    (tmp_path / "cut.mp4").write_bytes((tmp_path / "whole.mp4").read_bytes()[:400])
+    for name in ("gone.mp4", "empty.mp4", "text.mp4", "cut.mp4"):
+        with pytest.raises(InputError, match=name):
+            read_clip(tmp_path / name, SMALL)
+    with pytest.raises(InputError, match="frames"):
+        read_clip(picture_files[0], SMALL)
+    for wrong in ({"width": 20}, {"qp": 60}, {"slices": 9}, {"frames": 0}, {"fps": 0}):
+        with pytest.raises(InputError, match=next(iter(wrong))):
+            AvcConfig(**{"width": 64, "height": 48, **wrong})
