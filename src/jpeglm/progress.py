@@ -39,6 +39,7 @@ class Reporter:
         self.live = self.console.is_terminal and not quiet
         self.start = self.last = time.monotonic()
         self.first_done: int | None = None
+        self.before = 0
         self._bar: Progress | None = None
 
     def __enter__(self) -> Self:
@@ -68,9 +69,10 @@ class Reporter:
             self._bar.stop()
 
     def __call__(self, done: int, total: int | None, note: str = "") -> None:
-        if self.first_done is None:
-            self.first_done = done
         now = time.monotonic()
+        if self.first_done is None or done < self.before:  # the next of several parts
+            self.first_done, self.start = done, now if self.first_done is not None else self.start
+        self.before = done
         rate = (done - self.first_done) / max(now - self.start, 1e-9)
         if self._bar:
             self._bar.update(

@@ -165,3 +165,23 @@ def test_a_diffusers_vqmodel_gives_diffusers_codes(tmp_path, pictures):
     assert np.abs(np.asarray(codec.decode(codec.encode(image))) - shown).max() <= 1
     save_codec(codec, tmp_path / "ours")
     assert open_codec(tmp_path / "ours").fingerprint == codec.fingerprint
+
+
+def test_prepared_data_and_checkpoints_are_codec_folders(palette, picture_files, tmp_path):
+    pytest.importorskip("pyarrow")
+    from jpeglm.data.prepare import PrepareConfig, prepare
+    from jpeglm.data.shards import Dataset
+
+    codec = PixelsCodec(PixelsConfig(16, 8, 64), palette)
+    prepare(picture_files[0].parent, tmp_path / "data", codec, PrepareConfig(validation=0.2))
+    data = Dataset(tmp_path / "data")
+    assert data.codec.fingerprint == codec.fingerprint
+    streams = [stream for _, stream, _ in data.streams()]
+    assert streams == [codec.encode(Image.open(file)) for file in picture_files]
+    Tokenizer.train(streams, data.codec, vocab_size=66).save(tmp_path / "tokenizer")
+    for folder in ("data", "tokenizer"):
+        again = open_codec(tmp_path / folder, 24, fit="pad")
+        assert (again.config.width, again.config.height, again.config.fit) == (24, 24, "pad")
+        assert (again.palette == codec.palette).all()
+    with pytest.raises(InputError, match=r"it has no codec\.json"):
+        open_codec(tmp_path)

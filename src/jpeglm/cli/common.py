@@ -117,13 +117,7 @@ def learned_codec(
     if folder is None and (out / "codec.safetensors").exists():
         folder = out  # a run that goes on
     if folder is not None:
-        path = folder / "dataset.json" if folder is not out else folder / "prepare.json"
-        if path.exists() and not (folder / "codec.json").exists():
-            from jpeglm.codecs import make_codec
-            from jpeglm.files import read_json
-
-            return make_codec(read_json(path)["codec"], folder)
-        codec = open_codec(folder, *shape)
+        codec = open_codec(folder, shape[0], shape[1], fit)
         if codec.name != name:
             raise InputError(f"{folder} holds a codec {codec.name}, not {name}; give its --codec")
         return codec

@@ -130,6 +130,10 @@ def _finish(result: dict[str, Any], out: Path | None, as_json: bool, lines: list
     show(result, as_json, lines)
 
 
+def _seeds(count: int) -> str:
+    return f"{count} seed" + "s" * (count > 1)
+
+
 def _distance(row: dict[str, Any]) -> str:
     low, high = row["interval"]
     return (
@@ -235,7 +239,7 @@ def completion(
             progress=report,
         )
     result |= record_of(checkpoint, model, engine, precision) | {"data": str(data)}
-    lines = [f"{result['metric']} of completions, by share kept ({seeds} seeds)"]
+    lines = [f"{result['metric']} of completions, by share kept ({_seeds(seeds)})"]
     lines += [f"  {name:>6s}  {_distance(row)}" for name, row in result["ratios"].items()]
     _finish(result, out, as_json, lines + _warned(result["ratios"]["codec"]))
 
@@ -283,7 +287,7 @@ def unconditional(
             model, references, made, n, range(seeds), folder=pictures, progress=report
         )
     result |= record_of(checkpoint, model, engine, precision) | {"data": str(data)}
-    lines = [f"{result['metric']} of new pictures ({seeds} seeds): {_distance(result)}"]
+    lines = [f"{result['metric']} of new pictures ({_seeds(seeds)}): {_distance(result)}"]
     _finish(result, out, as_json, lines + _warned(result))
 
 

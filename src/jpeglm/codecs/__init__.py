@@ -20,6 +20,8 @@ LEARNED: dict[str, tuple[Any, Any]] = {
     "vq": (VqConfig, VqCodec),
 }
 CODECS = ("jpeg", *LEARNED)
+RECORDS = ("codec.json", "dataset.json", "prepare.json")
+"""Files that name a folder's codec under the key `codec`."""
 
 
 def make_codec(values: dict[str, Any], folder: Path | None = None) -> Codec:
@@ -49,19 +51,27 @@ def save_codec(codec: Codec, folder: Path) -> None:
     )
 
 
-def open_codec(folder: Path, width: int | None = None, height: int | None = None) -> Codec:
-    """The codec of a codec folder, or a `diffusers` VQModel at the given size (default 256)."""
+def open_codec(
+    folder: Path, width: int | None = None, height: int | None = None, fit: str | None = None
+) -> Codec:
+    """The codec of a codec folder, a checkpoint, prepared data or a `diffusers` VQModel.
+
+    width, height and fit replace what the folder says; a VQModel, which says nothing, gets 256.
+    """
     folder = Path(folder)
     if (folder / DIFFUSERS).exists():
-        return open_diffusers(folder, width or 256, height or width or 256)
-    if not (folder / "codec.json").exists():
+        return open_diffusers(folder, width or 256, height or width or 256, fit or "crop")
+    found = [folder / name for name in RECORDS if (folder / name).exists()]
+    if not found:
         raise InputError(f"{folder} is no codec folder: it has no codec.json")
-    values = read_json(folder / "codec.json")["codec"]
+    values = dict(read_json(found[0])["codec"])
     if values.get("codec") not in CODECS:
         raise InputError(
-            f"{folder / 'codec.json'} describes {values.get('codec')!r}, which writes no codes; "
+            f"{found[0]} describes {values.get('codec')!r}, which writes no codes; "
             f"a codec is one of {', '.join(CODECS)}"
         )
     if width is not None:
         values |= {"width": width, "height": height or width}
+    if fit is not None:
+        values["fit"] = fit
     return make_codec(values, folder)

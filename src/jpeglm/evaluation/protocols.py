@@ -175,7 +175,8 @@ def reconstruction(
     for number, (name, coder) in enumerate(coders.items()):
         row: dict[str, Any] = {}
         if hasattr(coder, "reconstruct"):
-            shown = coder.reconstruct(pixels)
+            own = _fitted(pixels, (coder.config.height, coder.config.width))
+            shown = _fitted(coder.reconstruct(own), pixels.shape[1:3])
             row["latents"] = coder.config.latent
         else:
             codec = coder.codec
