@@ -110,9 +110,12 @@ class Road:
             result.write_text(shown + "\n")
 
     def fetch(self) -> None:
-        if self.data.fetch and not self.data.train.exists():
+        """The pictures, and the weights of the network that measures."""
+        if self.data.fetch:
             script, *rest = self.data.fetch.split()
-            subprocess.run([sys.executable, str(ROOT / script), *rest], check=True)
+            self.do(self.data.train, sys.executable, ROOT / script, *rest)
+        weights = Path("data/resnet50.safetensors")
+        self.do(weights, sys.executable, ROOT / "recipes" / "data" / "resnet50.py", weights)
 
     def train(self, rival: str) -> None:
         """Everything up to runs/compare/<data>/<rival>/run/model."""

@@ -624,6 +624,9 @@ class Trainer:
     def _result(self, stopped: bool) -> dict[str, Any]:
         state, pixels = self.state, self.tokenizer.codec.pixels
         known = math.isfinite(state.best)
+        length = self.shape["max_position_embeddings"]
+        if self.config.packing == "pictures" and state.images:
+            length = round(state.tokens / state.images)
         return {
             "out": str(self.out),
             "model": str(self.out / "model"),
@@ -633,8 +636,7 @@ class Trainer:
             "images": state.images,
             "seconds": round(state.seconds, 3),
             "parameters": parameters(self.shape),
-            "flops": state.tokens
-            * flops_per_token(self.shape, self.shape["max_position_embeddings"]),
+            "flops": state.tokens * flops_per_token(self.shape, length),
             "bits_per_image": state.best if known else None,
             "bits_per_pixel": state.best / pixels if known else None,
             "best_step": state.best_step,
