@@ -10,13 +10,20 @@ import pytest
 from PIL import Image
 
 from jpeglm.config import InputError
+from jpeglm.generation.constraint import Constraint, Prompt, make_prompt
+from jpeglm.generation.engine_cpu import CpuEngine
+from jpeglm.generation.generate import run
+from jpeglm.generation.sampling import Sampling
 from jpeglm.syntax import avc
 from jpeglm.syntax.avc_tables import CBP_INTER, CBP_INTRA, LENGTH, LOOKUP, TABLES
+from jpeglm.tokenizer import Tokenizer
+
+from .conftest import random_llama
 
 av = pytest.importorskip("av", reason="the extra video is not installed")
 
 from jpeglm.codecs.avc import AvcCodec, AvcConfig, complaints, read_clip  # noqa: E402
-from jpeglm.codecs.nal import Bits, escape, split_nals, ue, unescape  # noqa: E402
+from jpeglm.syntax.nal import Bits, escape, split_nals, ue, unescape  # noqa: E402
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "avc.json"
 SMALL = AvcConfig(64, 48, 5)
@@ -85,8 +92,8 @@ def test_streams_of_x264_are_lossless(slices, qp, pictures):
     flat = np.full((5, 48, 64, 3), 90, np.uint8)
     for clip in [moving(p, codec.config) for p in pictures] + [noise, flat]:
         stream = codec.encode(clip)
-        symbols, starts = codec.split(stream)
-        assert codec.join(symbols) == stream
+        symbols, starts = codec.symbols.inspect(stream)
+        assert codec.symbols.join(symbols) == stream
         assert starts[0] == 0 and starts[-1] == len(symbols) and (np.diff(starts) > 0).all()
         assert len(split_nals(stream)) == 5 * slices
         codec.check(stream)
@@ -100,7 +107,7 @@ def test_golden_hash(pictures):
     found = {
         "stream": hashlib.sha256(stream).hexdigest(),
         "fingerprint": codec.fingerprint,
-        "symbols": hashlib.sha256(codec.split(stream)[0].tobytes()).hexdigest(),
+        "symbols": hashlib.sha256(codec.symbols.split(stream).tobytes()).hexdigest(),
     }
     assert codec.encode(moving(pictures[0], SMALL)) == stream
     if os.environ.get("JPEGLM_REGENERATE"):
@@ -113,23 +120,84 @@ def test_random_legal_streams_are_valid(slices):
     codec = AvcCodec(AvcConfig(64, 48, 3, slices=slices))
     for seed in range(6):
         symbols = draw(codec.spec, np.random.default_rng(seed), (0, 0.5, 0.95)[seed % 3])
-        stream = codec.join(symbols)
-        assert (codec.split(stream)[0] == symbols).all()
+        stream = codec.symbols.join(symbols)
+        assert (codec.symbols.split(stream) == symbols).all()
         assert complaints(codec, stream) == []
 
 
 def test_any_symbols_become_a_valid_clip(pictures):
     """`join` never fails: what is missing or illegal becomes flat."""
     codec = AvcCodec(SMALL)
-    symbols, starts = codec.split(codec.encode(moving(pictures[1], SMALL)))
+    symbols, starts = codec.symbols.inspect(codec.encode(moving(pictures[1], SMALL)))
     rng = np.random.default_rng(1)
     broken = symbols.copy()
     broken[len(broken) // 2] = (broken[len(broken) // 2] + 1) % avc.SYMBOLS
     for some in (symbols[:0], symbols[:777], symbols[: starts[2]], broken,
                  rng.integers(0, avc.SYMBOLS, 500)):  # fmt: skip
-        stream = codec.join(some)
+        stream = codec.symbols.join(some)
         codec.check(stream)
         assert complaints(codec, stream) == []
+
+
+def tokenizer_and_engine(pictures, config, max_length):
+    codec = AvcCodec(config)
+    streams = [codec.encode(moving(picture, config)) for picture in pictures]
+    tokenizer = Tokenizer.train(streams, codec, vocab_size=500)
+    engine = CpuEngine(*random_llama(tokenizer.vocab_size, max_length))
+    return codec, streams, tokenizer, engine
+
+
+@pytest.mark.parametrize("slices", [1, 2])
+def test_a_model_of_random_weights_writes_valid_clips(slices, pictures, tmp_path):
+    """Sampling under the grammar, BPE on top, in budgets from scarce to ample."""
+    config = AvcConfig(48, 32, 3, slices=slices)
+    codec, streams, tokenizer, engine = tokenizer_and_engine(pictures, config, 3000)
+    assert len(tokenizer.merges) > 50
+    tokenizer.save(tmp_path)
+    assert Tokenizer.load(tmp_path).fingerprint == tokenizer.fingerprint
+    for stream in streams:
+        assert tokenizer.decode_stream(tokenizer.encode_stream(stream)) == stream
+    constraint = Constraint(tokenizer)
+    start = Prompt(np.array([tokenizer.bos], np.int32), np.zeros(0, np.int32))
+    least = constraint.grammar.shortest(constraint.grammar.start()) + 2
+    for budget in (least, least + 30, 3000):
+        drawn, _ = run(engine, constraint, start, 4, Sampling(), budget, max_tokens=budget)
+        for ids in drawn:
+            assert ids[-1] == tokenizer.eos and len(ids) < budget
+            stream = tokenizer.decode_stream(ids)
+            assert (codec.symbols.split(stream) == tokenizer.decode(ids)).all()
+            assert complaints(codec, stream) == []
+    with pytest.raises(InputError, match="token budget"):
+        run(engine, constraint, start, 1, Sampling(), max_tokens=least - 1)
+
+
+def test_continuations_keep_the_frames_given(pictures):
+    config = AvcConfig(48, 32, 4)
+    codec, streams, tokenizer, engine = tokenizer_and_engine(pictures, config, 4000)
+    constraint = Constraint(tokenizer)
+    for frames in range(5):
+        prefix = tokenizer.alphabet.prefix(streams[0], frames)
+        prompt = make_prompt(tokenizer, prefix, tokenizer.bos)
+        (ids,), _ = run(engine, constraint, prompt, 1, Sampling(temperature=0.7), frames)
+        stream = tokenizer.decode_stream(np.concatenate([prompt.ids, ids]))
+        assert complaints(codec, stream) == []
+        kept = codec.decode(streams[0])[:frames]
+        assert (codec.decode(stream)[:frames] == kept).all()
+
+
+def test_shortest_is_a_way_that_works(pictures):
+    codec = AvcCodec(AvcConfig(48, 32, 3, slices=2))
+    spec = codec.spec
+    for seed in range(4):
+        symbols = draw(spec, np.random.default_rng(seed), 0.8)
+        state = avc.start_state(spec)
+        for symbol in symbols[: 40 * (seed + 1)]:
+            assert avc.step(spec, state, int(symbol))
+        need = int(avc.shortest(spec, state))
+        for left in range(need, 0, -1):
+            assert avc.shortest(spec, state) == left
+            assert avc.step(spec, state, int(avc.flat_symbol(spec, state)))
+        assert avc.complete(spec, state) and avc.shortest(spec, state) == 0
 
 
 def test_cut_keeps_the_first_frames(pictures):
@@ -156,7 +224,7 @@ def test_damage_is_told(pictures):
         (stream.replace(b"\0\0\1\x65", b"\0\0\1\x41", 1), "slice header is not"),
     ):
         with pytest.raises(InputError, match=words):
-            codec.split(damaged)
+            codec.symbols.split(damaged)
     found = 0
     rng = np.random.default_rng(0)
     for _ in range(40):

@@ -108,11 +108,11 @@ def learned_codec(
     config: Any,
 ) -> Any:
     """The codec `vq` or `pixels`: out of its folder, or a palette learnt from the source."""
-    from jpeglm.codecs import CODECS, open_codec
+    from jpeglm.codecs import PICTURES, open_codec
     from jpeglm.codecs.pixels import PixelsCodec, PixelsConfig, learn_palette
 
-    if name not in CODECS:
-        raise InputError(f"--codec is {name!r}; choose one of {', '.join(CODECS)}")
+    if name not in PICTURES:
+        raise InputError(f"--codec is {name!r}; choose one of {', '.join(PICTURES)}")
     shape = parse_size(size) if size else (None, None)
     if folder is None and (out / "codec.safetensors").exists():
         folder = out  # a run that goes on

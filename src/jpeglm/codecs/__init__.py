@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from jpeglm.codecs.avc import AvcCodec, AvcConfig
 from jpeglm.codecs.base import Codec
 from jpeglm.codecs.codes import WEIGHTS
 from jpeglm.codecs.jpeg import JpegCodec
@@ -19,7 +20,9 @@ LEARNED: dict[str, tuple[Any, Any]] = {
     "pixels": (PixelsConfig, PixelsCodec),
     "vq": (VqConfig, VqCodec),
 }
-CODECS = ("jpeg", *LEARNED)
+CODECS = ("jpeg", "avc", *LEARNED)
+PICTURES = ("jpeg", *LEARNED)
+"""Those that take pictures."""
 RECORDS = ("codec.json", "dataset.json", "prepare.json")
 """Files that name a folder's codec under the key `codec`."""
 
@@ -30,6 +33,8 @@ def make_codec(values: dict[str, Any], folder: Path | None = None) -> Codec:
     name = values.pop("codec", None)
     if name == "jpeg":
         return JpegCodec(JpegConfig.from_dict(values))
+    if name == "avc":
+        return AvcCodec(AvcConfig.from_dict(values))  # type: ignore[return-value]
     if name not in LEARNED:
         raise InputError(f"there is no codec {name!r}; choose one of {', '.join(CODECS)}")
     config, codec = LEARNED[name]

@@ -22,7 +22,10 @@ import numpy as np
 from PIL import Image
 
 from jpeglm.codecs.images import fit_image
-from jpeglm.codecs.nal import (
+from jpeglm.config import InputError, Settings, fingerprint
+from jpeglm.syntax.avc import AvcSpec, avc_spec
+from jpeglm.syntax.avc_stream import AvcSymbols
+from jpeglm.syntax.nal import (
     IDR,
     PARAMETERS_PICTURE,
     PARAMETERS_SEQUENCE,
@@ -30,15 +33,11 @@ from jpeglm.codecs.nal import (
     START,
     Header,
     Sets,
-    escape,
     read_header,
     read_sets,
     split_nals,
     unescape,
 )
-from jpeglm.config import InputError, Settings, fingerprint
-from jpeglm.syntax import avc
-from jpeglm.syntax.avc import AvcSpec, avc_spec
 
 
 @dataclass(frozen=True)
@@ -123,6 +122,7 @@ class AvcCodec:
 
     name = "avc"
     extension = ".mp4"
+    alphabets: tuple[str, ...] = ("avc-symbols",)
 
     def __init__(self, config: AvcConfig | None = None) -> None:
         self.config = config or AvcConfig()
@@ -234,81 +234,26 @@ class AvcCodec:
             frames.append(frames[-1] if frames else np.full(shape, 128, np.uint8))
         return np.stack(frames)
 
-    # Symbols
+    @cached_property
+    def symbols(self) -> AvcSymbols:
+        return AvcSymbols(self.spec, self._headers, self.sets.frame_bits)
 
-    def split(self, stream: bytes) -> tuple[np.ndarray, np.ndarray]:
-        """(symbols int32, starts int64 [frames + 1]: symbols before each frame).
+    def alphabet(self, name: str) -> AvcSymbols:
+        if name not in self.alphabets:
+            raise InputError(f"there is no alphabet {name!r} for avc; choose avc-symbols")
+        return self.symbols
 
-        InputError says at which slice and byte a stream is not canonical and complete.
-        """
-        spec, state = self.spec, avc.start_state(self.spec)
-        symbols = np.empty(8 * len(stream) + 16, np.int32)
-        starts = np.zeros(spec.frames + 1, np.int64)
-        used, place = 0, 0
-        for number, nal in enumerate(split_nals(stream)):
-            place += len(START)
-            where = f"slice {number}, at byte {place}"
-            if state[avc.KIND] == avc.END:
-                raise InputError(f"data follows the last frame ({where})")
-            frame, slice_number = int(state[avc.FRAME]), int(state[avc.SLICE])
-            head, header = self._head(frame, slice_number)
-            rbsp = unescape(nal[1:])
-            bits = "".join(f"{byte:08b}" for byte in rbsp[: len(header) // 8 + 1])
-            if not nal or nal[0] != head or not bits.startswith(header):
-                raise InputError(f"the slice header is not this codec's ({where})")
-            data = np.frombuffer(rbsp, np.uint8)
-            used, at, good = avc.read_slice(spec, state, data, len(header), symbols, used)
-            if not good:
-                raise InputError(
-                    f"no legal syntax element begins at bit {at} of the slice data ({where})"
-                )
-            if not _ends_well(rbsp, at):
-                raise InputError(f"the slice does not end as it must ({where})")
-            if state[avc.FRAME] > frame:
-                starts[frame + 1 :] = used
-            place += len(nal)
-        if state[avc.KIND] != avc.END:
-            raise InputError(f"the stream ends in frame {int(state[avc.FRAME])}")
-        return symbols[:used].copy(), starts
-
-    def join(self, symbols: np.ndarray) -> bytes:
-        """The stream that the symbols spell; what is missing or illegal becomes flat."""
-        spec, state = self.spec, avc.start_state(self.spec)
-        symbols = np.ascontiguousarray(symbols, np.int32)
-        out = bytearray()
-        used, flat = 0, False
-        most = 64 * len(symbols) // 8 + 64 * spec.columns * spec.rows + 64
-        while state[avc.KIND] != avc.END:
-            head, header = self._head(int(state[avc.FRAME]), int(state[avc.SLICE]))
-            data = np.zeros(most, np.uint8)
-            opening = int(header, 2) << (-len(header) % 8)
-            start = opening.to_bytes((len(header) + 7) // 8, "big")
-            data[: len(start)] = np.frombuffer(start, np.uint8)
-            used, bits, flat = avc.write_slice(spec, state, symbols, used, flat, data, len(header))
-            data[bits >> 3] |= 0x80 >> (bits & 7)
-            rbsp = data[: bits // 8 + 1].tobytes()
-            out += START + bytes([head]) + escape(rbsp)
-        return bytes(out)
-
-    def _head(self, frame: int, number: int) -> tuple[int, str]:
-        """(first byte of the NAL unit, header bits) of a slice."""
-        head, header = self._headers[frame == 0]
-        return head, header.write(int(self.spec.first[number]), frame, self.sets.frame_bits)
+    def files(self) -> dict[str, bytes]:
+        return {}
 
     def check(self, stream: bytes) -> None:
         """Refuse (InputError: where and why) what is no canonical, complete stream."""
-        if self.join(self.split(stream)[0]) != stream:
+        if self.symbols.join(self.symbols.split(stream)) != stream:
             raise InputError("the stream is legal, but its bytes are not the canonical ones")
 
     def cut(self, stream: bytes, units: int) -> bytes:
         """The first `units` frames of a stream, the rest without change of picture."""
-        symbols, starts = self.split(stream)
-        return self.join(symbols[: starts[units]])
-
-
-def _ends_well(rbsp: bytes, at: int) -> bool:
-    """Whether a one and zeros up to the byte's end follow bit `at`, and nothing more (7.3.2.11)."""
-    return len(rbsp) == at // 8 + 1 and rbsp[-1] << (at % 8) & 0xFF == 0x80
+        return self.symbols.join(self.symbols.prefix(stream, units).symbols)
 
 
 STRICT = "crccheck+bitstream+buffer+careful+compliant+aggressive"

@@ -23,7 +23,7 @@ from jpeglm.codecs import JpegCodec
 from jpeglm.config import InputError
 from jpeglm.generation.generate import Model
 from jpeglm.kernels import njit
-from jpeglm.syntax.jpeg import complete, step
+from jpeglm.syntax.machine import complete, step
 
 Progress = Callable[[int, int, str], None]
 

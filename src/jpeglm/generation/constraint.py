@@ -16,14 +16,7 @@ import numpy as np
 from jpeglm.config import InputError
 from jpeglm.kernels import njit
 from jpeglm.syntax.alphabet import Prefix
-from jpeglm.syntax.jpeg import (
-    SYMBOL_KIND,
-    complete,
-    shortest,
-    start_state,
-    step,
-    symbol_step,
-)
+from jpeglm.syntax.machine import complete, fast_step, growth, shortest, start_state, step
 from jpeglm.tokenizer import Tokenizer
 
 
@@ -76,9 +69,6 @@ def token_mask(
         return 1
     room = tokens_left - 2  # after this token, and with EOS kept in reserve
     loose = room > shortest(spec, state) + need_after + margin
-    component, mcus, interval = spec.component, spec.mcus, spec.interval
-    by_block = spec.by_block
-    by_symbol = spec.kind == SYMBOL_KIND
     known = len(forced) + (1 if bits else 0)
     for token in range(len(offsets) - 1):
         left = parent[token]
@@ -100,10 +90,8 @@ def token_mask(
             symbol = symbols[i]
             if place < known and not _fits(symbol, place, forced, value, bits):
                 good = False
-            elif by_symbol:
-                good = symbol_step(component, mcus, interval, by_block, trial, symbol)
             else:
-                good = step(spec, trial, symbol)
+                good = fast_step(spec, trial, symbol)
             if not good:
                 break
             place += 1
@@ -154,8 +142,7 @@ class Constraint:
                 parent[whole] = left
                 rest[whole] += len(tokenizer.spelling[left])
         longest = int(np.diff(tokenizer.offsets).max())
-        # A symbol lengthens the shortest completion by at most three (a long amplitude).
-        margin = 4 * longest + 4
+        margin = growth(self.spec) * (longest + 1)
         self.table = (
             tokenizer.offsets,
             tokenizer.symbols,

@@ -459,6 +459,56 @@ def step(spec, s, symbol):
     return True
 
 
+def fast_step(spec, state, symbol):
+    """`step`, for `syntax.machine`."""
+    return step(spec, state, symbol)
+
+
+@njit(cache=True)
+def complete(spec, s):
+    return s[KIND] == END
+
+
+GROWTH = 64
+"""More than an Intra_4x4 type or a coeff_token of 16 makes the rest of a macroblock longer."""
+
+
+@njit(cache=True)
+def _skip_symbols(left):
+    """Symbols that skip so many macroblocks: a size, and its bits in chunks."""
+    size = 0
+    while (2 << size) - 1 <= left:
+        size += 1
+    return 1 + (size + CHUNK - 1) // CHUNK
+
+
+@njit(cache=True)
+def shortest(spec, s):
+    """Symbols that `flat_symbol` takes to the end: not always the fewest, but always possible."""
+    if s[KIND] == END:
+        return np.int64(0)
+    total = np.int64(0)
+    trial = s.copy()
+    # To the end of the macroblock, or of the skip run, that is begun.
+    begun = (trial[KIND] != SKIP) and (trial[KIND] != TYPE_I or trial[FRAME] > 0)
+    while begun and trial[MB] == s[MB] and trial[SLICES_DONE] == s[SLICES_DONE]:
+        step(spec, trial, flat_symbol(spec, trial))
+        total += 1
+    if trial[KIND] == END:
+        return total
+    slices = len(spec.first) - 1
+    if trial[FRAME] == 0:
+        total += 4 * (spec.columns * spec.rows - trial[MB])
+    else:
+        total += _skip_symbols(spec.first[trial[SLICE] + 1] - trial[MB])
+        for number in range(trial[SLICE] + 1, slices):
+            total += _skip_symbols(spec.first[number + 1] - spec.first[number])
+    frame = np.int64(0)
+    for number in range(slices):
+        frame += _skip_symbols(spec.first[number + 1] - spec.first[number])
+    return total + frame * (spec.frames - trial[FRAME] - 1)
+
+
 # Bits
 
 

@@ -7,12 +7,11 @@ work; this class is their Python face. `generation.constraint` calls the kernels
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
-from jpeglm.syntax import jpeg
-from jpeglm.syntax.jpeg import JpegSpec
+from jpeglm.syntax import machine
 
 
 class Grammar(Protocol):
@@ -36,27 +35,27 @@ class Grammar(Protocol):
 
 
 class SpecGrammar:
-    """The state machine that a `JpegSpec` describes: JPEG symbols, JPEG bytes or codes."""
+    """The state machine that a spec of `syntax.machine` describes."""
 
-    def __init__(self, spec: JpegSpec, size: int) -> None:
+    def __init__(self, spec: Any, size: int) -> None:
         self.spec = spec
         self.size = size
 
     def start(self) -> np.ndarray:
-        return jpeg.start_state(self.spec)
+        return machine.start_state(self.spec)
 
     def advance(self, state: np.ndarray, symbol: int) -> bool:
         trial = state.copy()
-        if not jpeg.step(self.spec, trial, symbol):
+        if not machine.step(self.spec, trial, symbol):
             return False
         state[:] = trial
         return True
 
     def allowed(self, state: np.ndarray) -> np.ndarray:
-        return np.array([jpeg.step(self.spec, state.copy(), s) for s in range(self.size)])
+        return np.array([machine.step(self.spec, state.copy(), s) for s in range(self.size)])
 
     def complete(self, state: np.ndarray) -> bool:
-        return bool(jpeg.complete(self.spec, state))
+        return bool(machine.complete(self.spec, state))
 
     def shortest(self, state: np.ndarray) -> int:
-        return int(jpeg.shortest(self.spec, state))
+        return int(machine.shortest(self.spec, state))

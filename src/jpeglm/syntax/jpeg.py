@@ -43,6 +43,8 @@ STATE_SIZE = 14
 # Values of PHASE, byte form only.
 DATA, STUFFING, MARKER, HEADER, TRAILER = 0, 1, 2, 3, 4
 RST0, FIRST_RST_SYMBOL = 0xD0, 256
+GROWTH = 4
+"""A symbol lengthens the shortest completion by at most three (a long amplitude)."""
 
 
 class JpegSpec(NamedTuple):
@@ -338,6 +340,14 @@ def step(spec, state, symbol):
         state[MCU] += 1
         return True
     return symbol_step(spec.component, spec.mcus, spec.interval, spec.by_block, state, symbol)
+
+
+def fast_step(spec, state, symbol):
+    """What `syntax.machine` puts into the loop that masks tokens: the symbol machine takes a few
+    fields, since handing over the whole spec costs more than the step."""
+    if spec.kind == SYMBOL_KIND:
+        return symbol_step(spec.component, spec.mcus, spec.interval, spec.by_block, state, symbol)
+    return step(spec, state, symbol)
 
 
 @njit(cache=True)

@@ -1,0 +1,112 @@
+"""`avc-symbols`: a clip's H.264 stream as the syntax elements of its slices, and back.
+
+What the elements imply is left out and put back: start codes, NAL unit headers, slice headers,
+emulation prevention, trailing bits. `syntax.avc` has the elements themselves.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from jpeglm.config import InputError
+from jpeglm.syntax import avc
+from jpeglm.syntax.alphabet import Prefix
+from jpeglm.syntax.avc import AvcSpec
+from jpeglm.syntax.grammar import SpecGrammar
+from jpeglm.syntax.nal import START, Header, escape, split_nals, unescape
+
+
+class AvcSymbols:
+    """Streams of one geometry. A unit is a frame.
+
+    headers: whether a slice is of an IDR picture → (first byte of its NAL unit, its header);
+    frame_bits: length of frame_num.
+    """
+
+    name = "avc-symbols"
+    size = avc.SYMBOLS
+    atomic: tuple[int, ...] = ()
+
+    def __init__(
+        self, spec: AvcSpec, headers: dict[bool, tuple[int, Header]], frame_bits: int
+    ) -> None:
+        self.spec, self.headers, self.frame_bits = spec, headers, frame_bits
+
+    def _head(self, state: np.ndarray) -> tuple[int, str]:
+        """(first byte of the NAL unit, header bits) of the slice that begins at a state."""
+        frame = int(state[avc.FRAME])
+        head, header = self.headers[frame == 0]
+        first = int(self.spec.first[state[avc.SLICE]])
+        return head, header.write(first, frame, self.frame_bits)
+
+    def inspect(self, stream: bytes) -> tuple[np.ndarray, np.ndarray]:
+        """(symbols int32, starts int64 [frames + 1]: symbols before each frame).
+
+        InputError says at which slice and byte a stream is not canonical and complete.
+        """
+        spec, state = self.spec, avc.start_state(self.spec)
+        symbols = np.empty(8 * len(stream) + 16, np.int32)
+        starts = np.zeros(spec.frames + 1, np.int64)
+        used, place = 0, 0
+        for number, nal in enumerate(split_nals(stream)):
+            place += len(START)
+            where = f"slice {number}, at byte {place}"
+            if state[avc.KIND] == avc.END:
+                raise InputError(f"data follows the last frame ({where})")
+            frame = int(state[avc.FRAME])
+            head, header = self._head(state)
+            rbsp = unescape(nal[1:])
+            bits = "".join(f"{byte:08b}" for byte in rbsp[: len(header) // 8 + 1])
+            if not nal or nal[0] != head or not bits.startswith(header):
+                raise InputError(f"the slice header is not this codec's ({where})")
+            data = np.frombuffer(rbsp, np.uint8)
+            used, at, good = avc.read_slice(spec, state, data, len(header), symbols, used)
+            if not good:
+                raise InputError(
+                    f"no legal syntax element begins at bit {at} of the slice data ({where})"
+                )
+            if not _ends_well(rbsp, at):
+                raise InputError(f"the slice does not end as it must ({where})")
+            if state[avc.FRAME] > frame:
+                starts[frame + 1 :] = used
+            place += len(nal)
+        if state[avc.KIND] != avc.END:
+            raise InputError(f"the stream ends in frame {int(state[avc.FRAME])}")
+        return symbols[:used].copy(), starts
+
+    def split(self, stream: bytes) -> np.ndarray:
+        return self.inspect(stream)[0]
+
+    def join(self, symbols: np.ndarray) -> bytes:
+        """The stream that the symbols spell; what is missing or illegal becomes flat."""
+        spec, state = self.spec, avc.start_state(self.spec)
+        symbols = np.ascontiguousarray(symbols, np.int32)
+        out = bytearray()
+        used, flat = 0, False
+        most = 8 * len(symbols) + 64 * spec.columns * spec.rows + 64
+        while state[avc.KIND] != avc.END:
+            head, header = self._head(state)
+            data = np.zeros(most, np.uint8)
+            opening = int(header, 2) << (-len(header) % 8)
+            start = opening.to_bytes((len(header) + 7) // 8, "big")
+            data[: len(start)] = np.frombuffer(start, np.uint8)
+            used, bits, flat = avc.write_slice(spec, state, symbols, used, flat, data, len(header))
+            data[bits >> 3] |= 0x80 >> (bits & 7)
+            rbsp = data[: bits // 8 + 1].tobytes()
+            out += START + bytes([head]) + escape(rbsp)
+        return bytes(out)
+
+    def prefix(self, stream: bytes, units: int) -> Prefix:
+        symbols, starts = self.inspect(stream)
+        return Prefix(symbols[: starts[units]])
+
+    def grammar(self) -> SpecGrammar:
+        return SpecGrammar(self.spec, self.size)
+
+    def symbol_name(self, symbol: int) -> str:
+        return avc.symbol_name(symbol)
+
+
+def _ends_well(rbsp: bytes, at: int) -> bool:
+    """Whether a one and zeros up to the byte's end follow bit `at`, and nothing more (7.3.2.11)."""
+    return len(rbsp) == at // 8 + 1 and rbsp[-1] << (at % 8) & 0xFF == 0x80

@@ -1,0 +1,75 @@
+"""One face for all state machines: the type of a spec says which one steps.
+
+    JpegSpec ──▶ syntax.jpeg (symbols, bytes, fixed-length codes)      AvcSpec ──▶ syntax.avc
+
+Compiled code decides when it is compiled, plain Python when it is called, so that the sampler is
+written once and a call costs nothing more. A new kind of stream is one more entry of `MACHINES`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from jpeglm.kernels import COMPILED
+from jpeglm.syntax import avc, jpeg
+
+MACHINES: dict[type, Any] = {jpeg.JpegSpec: jpeg, avc.AvcSpec: avc}
+"""A machine has `step`, `fast_step`, `complete`, `shortest`, `start_state` and `GROWTH`."""
+
+
+def start_state(spec: Any) -> np.ndarray:
+    """int64 vector before the first symbol."""
+    return MACHINES[type(spec)].start_state(spec)
+
+
+def growth(spec: Any) -> int:
+    """By how many symbols one symbol may lengthen the shortest completion, at most."""
+    return MACHINES[type(spec)].GROWTH
+
+
+def step(spec, state, symbol):  # type: ignore[no-untyped-def]
+    """Take a symbol; False, and the state undefined, when it is illegal here."""
+    return MACHINES[type(spec)].step(spec, state, symbol)
+
+
+def fast_step(spec, state, symbol):  # type: ignore[no-untyped-def]
+    """`step` for the inner loop of a mask."""
+    return MACHINES[type(spec)].step(spec, state, symbol)
+
+
+def complete(spec, state):  # type: ignore[no-untyped-def]
+    """Whether the stream is complete; it can then do nothing else."""
+    return MACHINES[type(spec)].complete(spec, state)
+
+
+def shortest(spec, state):  # type: ignore[no-untyped-def]
+    """Symbols of a completion that is always possible, 0 when the stream is complete."""
+    return MACHINES[type(spec)].shortest(spec, state)
+
+
+if COMPILED:
+    from numba.extending import overload
+
+    def _machine(spec: Any) -> Any:
+        return MACHINES[spec.instance_class]
+
+    @overload(step)
+    def _step(spec, state, symbol):  # type: ignore[no-untyped-def]
+        take = _machine(spec).step
+        return lambda spec, state, symbol: take(spec, state, symbol)
+
+    @overload(fast_step, inline="always")
+    def _fast_step(spec, state, symbol):  # type: ignore[no-untyped-def]
+        return _machine(spec).fast_step
+
+    @overload(complete)
+    def _complete(spec, state):  # type: ignore[no-untyped-def]
+        ask = _machine(spec).complete
+        return lambda spec, state: ask(spec, state)
+
+    @overload(shortest)
+    def _shortest(spec, state):  # type: ignore[no-untyped-def]
+        ask = _machine(spec).shortest
+        return lambda spec, state: ask(spec, state)
