@@ -230,7 +230,7 @@ class Road:
             "data": self.name,
             "flops": self.flops,
             "rivals": found,
-            "reconstruction": read_json(self.home / "reconstruction.json"),
+            "reconstruction": self._named(read_json(self.home / "reconstruction.json")),
             "commands": (self.home / "commands.txt").read_text().splitlines(),
         }
         tail = self.home.with_name(f"{self.name}-lt")
@@ -240,6 +240,14 @@ class Road:
         write_json(out, results)
         write_report(results, self._sheets(rivals), out.with_suffix(".html"))
         print("\n".join(verdicts(results)))
+
+    def _named(self, table: dict[str, Any]) -> dict[str, Any]:
+        """Rows of rivals by their names instead of their folders."""
+        coders = {}
+        for name, row in table["coders"].items():
+            parts = Path(name).relative_to(self.home).parts if "/" in name else (name,)
+            coders[parts[0]] = row
+        return table | {"coders": coders}
 
     def _training(self, rival: str) -> dict[str, Any]:
         """What a rival's training came to: parameters, pictures, FLOPs of both stages."""

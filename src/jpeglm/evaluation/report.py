@@ -53,6 +53,11 @@ def _kid(row: dict[str, Any] | None) -> str:
     return "–" if row is None else f"{row['kid']:.4f}"
 
 
+def _length(training: dict[str, Any]) -> str:
+    found = training.get("tokens_per_image")
+    return f"{found:.0f}" if found else "–"
+
+
 def _embedded(png: bytes, caption: str) -> str:
     data = base64.b64encode(png).decode()
     return (
@@ -178,7 +183,7 @@ def write_report(results: dict[str, Any], sheets: dict[str, tuple[bytes, str]], 
                 [
                     name,
                     f"{row['training']['parameters']:,}",
-                    f"{row['training'].get('tokens_per_image', 0):.0f}" or "–",
+                    _length(row["training"]),
                     f"{row['training']['images']:,}",
                     f"{row['training']['flops']:.2g}",
                     f"{row['training'].get('stage_one', 0):.2g}",
