@@ -16,7 +16,8 @@ import numpy as np
 from jpeglm.config import InputError
 from jpeglm.kernels import njit
 from jpeglm.syntax.alphabet import Prefix
-from jpeglm.syntax.machine import complete, fast_step, growth, shortest, start_state, step
+from jpeglm.syntax.jpeg import symbol_step
+from jpeglm.syntax.machine import complete, growth, light, shortest, start_state, step
 from jpeglm.tokenizer import Tokenizer
 
 
@@ -69,6 +70,7 @@ def token_mask(
         return 1
     room = tokens_left - 2  # after this token, and with EOS kept in reserve
     loose = room > shortest(spec, state) + need_after + margin
+    by_symbol, component, mcus, interval, by_block = light(spec)
     known = len(forced) + (1 if bits else 0)
     for token in range(len(offsets) - 1):
         left = parent[token]
@@ -90,8 +92,10 @@ def token_mask(
             symbol = symbols[i]
             if place < known and not _fits(symbol, place, forced, value, bits):
                 good = False
+            elif by_symbol:
+                good = symbol_step(component, mcus, interval, by_block, trial, symbol)
             else:
-                good = fast_step(spec, trial, symbol)
+                good = step(spec, trial, symbol)
             if not good:
                 break
             place += 1

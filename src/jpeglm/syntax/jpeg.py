@@ -342,12 +342,11 @@ def step(spec, state, symbol):
     return symbol_step(spec.component, spec.mcus, spec.interval, spec.by_block, state, symbol)
 
 
-def fast_step(spec, state, symbol):
-    """What `syntax.machine` puts into the loop that masks tokens: the symbol machine takes a few
-    fields, since handing over the whole spec costs more than the step."""
-    if spec.kind == SYMBOL_KIND:
-        return symbol_step(spec.component, spec.mcus, spec.interval, spec.by_block, state, symbol)
-    return step(spec, state, symbol)
+@njit(cache=True)
+def light(spec):
+    """(whether `symbol_step` may be called, and with what): handing over a few fields in the loop
+    that masks tokens costs half of handing over the whole spec."""
+    return spec.kind == SYMBOL_KIND, spec.component, spec.mcus, spec.interval, spec.by_block
 
 
 @njit(cache=True)

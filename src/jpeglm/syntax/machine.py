@@ -16,7 +16,7 @@ from jpeglm.kernels import COMPILED
 from jpeglm.syntax import avc, jpeg
 
 MACHINES: dict[type, Any] = {jpeg.JpegSpec: jpeg, avc.AvcSpec: avc}
-"""A machine has `step`, `fast_step`, `complete`, `shortest`, `start_state` and `GROWTH`."""
+"""A machine has `start_state`, `step`, `light`, `complete`, `shortest`, `GROWTH`."""
 
 
 def start_state(spec: Any) -> np.ndarray:
@@ -34,9 +34,9 @@ def step(spec, state, symbol):  # type: ignore[no-untyped-def]
     return MACHINES[type(spec)].step(spec, state, symbol)
 
 
-def fast_step(spec, state, symbol):  # type: ignore[no-untyped-def]
-    """`step` for the inner loop of a mask."""
-    return MACHINES[type(spec)].step(spec, state, symbol)
+def light(spec):  # type: ignore[no-untyped-def]
+    """Whether `syntax.jpeg.symbol_step` may stand for `step`, and its arguments if so."""
+    return MACHINES[type(spec)].light(spec)
 
 
 def complete(spec, state):  # type: ignore[no-untyped-def]
@@ -60,9 +60,10 @@ if COMPILED:
         take = _machine(spec).step
         return lambda spec, state, symbol: take(spec, state, symbol)
 
-    @overload(fast_step, inline="always")
-    def _fast_step(spec, state, symbol):  # type: ignore[no-untyped-def]
-        return _machine(spec).fast_step
+    @overload(light)
+    def _light(spec):  # type: ignore[no-untyped-def]
+        take = _machine(spec).light
+        return lambda spec: take(spec)
 
     @overload(complete)
     def _complete(spec, state):  # type: ignore[no-untyped-def]
