@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from jpeglm.environment import environment
 from jpeglm.files import write_json
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -45,28 +43,6 @@ def rates(
     }
 
 
-def machine() -> dict[str, Any]:
-    """Processor, cores, versions and commit."""
-    model = platform.processor()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
-        model = names[0].split(":")[1].strip() if names else model
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True
-    ).stdout.strip()
-    packages = ("numpy", "numba", "Pillow", "tokenizers", "torch", "transformers")
-    return {
-        "processor": model,
-        "cores": len(os.sched_getaffinity(0)),
-        "load": os.getloadavg()[0],
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in packages},
-        "commit": commit or None,
-        "command": " ".join(["python", os.path.relpath(sys.argv[0], ROOT), *sys.argv[1:]]),
-    }
-
-
 def finish(name: str, unit: str, tables: dict[str, dict[str, dict[str, float]]]) -> None:
     """Print the tables and write docs/results/bench-NAME.json."""
     print(f"\n{name} ({unit}, median of turns; ratio to the first row)")
@@ -78,6 +54,9 @@ def finish(name: str, unit: str, tables: dict[str, dict[str, dict[str, float]]])
                 f"    {row:34s} {figures['median']:12,.1f}   {figures['median'] / first:7.2f}x"
                 f"   ({figures['least']:,.1f} to {figures['most']:,.1f})"
             )
+    packages = ("numpy", "numba", "Pillow", "tokenizers", "torch", "transformers")
+    command = " ".join(["python", os.path.relpath(sys.argv[0], ROOT), *sys.argv[1:]])
+    machine = environment(*packages) | {"command": command}
     out = ROOT / "docs" / "results" / f"bench-{name}.json"
-    write_json(out, {"unit": unit, "tables": json.loads(json.dumps(tables)), "machine": machine()})
+    write_json(out, {"unit": unit, "tables": json.loads(json.dumps(tables)), "machine": machine})
     print(f"  {out.relative_to(ROOT)}")

@@ -16,15 +16,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import random
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +33,7 @@ from jpeglm.codecs import JpegCodec
 from jpeglm.codecs.images import open_image
 from jpeglm.config import PAPER_JPEG, InputError, JpegConfig
 from jpeglm.data.sources import EXTENSIONS
+from jpeglm.environment import environment
 from jpeglm.evaluation.validity import accepts, judge, validity
 from jpeglm.files import write_json
 from jpeglm.generation.constraint import Constraint, Prompt, make_prompt
@@ -224,28 +222,6 @@ def failures(result: dict[str, Any]) -> list[str]:
     return found
 
 
-def machine() -> dict[str, Any]:
-    """Processor, cores, versions and commit."""
-    name = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        lines = [line for line in info.read_text().splitlines() if line.startswith("model name")]
-        name = lines[0].split(":")[1].strip() if lines else name
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True
-    ).stdout.strip()
-    tool = subprocess.run(["djpeg", "-version"], capture_output=True, text=True)
-    packages = ("jpeglm", "Pillow", "numpy", "numba")
-    return {
-        "processor": name,
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "versions": {package: version(package) for package in packages},
-        "djpeg": " ".join((tool.stderr + tool.stdout).split("\n")[:1]),
-        "commit": commit or None,
-    }
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--photos", type=Path, default=ROOT / "data" / "photos" / "train")
@@ -292,6 +268,7 @@ def main() -> None:
             ),
         }
     found = failures(result)
+    told = subprocess.run(["djpeg", "-version"], capture_output=True, text=True)
     result |= {
         "failures": found,
         "checkpoint": {
@@ -300,7 +277,8 @@ def main() -> None:
         },
         "seconds": seconds | {"all": round(time.perf_counter() - start)},
         "command": " ".join(["python", "recipes/acceptance.py", *sys.argv[1:]]),
-        "machine": machine(),
+        "machine": environment("Pillow", "numpy", "numba")
+        | {"djpeg": (told.stderr + told.stdout).split("\n")[0]},
     }
     write_json(arguments.out, result)
     print(json.dumps({k: result[k] for k in ("random", "model", "completions")}, indent=1))

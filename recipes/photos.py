@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import shlex
 import shutil
 import subprocess
@@ -21,6 +20,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from jpeglm.environment import processor
 from jpeglm.files import atomic_folder, atomic_write, read_json
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -128,14 +128,6 @@ def main() -> None:
         if not result.exists():
             atomic_write(result, b"")
     install(out, data, photos, read_json(measured), read_json(transfer), commands)
-
-
-def processor() -> str:
-    """The processor's name, as far as the system tells it."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def install(

@@ -11,8 +11,9 @@ import jpeglm
 
 SOURCE = Path(jpeglm.__file__).parent
 ORDER = [
-    "config", "files", "kernels", "progress", "syntax", "codecs", "bpe", "tokenizer", "checkpoint",
-    "data", "models", "generation", "evaluation", "training", "serving", "cli",
+    "config", "environment", "files", "kernels", "progress", "syntax", "codecs", "bpe",
+    "tokenizer", "checkpoint", "data", "models", "generation", "evaluation", "training",
+    "serving", "cli",
 ]  # fmt: skip
 LAZY = ("vq.py", "models")
 """The one import to the right: a learned codec loads its network when the first picture comes."""

@@ -152,13 +152,13 @@ def test_longtail_on_distances_made_to_order():
     labels = np.repeat([0, 1, 2], 50)
     truth = rng.normal(size=(150, 3))
     shift = np.log10([frequency[c] for c in labels])[:, None]
-    result = protocols.longtail(truth + shift, truth, labels, truth, frequency)
+    result = protocols.class_differences(truth + shift, truth, labels, truth, frequency)
     for row in result["classes"]:
         expected = 3 * np.log10(row["frequency"]) ** 2
         assert row["difference"] == pytest.approx(expected, rel=1e-6)
     assert result["spearman"]["r"] == 1 and result["pearson_log_frequency"]["r"] > 0.95
     with pytest.raises(InputError, match="class 7 has 0 pictures"):
-        protocols.longtail(truth, truth, labels, truth, {7: 5})
+        protocols.class_differences(truth, truth, labels, truth, {7: 5})
 
 
 def test_arrays_are_the_pictures_that_prepare_codes(picture_files, tmp_path):

@@ -425,8 +425,7 @@ def longtail(
 
     from jpeglm.data.shards import open_data
     from jpeglm.evaluation import protocols
-    from jpeglm.evaluation.features import extract, make_extractor
-    from jpeglm.evaluation.sets import completions, kept
+    from jpeglm.evaluation.features import make_extractor
     from jpeglm.progress import Reporter
 
     if rival is None or trained_on is None:
@@ -436,26 +435,19 @@ def longtail(
     references = _references(models[0], data, None, None, 0, limit)
     counts = np.bincount([label for _, _, label in open_data(trained_on).streams("train")])
     frequency = {label: int(count) for label, count in enumerate(counts) if count}
-    features = []
     with Reporter("longtail", "pictures", as_json) as report:
-        truth = extract(made, references.pixels, progress=report)
-        for name, model in zip(("checkpoint", "rival"), models):
-            record = {**model.record(), "keep": keep, "seed": seed,
-                      "keys": references.keys, "weights": model.weights_mark}  # fmt: skip
-            drawn = kept(
-                pictures / f"longtail-{name}-{keep:g}-{seed}.npz" if pictures else None,
-                record,
-                lambda m=model: completions(  # type: ignore[misc]
-                    m, references.pixels, keep, seed, references.labels, report
-                ),
-            )
-            features.append(extract(made, drawn["pictures"], progress=report))
-    result = {
-        "metric": made.metric,
-        "extractor": made.name,
-        "resizer": made.resizer,
-        "keep": keep,
-        **protocols.longtail(features[0], features[1], references.labels, truth, frequency),
+        result = protocols.longtail(
+            models[0],
+            models[1],
+            references,
+            made,
+            frequency,
+            keep,
+            seed,
+            folder=pictures,
+            progress=report,
+        )
+    result |= {
         "checkpoint": str(checkpoint),
         "rival": str(rival),
         "data": str(data),

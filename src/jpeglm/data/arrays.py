@@ -21,9 +21,10 @@ from PIL import Image
 
 from jpeglm.codecs.images import fit_image, open_image
 from jpeglm.config import InputError
-from jpeglm.data.prepare import PrepareConfig, cores, picture_views
+from jpeglm.data.prepare import PrepareConfig, picture_views
 from jpeglm.data.shards import Dataset
 from jpeglm.data.sources import Item, open_source
+from jpeglm.environment import cores
 
 Progress = Callable[[int, int], None]
 

@@ -49,6 +49,7 @@ from jpeglm.data.shards import (
     write_token_shard,
 )
 from jpeglm.data.sources import LABELS, PREPARED, Item, Source, Unit, open_source
+from jpeglm.environment import cores
 from jpeglm.files import atomic_write, explain, read_json, write_json
 
 if TYPE_CHECKING:
@@ -255,13 +256,6 @@ def _run(
             ) from error
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 @contextmanager

@@ -22,9 +22,10 @@ from jpeglm.config import InputError
 from jpeglm.data.arrays import Images
 from jpeglm.evaluation.features import Extractor, extract
 from jpeglm.evaluation.frechet import compare, frechet_distance
+from jpeglm.evaluation.quality import psnr
 from jpeglm.evaluation.sets import (
     active_part,
-    check_sizes,
+    check_count,
     coded,
     completions,
     half_size,
@@ -80,7 +81,7 @@ def completion(
     if not hasattr(model, "tokenizer"):
         model.complete()  # says in words why it cannot
     pictures = half_size(references.pixels) if half else references.pixels
-    check_sizes(pictures, pictures, "completion")
+    check_count(pictures, "completion")
     view = active_part if half else (lambda x: x)
 
     def features(x: np.ndarray) -> np.ndarray:
@@ -93,19 +94,29 @@ def completion(
         found = []
         for seed in seeds:
             file = folder / f"{name}completion-{ratio:g}-{seed}.npz" if folder else None
-            record = {**model.record(), "keep": ratio, "seed": seed, "half": half,
-                      "keys": references.keys, "weights": model.weights_mark}  # fmt: skip
-            drawn = kept(
-                file,
-                record,
-                lambda r=ratio, s=seed: completions(  # type: ignore[misc]
-                    model, pictures, r, s, references.labels, progress
-                ),
-            )
+            drawn = _completed(model, references, pictures, file, ratio, seed, progress, half)
             row = compare(features(drawn["pictures"]), truth)
             found.append(row | {"bits": float(drawn["bits"].mean())})
         rows[f"{ratio:g}"] = _mean(found) | {"bits": float(np.mean([r["bits"] for r in found]))}
     return {**_named(extractor), "half": half, "ratios": rows}
+
+
+def _completed(
+    model: Any,
+    references: Images,
+    pictures: np.ndarray,
+    file: Path | None,
+    keep: float,
+    seed: int,
+    progress: Progress | None,
+    half: bool = False,
+) -> dict[str, np.ndarray]:
+    """Completions of `pictures`, the references themselves or their halves; `file` keeps them."""
+    record = {**model.record(), "keep": keep, "seed": seed, "half": half,
+              "keys": references.keys, "weights": model.weights_mark}  # fmt: skip
+    return kept(
+        file, record, lambda: completions(model, pictures, keep, seed, references.labels, progress)
+    )
 
 
 def unconditional(
@@ -119,7 +130,7 @@ def unconditional(
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """n new pictures a seed against the references; of a class-conditional model, their labels."""
-    check_sizes(references.pixels, references.pixels, "unconditional")
+    check_count(references.pixels, "unconditional")
     truth = extract(extractor, references.pixels, progress=progress)
     found = []
     for seed in seeds:
@@ -186,8 +197,7 @@ def reconstruction(
             lengths = [len(coder.encode_stream(s)) for s in streams]
             row["tokens"] = float(np.mean(lengths))
             row["bits"] = float(np.mean([len(s) for s in streams]) * 8)
-        error = np.square(pixels.astype(np.float64) - shown).mean((1, 2, 3))
-        decibels = 10 * np.log10(255**2 / np.maximum(error, 1e-10))
+        decibels = psnr(pixels, shown)
         row["psnr"] = float(decibels.mean())
         row["psnr_interval"] = [
             float(row["psnr"] + sign * 1.96 * decibels.std(ddof=1) / np.sqrt(len(decibels)))
@@ -210,6 +220,29 @@ def reconstruction(
 
 
 def longtail(
+    model: Any,
+    rival: Any,
+    references: Images,
+    extractor: Extractor,
+    frequency: dict[int, int],
+    keep: float = 0.25,
+    seed: int = 0,
+    *,
+    folder: Path | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Completions by two models, class by class; frequency: class → pictures in training."""
+    truth = extract(extractor, references.pixels, progress=progress)
+    features = []
+    for name, drawer in (("checkpoint", model), ("rival", rival)):
+        file = folder / f"longtail-{name}-{keep:g}-{seed}.npz" if folder else None
+        drawn = _completed(drawer, references, references.pixels, file, keep, seed, progress)
+        features.append(extract(extractor, drawn["pictures"], progress=progress))
+    by_class = class_differences(features[0], features[1], references.labels, truth, frequency)
+    return {**_named(extractor), "keep": keep, **by_class}
+
+
+def class_differences(
     a: np.ndarray,
     b: np.ndarray,
     labels: np.ndarray,

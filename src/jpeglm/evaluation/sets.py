@@ -113,10 +113,7 @@ def samples(
     return {"pictures": np.stack([np.asarray(image) for image in images])}
 
 
-def check_sizes(pictures: np.ndarray, references: np.ndarray, what: str) -> None:
-    """Fréchet distances of pictures of different shapes measure the resizing as well."""
-    if len(pictures) < 2 or len(references) < 2:
-        raise InputError(
-            f"{what}: at least two pictures a side are needed; there are {len(pictures)} and "
-            f"{len(references)}"
-        )
+def check_count(pictures: np.ndarray, what: str) -> None:
+    """A covariance needs two pictures."""
+    if len(pictures) < 2:
+        raise InputError(f"{what}: at least two pictures are needed; there are {len(pictures)}")

@@ -34,17 +34,18 @@ from jpeglm.codecs import save_codec
 from jpeglm.codecs.codes import WEIGHTS, weights_hash
 from jpeglm.codecs.vq import VqCodec, VqConfig
 from jpeglm.config import InputError, Settings, fingerprint
+from jpeglm.environment import commit, versions
+from jpeglm.evaluation.quality import psnr
 from jpeglm.files import atomic_folder, atomic_write, read_json, write_json
 from jpeglm.models.autoencoder import flops_per_picture, to_pictures, to_tensor
 from jpeglm.models.vae import Vae, VaeConfig
 from jpeglm.models.vqvae import VqVae, VqVaeConfig, usage
 from jpeglm.training.run import (
-    commit,
+    PACKAGES,
     cut_metrics,
     has_bfloat16,
     refuse_other_run,
     stop_on_signals,
-    versions,
 )
 
 Progress = Callable[[int, int | None, str], None]
@@ -80,12 +81,6 @@ class AutoencoderConfig(Settings):
         """Learning rate: linear warm-up, then a cosine to a tenth over the budget."""
         warm = min(1.0, (step + 1) / max(self.warmup, 1))
         return self.learning_rate * warm * (0.55 + 0.45 * math.cos(math.pi * min(share, 1.0)))
-
-
-def psnr(a: np.ndarray, b: np.ndarray) -> float:
-    """Mean over pictures of 10 log10(255² / MSE), dB; uint8 [N, H, W, 3] each."""
-    error = np.square(a.astype(np.float64) - b).mean((1, 2, 3))
-    return float((10 * np.log10(255**2 / np.maximum(error, 1e-10))).mean())
 
 
 @torch.inference_mode()
@@ -126,7 +121,7 @@ def train_autoencoder(
         "data": {"fingerprint": hashlib.sha256(train.tobytes()).hexdigest()[:16]},
         "pictures": {"train": len(train), "validation": len(held_out)},
         "parameters": sum(p.numel() for p in model.parameters()),
-        "versions": versions(),
+        "versions": versions(*PACKAGES),
         "device": str(device),
         "commit": commit(),
     }
@@ -238,7 +233,7 @@ def _measure(model: Any, pixels: np.ndarray) -> dict[str, Any]:
     """Held-out PSNR, and codebook usage or the ELBO; `objective` is what the best one minimises."""
     model.eval()
     rebuilt = reconstruct(model, pixels)
-    measures: dict[str, Any] = {"psnr": round(psnr(pixels, rebuilt), 4)}
+    measures: dict[str, Any] = {"psnr": round(float(psnr(pixels, rebuilt).mean()), 4)}
     device = next(model.parameters()).device
     with torch.inference_mode():
         batches = [to_tensor(pixels[i : i + 250]).to(device) for i in range(0, len(pixels), 250)]

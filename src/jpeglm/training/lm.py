@@ -45,17 +45,17 @@ from jpeglm import __version__
 from jpeglm.checkpoint import write_checkpoint
 from jpeglm.config import InputError, fingerprint
 from jpeglm.data.loader import TokenSet, TrainingLoader, load_tokens, validation_batches
+from jpeglm.environment import commit, versions
 from jpeglm.files import atomic_folder, atomic_write, explain, read_json, write_json
 from jpeglm.models.llama import SHORT, build, flops_per_token, parameters, preset
 from jpeglm.training import TrainConfig
 from jpeglm.training.run import (
+    PACKAGES,
     Stop,
-    commit,
     cut_metrics,
     has_bfloat16,
     refuse_other_run,
     stop_on_signals,
-    versions,
 )
 
 if TYPE_CHECKING:
@@ -221,7 +221,7 @@ class Trainer:
             "processes": self.accelerator.num_processes,
             "device": str(self.accelerator.device),
             "precision": self.accelerator.mixed_precision,
-            "versions": versions(),
+            "versions": versions(*PACKAGES),
             "commit": commit(),
         }
         file = self.out / "config.json"

@@ -8,21 +8,20 @@ the run after the present step, saved, a second one at once.
 from __future__ import annotations
 
 import json
-import platform
 import signal
-import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from jpeglm import __version__
 from jpeglm.config import InputError
 from jpeglm.files import atomic_write
+
+PACKAGES = ("torch", "transformers", "accelerate", "numpy")
+"""Whose versions decide the numbers."""
 
 
 def has_bfloat16(device: torch.device) -> bool:
@@ -105,32 +104,3 @@ def stop_on_signals() -> Iterator[Stop]:
     finally:
         for kind in kinds:
             signal.signal(kind, before[kind])
-
-
-def versions() -> dict[str, str]:
-    """Of what decides the numbers."""
-    import accelerate
-    import transformers
-
-    return {
-        "jpeglm": __version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "accelerate": accelerate.__version__,
-        "numpy": np.__version__,
-    }
-
-
-def commit() -> str | None:
-    """The commit of the checkout that this file lies in, if it lies in one."""
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"],
-            capture_output=True,
-            text=True,
-            timeout=10,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
