@@ -13,7 +13,7 @@ from jpeglm.codecs import JpegCodec
 from jpeglm.codecs.pixels import PixelsCodec, PixelsConfig, learn_palette
 from jpeglm.config import InputError, JpegConfig
 from jpeglm.data.arrays import Images, load_images
-from jpeglm.data.prepare import PrepareConfig, picture_rows
+from jpeglm.data.prepare import PrepareConfig, item_rows
 from jpeglm.data.sources import Item
 from jpeglm.evaluation import protocols
 from jpeglm.evaluation.report import verdicts, write_report
@@ -171,7 +171,7 @@ def test_arrays_are_the_pictures_that_prepare_codes(picture_files, tmp_path):
     rows = [
         row
         for file in picture_files[:4]
-        for row in picture_rows(Item(file.name, file.read_bytes(), -1, file.name), codec, config)
+        for row in item_rows(Item(file.name, file.read_bytes(), -1, file.name), codec, config)
     ]
     assert [row.key for row in rows] == found.keys
     for row, pixels in zip(rows, found.pixels):

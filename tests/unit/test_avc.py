@@ -22,7 +22,8 @@ from .conftest import random_llama
 
 av = pytest.importorskip("av", reason="the extra video is not installed")
 
-from jpeglm.codecs.avc import AvcCodec, AvcConfig, complaints, read_clip  # noqa: E402
+from jpeglm.codecs.avc import AvcCodec, AvcConfig, complaints  # noqa: E402
+from jpeglm.codecs.clips import read_clip  # noqa: E402
 from jpeglm.syntax.nal import Bits, escape, split_nals, ue, unescape  # noqa: E402
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "avc.json"

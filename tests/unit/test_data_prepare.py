@@ -16,9 +16,10 @@ from jpeglm.codecs import make_codec
 from jpeglm.codecs.images import open_image
 from jpeglm.config import InputError
 from jpeglm.data.loader import load_tokens, tokenizer_of
-from jpeglm.data.prepare import PrepareConfig, prepare, random_crop
-from jpeglm.data.shards import Dataset, Pictures, open_data, read_token_shard, split_of
+from jpeglm.data.prepare import PrepareConfig, prepare
+from jpeglm.data.shards import Dataset, Pictures, open_data, read_token_shard
 from jpeglm.data.sources import open_source
+from jpeglm.data.views import random_crop, split_of
 from jpeglm.tokenizer import Tokenizer
 
 CODEC = make_codec({"codec": "jpeg", "width": 32, "height": 32, "quality": 25})

@@ -16,7 +16,7 @@ from jpeglm.config import InputError, JpegConfig
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 CheckpointOption = Annotated[
     Path | None,
-    typer.Option(help="Checkpoint folder; without it the shipped photo model is used."),
+    typer.Option(help="Checkpoint folder; without it the shipped model is used."),
 ]
 EngineOption = Annotated[
     str, typer.Option(help="cpu (numba, needs no torch) or torch (any device).")
@@ -98,6 +98,23 @@ def codec_settings(
     return base.to_dict() | {name: value for name, value in changes.items() if value is not None}
 
 
+def clip_codec(
+    size: str | None,
+    frames: int | None,
+    fps: float | None,
+    qp: int | None,
+    slices: int | None,
+    fit: str | None,
+) -> Any:
+    """The codec `avc` from the options given, None meaning its default."""
+    from jpeglm.codecs.avc import AvcCodec, AvcConfig
+
+    given = {"frames": frames, "fps": fps, "qp": qp, "slices": slices, "fit": fit}
+    if size is not None:
+        given["width"], given["height"] = parse_size(size)
+    return AvcCodec(AvcConfig(**{k: v for k, v in given.items() if v is not None}))  # type: ignore[arg-type]
+
+
 def learned_codec(
     name: str,
     folder: Path | None,
@@ -108,11 +125,11 @@ def learned_codec(
     config: Any,
 ) -> Any:
     """The codec `vq` or `pixels`: out of its folder, or a palette learnt from the source."""
-    from jpeglm.codecs import PICTURES, open_codec
+    from jpeglm.codecs import CODECS, open_codec
     from jpeglm.codecs.pixels import PixelsCodec, PixelsConfig, learn_palette
 
-    if name not in PICTURES:
-        raise InputError(f"--codec is {name!r}; choose one of {', '.join(PICTURES)}")
+    if name not in CODECS:
+        raise InputError(f"--codec is {name!r}; choose one of {', '.join(CODECS)}")
     shape = parse_size(size) if size else (None, None)
     if folder is None and (out / "codec.safetensors").exists():
         folder = out  # a run that goes on
@@ -157,6 +174,17 @@ def draw(title: str, quiet: bool, call: Any) -> Any:
         return call(progress)
 
 
+def is_film(file: Path) -> bool:
+    """Whether a file is to be read as a film, by its name; a GIF by its content."""
+    from jpeglm.codecs.clips import is_picture
+    from jpeglm.data.sources import FILMS
+    from jpeglm.files import read_bytes
+
+    if file.suffix.lower() == ".gif" and file.is_file():
+        return not is_picture(read_bytes(file))
+    return file.suffix.lower() in FILMS
+
+
 def open_model(
     checkpoint: Path | None, engine: str, precision: str | None, device: str | None
 ) -> Any:
@@ -172,7 +200,9 @@ def open_model(
 
 def record_of(checkpoint: Path | None, model: Any, engine: str, precision: str | None) -> dict:
     return {
-        "checkpoint": str(checkpoint) if checkpoint else "photos (shipped)",
+        "checkpoint": str(checkpoint)
+        if checkpoint
+        else f"{model.checkpoint.folder.name} (shipped)",
         **model.record(),
         "engine": engine,
         "precision": precision or "float32",

@@ -11,6 +11,7 @@ from jpeglm.cli.common import (
     JsonOption,
     SeedOption,
     SizeOption,
+    clip_codec,
     codec_settings,
     learned_codec,
     parse_size,
@@ -89,15 +90,16 @@ def prepare(
     source: Annotated[
         Path,
         typer.Argument(
-            help="A folder tree of pictures, WebDataset tars, Parquet with an image column, or a "
-            "dataset saved by Hugging Face datasets."
+            help="A folder tree of pictures (or films, with --codec avc), WebDataset tars, Parquet "
+            "with an image or video column, or a dataset saved by Hugging Face datasets."
         ),
     ],
     out: Annotated[Path, typer.Argument(help="Folder for the shards.")],
     codec: Annotated[
         str,
         typer.Option(
-            help="jpeg; vq, the codes of a VQ-VAE (needs --codec-dir); pixels, a learnt palette."
+            help="jpeg; avc, clips as H.264; vq, the codes of a VQ-VAE (needs --codec-dir); "
+            "pixels, a learnt palette."
         ),
     ] = "jpeg",
     codec_dir: Annotated[
@@ -119,11 +121,27 @@ def prepare(
     restart_interval: Annotated[
         int | None, typer.Option(help="MCUs between restart markers; 0 (default) is none.")
     ] = None,
+    frames: Annotated[int | None, typer.Option(help="Of a clip (avc). Default: 15.")] = None,
+    fps: Annotated[float | None, typer.Option(help="Frames a second (avc). Default: 3.")] = None,
+    qp: Annotated[
+        int | None, typer.Option(help="Quantiser of H.264, 1 (best) to 51 (avc). Default: 37.")
+    ] = None,
+    slices: Annotated[
+        int | None, typer.Option(help="Slices of each frame (avc). Default: 1.")
+    ] = None,
     fit: Annotated[
-        str | None, typer.Option(help="crop (default) the middle out, or pad with black.")
+        str | None,
+        typer.Option(help="crop the middle out, or pad with black. Default: crop; avc: pad."),
     ] = None,
     crops: Annotated[
-        int, typer.Option(help="Random crops of many scales, and flips, of each picture; 0: whole.")
+        int,
+        typer.Option(
+            help="Random crops of many scales, and flips, of each picture, or of each clip's "
+            "length of a film; 0: whole."
+        ),
+    ] = 0,
+    clips: Annotated[
+        int, typer.Option(help="Only so many clips from each film's beginning (avc); 0: all.")
     ] = 0,
     validation: Annotated[
         float, typer.Option(help="Share of the pictures held out, chosen by their content.")
@@ -143,9 +161,10 @@ def prepare(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Encode pictures into Parquet shards of canonical streams.
+    """Encode pictures or films into Parquet shards of canonical streams.
 
-    Unreadable pictures are listed in rejected.jsonl and do not stop the run. Killed at any moment,
+    A film gives clips one after the other; a picture among films gives a pan over it. Unreadable
+    files are listed in rejected.jsonl and do not stop the run. Killed at any moment,
     the same command goes on.
     """
     from jpeglm.codecs import make_codec
@@ -155,20 +174,30 @@ def prepare(
     from jpeglm.tokenizer import Tokenizer
 
     config = PrepareConfig(
-        crops=crops, validation=validation, split=split, labels=labels, seed=seed
+        crops=crops, clips=clips, validation=validation, split=split, labels=labels, seed=seed
     )
     made: Any
+    options: dict[str, dict[str, Any]] = {
+        "jpeg": {"--preset": preset, "--quality": quality, "--subsampling": subsampling,
+                 "--restart-interval": restart_interval},
+        "avc": {"--frames": frames, "--fps": fps, "--qp": qp, "--slices": slices,
+                "--clips": clips or None},
+    }  # fmt: skip
+    for owner, values in options.items():
+        given = [name for name, value in values.items() if value is not None]
+        if given and owner != codec:
+            raise InputError(f"{given[0]} belongs to the codec {owner}, not to {codec}")
     if codec == "jpeg" and codec_dir is None:
         settings = codec_settings(preset, size, quality, subsampling, restart_interval, fit)
         made = make_codec({"codec": "jpeg", **settings})
+    elif codec == "avc" and codec_dir is None:
+        made = clip_codec(size, frames, fps, qp, slices, fit)
     else:
-        only = {"--preset": preset, "--quality": quality, "--subsampling": subsampling,
-                "--restart-interval": restart_interval}  # fmt: skip
-        given = [name for name, value in only.items() if value is not None]
+        given = [name for name, value in options.get(codec, {}).items() if value is not None]
         if given:
-            raise InputError(f"{given[0]} belongs to the codec jpeg, not to {codec}")
+            raise InputError(f"{given[0]} cannot be given with --codec-dir, which says it")
         made = learned_codec(codec, codec_dir, source, out, size, fit, config)
-    with Reporter("prepare", "pictures") as report:
+    with Reporter("prepare", "films" if made.media == "clip" else "pictures") as report:
         result = prepare_data(
             source,
             out,
@@ -201,7 +230,7 @@ def train_tokenizer(
         str | None,
         typer.Option(
             help="Of JPEG: jpeg-block-symbols (default), jpeg-symbols, bytes, or paper-bytes (the "
-            "preset's). Of vq and pixels: codes."
+            "preset's). Of avc: avc-symbols. Of vq and pixels: codes."
         ),
     ] = None,
     vocab_size: Annotated[

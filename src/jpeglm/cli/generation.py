@@ -22,6 +22,7 @@ from jpeglm.cli.common import (
     TopKOption,
     TopPOption,
     draw,
+    is_film,
     open_model,
     record_of,
     show,
@@ -49,7 +50,7 @@ def generate(
     device: DeviceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Invent pictures: sample-00.jpg …, sheet.png and run.json."""
+    """Invent pictures or clips: sample-00.jpg (or .mp4) …, sheet.png and run.json."""
     from jpeglm.generation.outputs import write_pictures
 
     model = open_model(checkpoint, engine, precision, device)
@@ -76,10 +77,22 @@ def generate(
 
 @verbs.command()
 def complete(
-    photo: Annotated[Path, typer.Argument(help="A picture of any size and format.")],
+    photo: Annotated[
+        Path,
+        typer.Argument(metavar="PHOTO|CLIP", help="A picture or a film of any size and format."),
+    ],
     keep: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Share of the picture to keep, from the top.")
-    ] = 0.5,
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="Share to keep, of a picture from the top. Default: 0.5; of a clip 2/3.",
+        ),
+    ] = None,
+    keep_frames: Annotated[
+        int | None, typer.Option(min=0, help="Of a clip: frames to keep, instead of --keep.")
+    ] = None,
+    start: Annotated[float, typer.Option(min=0.0, help="Where a clip begins, seconds.")] = 0.0,
     n: Annotated[int, typer.Option("-n", min=1, help="How many completions.")] = 3,
     out: Annotated[
         Path | None, typer.Option(help="Folder for the pictures (default: PHOTO's name).")
@@ -98,22 +111,35 @@ def complete(
     device: DeviceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Keep the upper part of a photo and let the model write the rest of the file.
+    """Keep the upper part of a photo, or a clip's first frames, and let the model write the rest.
 
-    Writes original.jpg, prompt.jpg, completion-00.jpg …, sheet.png and run.json.
+    Writes original.jpg, prompt.jpg, completion-00.jpg …, sheet.png and run.json; of a clip .mp4
+    files and sheet.gif.
     """
+    from jpeglm.checkpoint import shipped_checkpoint
+    from jpeglm.codecs.clips import read_clip
     from jpeglm.codecs.images import open_image
     from jpeglm.generation.outputs import write_pictures
 
-    image = open_image(photo)
-    model = open_model(checkpoint, engine, precision, device)
+    film = is_film(photo)
+    if not film and (keep_frames is not None or start):
+        raise InputError(f"{photo} is a picture; --keep-frames and --start are for clips")
+    media: Any = None if film else open_image(photo)
+    folder = checkpoint or shipped_checkpoint("clips" if film else "photos")
+    model = open_model(folder, engine, precision, device)
+    if film != (model.codec is not None and model.codec.media == "clip"):
+        kinds = ("film", "pictures") if film else ("picture", "clips")
+        raise InputError(f"{photo} is a {kinds[0]}, but {folder} writes {kinds[1]}")
+    if film:
+        media = read_clip(photo, model.codec.config, start)
     pictures = draw(
         "complete",
         as_json,
         lambda progress: model.complete(
-            image,
+            media,
             keep,
             n,
+            units=keep_frames,
             seed=seed,
             label=label,
             temperature=temperature,

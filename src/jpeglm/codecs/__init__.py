@@ -21,8 +21,6 @@ LEARNED: dict[str, tuple[Any, Any]] = {
     "vq": (VqConfig, VqCodec),
 }
 CODECS = ("jpeg", "avc", *LEARNED)
-PICTURES = ("jpeg", *LEARNED)
-"""Those that take pictures."""
 RECORDS = ("codec.json", "dataset.json", "prepare.json")
 """Files that name a folder's codec under the key `codec`."""
 
@@ -34,7 +32,7 @@ def make_codec(values: dict[str, Any], folder: Path | None = None) -> Codec:
     if name == "jpeg":
         return JpegCodec(JpegConfig.from_dict(values))
     if name == "avc":
-        return AvcCodec(AvcConfig.from_dict(values))  # type: ignore[return-value]
+        return AvcCodec(AvcConfig.from_dict(values))
     if name not in LEARNED:
         raise InputError(f"there is no codec {name!r}; choose one of {', '.join(CODECS)}")
     config, codec = LEARNED[name]

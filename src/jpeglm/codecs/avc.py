@@ -5,7 +5,7 @@ same for every clip of a setting and come back in `wrap`; SEI units are dropped.
 inside x264 the bytes are the same in every version of PyAV. PyAV's wheels bundle libx264, which is
 GPL: it stays an optional extra (`video`).
 
-    AvcCodec().encode(read_clip(Path("clip.mp4"), AvcConfig()))
+    AvcCodec().encode(read_clip(Path("film.mp4"), AvcConfig()))
 """
 
 from __future__ import annotations
@@ -15,13 +15,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from jpeglm.codecs.images import fit_image
+from jpeglm.codecs.clips import pyav
 from jpeglm.config import InputError, Settings, fingerprint
 from jpeglm.syntax.avc import AvcSpec, avc_spec
 from jpeglm.syntax.avc_stream import AvcSymbols
@@ -72,55 +70,11 @@ class AvcConfig(Settings):
             raise InputError(f"fit is {self.fit!r}; choose crop or pad")
 
 
-def read_clip(path: Path, config: AvcConfig, start: float = 0.0) -> np.ndarray:
-    """uint8 [frames, height, width, 3] of a video from `start` seconds on, at the codec's rate.
-
-    Whatever FFmpeg reads: a frame is the last one shown at its time, so variable rates are
-    resampled. InputError names the file where it cannot be read or is too short.
-    """
-    import av
-
-    wanted = [start + i / config.fps for i in range(config.frames)]
-    found: list[np.ndarray] = []
-    if not Path(path).exists():
-        raise InputError(f"there is no file {path}")
-    try:
-        with av.open(str(path)) as file:
-            if not file.streams.video:
-                raise InputError(f"{path} has no video stream")
-            last: Any = None
-            for frame in file.decode(video=0):
-                time = float(frame.time or 0.0)
-                while last is not None and len(found) < len(wanted) and time > wanted[len(found)]:
-                    found.append(_fitted(last, config))
-                last = frame
-                if len(found) == len(wanted):
-                    break
-            # The last frame is shown for a frame's time.
-            rate = float(file.streams.video[0].average_rate or config.fps)
-            if last is not None:
-                end = float(last.time or 0.0) + 1 / rate
-                while len(found) < len(wanted) and wanted[len(found)] < end:
-                    found.append(_fitted(last, config))
-    except av.FFmpegError as error:
-        raise InputError(f"{path} cannot be read as a video: {error.strerror}") from error
-    if len(found) < config.frames:
-        raise InputError(
-            f"{path} gives {len(found)} frames at {config.fps:g} a second from {start:g} s on; "
-            f"{config.frames} are needed"
-        )
-    return np.stack(found)
-
-
-def _fitted(frame: Any, config: AvcConfig) -> np.ndarray:
-    image = Image.fromarray(frame.to_ndarray(format="rgb24"))
-    return np.asarray(fit_image(image, config.width, config.height, config.fit))
-
-
 class AvcCodec:
     """Clips uint8 [frames, height, width, 3] ⇄ canonical H.264 streams of one setting."""
 
     name = "avc"
+    media = "clip"
     extension = ".mp4"
     alphabets: tuple[str, ...] = ("avc-symbols",)
 
@@ -148,7 +102,7 @@ class AvcCodec:
 
     def _x264(self, frames: Sequence[np.ndarray]) -> bytes:
         """The Annex B stream that libx264 writes."""
-        import av
+        av = pyav()
 
         config, out = self.config, io.BytesIO()
         settings = {
@@ -173,8 +127,8 @@ class AvcCodec:
     @cached_property
     def _grey(self) -> list[bytes]:
         """NAL units of a clip that shows nothing."""
-        shape = (self.config.height, self.config.width, 3)
-        return split_nals(self._x264([np.full(shape, 128, np.uint8)] * max(2, self.config.frames)))
+        grey = self.blank()
+        return split_nals(self._x264(list(grey) if len(grey) > 1 else [grey[0]] * 2))
 
     @cached_property
     def sets_bytes(self) -> bytes:
@@ -205,8 +159,16 @@ class AvcCodec:
         columns, rows = self.config.width // 16, self.config.height // 16
         return avc_spec(self.config.frames, columns, rows, first)
 
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Of a clip: frames, height, width, 3."""
+        return (self.config.frames, self.config.height, self.config.width, 3)
+
+    def blank(self) -> np.ndarray:
+        return np.full(self.shape, 128, np.uint8)
+
     def encode(self, clip: np.ndarray) -> bytes:
-        expected = (self.config.frames, self.config.height, self.config.width, 3)
+        expected = self.shape
         if clip.shape != expected:
             raise InputError(f"the clip is {clip.shape}; the codec takes {expected}")
         nals = split_nals(self._x264(list(clip)))
@@ -216,11 +178,36 @@ class AvcCodec:
         """The stream with its parameter sets, as decoders take it."""
         return self.sets_bytes + stream
 
+    def wrap(self, stream: bytes) -> bytes:
+        """An .mp4 file; what FFmpeg cannot even cut into frames comes as it is, Annex B."""
+        av = pyav()
+        out = io.BytesIO()
+        step = Fraction(1) / Fraction(self.config.fps).limit_denominator(1000)
+        try:
+            with (
+                av.open(io.BytesIO(self.wrap_annex_b(stream)), "r", format="h264") as file,
+                av.open(out, "w", format="mp4") as film,
+            ):
+                track = film.add_stream_from_template(file.streams.video[0])
+                track.time_base = step
+                number = 0
+                for packet in file.demux(video=0):
+                    if not packet.size:
+                        continue
+                    packet.stream, packet.time_base = track, step
+                    packet.pts = packet.dts = number
+                    packet.duration = 1
+                    number += 1
+                    film.mux(packet)
+        except (av.FFmpegError, ValueError, IndexError):
+            return self.wrap_annex_b(stream)
+        return out.getvalue()
+
     def decode(self, stream: bytes) -> np.ndarray:
         """The clip, as far as the stream tells it; what is missing repeats the frame before."""
-        import av
+        av = pyav()
 
-        shape = (self.config.height, self.config.width, 3)
+        shape = self.shape[1:]
         frames: list[np.ndarray] = []
         try:
             annex_b = io.BytesIO(self.wrap_annex_b(stream))
@@ -266,8 +253,7 @@ def complaints(codec: AvcCodec, stream: bytes) -> list[str]:
     Any damaged stream still decodes to something, so a stream is valid only if all its frames come
     out, none is marked corrupt, nothing is logged and nothing raised.
     """
-    import av
-    import av.logging
+    av = pyav()
 
     said: list[str] = []
     frames = 0

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from PIL import Image
-
 from jpeglm.syntax.alphabet import Alphabet
 
 
@@ -18,6 +16,8 @@ class Codec(Protocol):
     """`units` are what a prompt is cut at, in coding order: MCUs, frames or codes."""
 
     name: str
+    media: str
+    """`picture`: what is coded is a PIL image; `clip`: uint8 [frames, height, width, 3]."""
     extension: str
     """Of the files that `wrap` gives."""
 
@@ -38,13 +38,16 @@ class Codec(Protocol):
 
     @property
     def pixels(self) -> int:
-        """Width × height of a picture."""
+        """Width × height of a picture, times its frames of a clip."""
 
-    def encode(self, image: Image.Image) -> bytes:
-        """The canonical stream of a picture of any size and mode."""
+    def encode(self, media: Any) -> bytes:
+        """The canonical stream of a picture of any size and mode, of a clip of the codec's size."""
 
-    def decode(self, stream: bytes) -> Image.Image:
-        """The picture, as far as the stream tells it; never raises."""
+    def decode(self, stream: bytes) -> Any:
+        """The picture or clip, as far as the stream tells it; never raises."""
+
+    def blank(self) -> Any:
+        """A picture or clip that shows nothing."""
 
     def cut(self, stream: bytes, units: int) -> bytes:
         """A complete stream: the first `units` units of `stream`, the rest coded flat."""

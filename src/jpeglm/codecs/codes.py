@@ -30,6 +30,7 @@ class CodesCodec:
     """Pictures ⇄ codes; a subclass gives `size`, `grid`, `encode_batch` and `decode_batch`."""
 
     name: str
+    media = "picture"
     extension = ".png"
     alphabets: tuple[str, ...] = ("codes",)
     config: Any
@@ -82,6 +83,9 @@ class CodesCodec:
     def _codes(self) -> Codes:
         return Codes(self.size, self.units)
 
+    def blank(self) -> Image.Image:
+        return Image.new("RGB", (self.config.width, self.config.height), (128, 128, 128))
+
     def encode(self, image: Image.Image) -> bytes:
         if image.mode != "RGB":
             image = image.convert("RGB")
@@ -93,8 +97,7 @@ class CodesCodec:
 
     @cached_property
     def _grey(self) -> np.ndarray:
-        grey = Image.new("RGB", (self.config.width, self.config.height), (128, 128, 128))
-        return self._codes.split(self.encode(grey))
+        return self._codes.split(self.encode(self.blank()))
 
     def cut(self, stream: bytes, units: int) -> bytes:
         codes = self._codes.split(stream)

@@ -35,6 +35,7 @@ class JpegCodec:
     """Pictures ⇄ canonical JPEG streams of one setting."""
 
     name = "jpeg"
+    media = "picture"
     extension = ".jpg"
     alphabets: tuple[str, ...] = ALPHABETS
 
@@ -100,6 +101,9 @@ class JpegCodec:
         return jpeg_spec(
             SYMBOL_KIND, self.components, self.config.mcus, self.config.restart_interval
         )
+
+    def blank(self) -> Image.Image:
+        return self._blank
 
     def encode(self, image: Image.Image) -> bytes:
         config = self.config

@@ -21,12 +21,20 @@ from PIL import Image
 
 from jpeglm.codecs.images import fit_image, open_image
 from jpeglm.config import InputError
-from jpeglm.data.prepare import PrepareConfig, picture_views
+from jpeglm.data.prepare import PrepareConfig
 from jpeglm.data.shards import Dataset
 from jpeglm.data.sources import Item, open_source
+from jpeglm.data.views import views
 from jpeglm.environment import cores
 
 Progress = Callable[[int, int], None]
+
+
+class Size(NamedTuple):
+    """Of pictures, in pixels."""
+
+    width: int
+    height: int
 
 
 class Images(NamedTuple):
@@ -90,15 +98,15 @@ def _read(
 
     def view(item: Item) -> list[tuple[np.ndarray, int, str]]:
         try:
-            side, views = picture_views(item, width, height, config)
+            side, found = views(item, "picture", Size(width, height), config)
+            if split not in (None, side):
+                return []
+            return [
+                (np.asarray(fit_image(image, width, height, fit)), item.label, key)
+                for key, image in found
+            ]
         except InputError:
             return []  # prepare reports them; here they are only left out
-        if split not in (None, side):
-            return []
-        return [
-            (np.asarray(fit_image(image, width, height, fit)), item.label, key)
-            for key, image in views
-        ]
 
     def items() -> Iterator[Item]:
         for unit in source.units:
@@ -109,8 +117,8 @@ def _read(
     with ThreadPoolExecutor(cores()) as pool:
         waiting = items()
         while group := list(islice(waiting, 256)):
-            for views in pool.map(view, group):
-                yield from views
+            for found in pool.map(view, group):
+                yield from found
             done += len(group)
             if progress:
                 progress(done, source.count)

@@ -13,8 +13,6 @@ are a few seconds and some megabytes.
 
 from __future__ import annotations
 
-import hashlib
-import io
 import json
 import math
 import multiprocessing
@@ -29,11 +27,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from PIL import Image
 
 from jpeglm.codecs import make_codec
-from jpeglm.codecs.images import MAX_PIXELS, open_image
+from jpeglm.codecs.images import MAX_PIXELS
 from jpeglm.config import InputError, Settings
 from jpeglm.data.shards import (
     FORMAT,
@@ -42,13 +39,13 @@ from jpeglm.data.shards import (
     Row,
     read_meta,
     shard_path,
-    split_of,
     token_meta,
     token_path,
     write_shard,
     write_token_shard,
 )
 from jpeglm.data.sources import LABELS, PREPARED, Item, Source, Unit, open_source
+from jpeglm.data.views import views
 from jpeglm.environment import cores
 from jpeglm.files import atomic_write, explain, read_json, write_json
 
@@ -59,15 +56,14 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int, int], None]
 """Called with pictures done, pictures in all, streams written."""
 
-VALIDATION_CROPS = 4
-"""Crops of a validation picture beside its centre view: enough to measure, few to evaluate."""
-
 
 @dataclass(frozen=True)
 class PrepareConfig(Settings):
     """What decides the content of the shards, together with the codec and the source.
 
-    crops: 0 codes each picture whole, N takes N random crops of it instead.
+    crops: 0 codes each picture whole, N takes N random crops of it instead; of a film, N for each
+        length of a clip.
+    clips: of a film, only so many from its beginning; 0: all.
     min_scale: side of the smallest crop, as a share of the largest that fits in the picture; a
         crop is never smaller than the codec's own size unless the picture is.
     validation: share of the pictures held out, chosen by content.
@@ -76,6 +72,7 @@ class PrepareConfig(Settings):
     """
 
     crops: int = 0
+    clips: int = 0
     min_scale: float = 0.25
     validation: float = 0.05
     split: str = "hash"
@@ -87,6 +84,8 @@ class PrepareConfig(Settings):
     def __post_init__(self) -> None:
         if self.crops < 0:
             raise InputError(f"crops is {self.crops}; 0 means whole pictures, N means N crops")
+        if self.clips < 0:
+            raise InputError(f"clips is {self.clips}; 0 means all of a film, N the first N clips")
         if not 0 <= self.min_scale <= 1:
             raise InputError(f"min_scale is {self.min_scale}; it goes from 0 to 1")
         if not 0 <= self.validation < 1:
@@ -101,54 +100,11 @@ class PrepareConfig(Settings):
             raise InputError(f"max_pixels is {self.max_pixels}; it must be at least 1")
 
 
-def random_crop(
-    image: Image.Image, width: int, height: int, min_scale: float, rng: np.random.Generator
-) -> Image.Image:
-    """A crop of the aspect width : height, scaled to width × height pixels, flipped half the time.
-
-    Its side is log-uniform from `min_scale` of the largest crop to the largest, its place uniform.
-    """
-    largest = min(image.width / width, image.height / height)
-    smallest = min(max(1.0, min_scale * largest), largest)
-    scale = largest * (smallest / largest) ** rng.random()
-    left = rng.random() * (image.width - scale * width)
-    top = rng.random() * (image.height - scale * height)
-    # Rounding may put an edge 1e-13 outside the picture, which Pillow refuses.
-    right = min(left + scale * width, image.width)
-    bottom = min(top + scale * height, image.height)
-    # reducing_gap shrinks by whole factors first: far faster on large photos, looks the same.
-    crop = image.resize(
-        (width, height), Image.Resampling.LANCZOS, (left, top, right, bottom), reducing_gap=3.0
-    )
-    flip = rng.random() < 0.5
-    return crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else crop
-
-
-def picture_views(
-    item: Item, width: int, height: int, config: PrepareConfig
-) -> tuple[str, list[tuple[str, Image.Image]]]:
-    """(split, (key, picture) of each view) of one picture; InputError if it cannot be read.
-
-    A whole picture comes in its own size, a crop in width × height.
-    """
-    image = open_image(io.BytesIO(item.data), name=item.name, max_pixels=config.max_pixels)
-    split = split_of(item.data, config.validation) if config.split == "hash" else config.split
-    whole = config.crops == 0 or split == "validation"
-    crops = min(config.crops, VALIDATION_CROPS) if split == "validation" else config.crops
-    views = [(item.key, image)] if whole else []
-    digest = hashlib.sha256(f"{config.seed}:{item.key}".encode()).digest()
-    rng = np.random.default_rng(int.from_bytes(digest))
-    for number in range(crops):
-        crop = random_crop(image, width, height, config.min_scale, rng)
-        views.append((f"{item.key}#{number}", crop))
-    return split, views
-
-
-def picture_rows(item: Item, codec: Codec, config: PrepareConfig) -> list[Row]:
-    """All rows of one picture; InputError if it cannot be read."""
+def item_rows(item: Item, codec: Codec, config: PrepareConfig) -> list[Row]:
+    """All rows of one picture or film; InputError if it cannot be read."""
     width, height = codec.config.width, codec.config.height
-    split, views = picture_views(item, width, height, config)
-    return [Row(key, codec.encode(view), width, height, item.label, split) for key, view in views]
+    split, media = views(item, codec.media, codec.config, config)
+    return [Row(key, codec.encode(view), width, height, item.label, split) for key, view in media]
 
 
 def prepare_unit(path: Path, unit: Unit, codec: Codec, config: PrepareConfig) -> dict[str, Any]:
@@ -161,7 +117,7 @@ def prepare_unit(path: Path, unit: Unit, codec: Codec, config: PrepareConfig) ->
             rejected.append(item._asdict())
             continue
         try:
-            made = picture_rows(item, codec, config)
+            made = item_rows(item, codec, config)
         except InputError as error:
             rejected.append({"name": item.name, "reason": str(error)})
             continue
@@ -306,7 +262,8 @@ def prepare(
         )
     if out.exists() and source.exists() and out.resolve() == source.resolve():
         raise InputError(f"{out} holds the pictures; give another folder for the shards")
-    listed = open_source(source, unit_size=config.unit_size, labels=config.labels)
+    films = codec.media == "clip"
+    listed = open_source(source, unit_size=config.unit_size, labels=config.labels, films=films)
     workers = workers or cores()
     try:
         out.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,6 @@ shrink). Token shards cost the same space again and spare a training host pyarro
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 from collections.abc import Callable, Iterable, Iterator
@@ -69,12 +68,6 @@ def shard_path(folder: Path, index: int) -> Path:
 
 def token_path(folder: Path, index: int) -> Path:
     return folder / f"shard-{index:05d}.tokens.safetensors"
-
-
-def split_of(data: bytes, validation: float) -> str:
-    """The side of a picture by its file's content, so that copies fall on the same side."""
-    place = int.from_bytes(hashlib.sha256(data).digest()[:8]) / 2**64
-    return "validation" if place < validation else "train"
 
 
 def write_shard(path: Path, rows: list[Row], meta: dict[str, Any]) -> None:
@@ -203,7 +196,7 @@ class Dataset:
 
 
 class Pictures:
-    """Plain pictures behind the interface of `Dataset`: whole pictures, coded as they are read.
+    """Plain pictures or films behind the interface of `Dataset`: whole, coded as they are read.
 
     The split is that of `prepare` (by content). What cannot be read is listed in `rejected`.
     """
@@ -214,7 +207,7 @@ class Pictures:
         from jpeglm.data.sources import open_source
 
         self.path = Path(path)
-        self.source = open_source(self.path)
+        self.source = open_source(self.path, films=codec.media == "clip")
         self.codec = codec
         self.validation = validation
         self.codec_dict = codec.to_dict()
@@ -228,8 +221,8 @@ class Pictures:
 
     def streams(self, split: str | None = None) -> Iterator[tuple[str, bytes, int]]:
         """(key, stream, label), coded one after the other."""
-        from jpeglm.codecs.images import open_image
         from jpeglm.data.sources import Item
+        from jpeglm.data.views import split_of, whole_views
 
         self.rejected = [found._asdict() for found in self.source.rejected]
         for unit in self.source.units:
@@ -240,11 +233,10 @@ class Pictures:
                 if split not in (None, split_of(item.data, self.validation)):
                     continue
                 try:
-                    stream = self.codec.encode(open_image(io.BytesIO(item.data), name=item.name))
+                    for key, media in whole_views(item, self.codec):
+                        yield key, self.codec.encode(media), item.label
                 except InputError as error:
                     self.rejected.append({"name": item.name, "reason": str(error)})
-                else:
-                    yield item.key, stream, item.label
 
     def load(self, split: str | None = None) -> Streams:
         """All streams of the split in memory."""

@@ -1,4 +1,4 @@
-"""Where pictures come from: folders, WebDataset tars, Parquet files, saved Hugging Face datasets.
+"""Where pictures and films come from: folders, WebDataset tars, Parquet, saved Hugging Face data.
 
 A source is listed once into units of about `unit_size` pictures, always in the same order, so that
 a run that was killed finds the same units again. A unit is small, travels to a worker process and
@@ -36,6 +36,12 @@ EXTENSIONS = (
 )
 # fmt: on
 """Names of picture files, all opened by Pillow (documents, film and scripts left out)."""
+
+FILMS = (
+    ".3gp", ".avi", ".flv", ".h264", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg",
+    ".mpg", ".mts", ".ogv", ".webm", ".wmv", ".y4m",
+)  # fmt: skip
+"""Names of film files, opened by FFmpeg."""
 
 TARS = (".tar", ".tar.gz", ".tgz")
 LABELS = ("source", "folder", "none")
@@ -262,8 +268,13 @@ class Source:
         return digest.hexdigest()[:16]
 
 
-def open_source(path: Path, *, unit_size: int = 256, labels: str = "source") -> Source:
+def open_source(
+    path: Path, *, unit_size: int = 256, labels: str = "source", films: bool = False
+) -> Source:
     """List the pictures of `path`: a folder, a picture, a tar, a Parquet file, a saved dataset.
+
+    `films` takes films as well as pictures (a camera pans over those), and in a unit an eighth as
+    many: a film is many streams.
 
     `labels`: `source` takes what the data carry (`.cls` files, an integer column `label`),
     `folder` numbers the first-level folders by name, `none` takes no labels.
@@ -284,10 +295,13 @@ def open_source(path: Path, *, unit_size: int = 256, labels: str = "source") -> 
     else:
         source = Source(path.parent)
         files = [(path.name, path.stat().st_size)]
-    pictures = [entry for entry in files if _has(entry[0], EXTENSIONS)]
+    if films:
+        unit_size = max(1, unit_size // 8)
+    extensions = EXTENSIONS + FILMS if films else EXTENSIONS
+    pictures = [entry for entry in files if _has(entry[0], extensions)]
     _list_pictures(source, pictures, unit_size, labels)
     listers: list[tuple[tuple[str, ...], Callable[..., None]]] = [
-        (TARS, _list_tar),
+        (TARS, partial(_list_tar, extensions=extensions)),
         ((".parquet",), _list_parquet),
         ((".arrow",), partial(_list_arrow, saved=_saved_datasets(source.root, files))),
     ]
@@ -298,7 +312,10 @@ def open_source(path: Path, *, unit_size: int = 256, labels: str = "source") -> 
     if not source.count:
         found = "; ".join(f"{name}: {reason}" for name, reason in source.rejected[:3])
         needed = "it must hold pictures, .tar or .parquet files or a saved Hugging Face dataset"
-        raise InputError(f"no picture found in {path}; {found or needed}")
+        if films:
+            needed = needed.replace("hold pictures", "hold films or pictures")
+        what = "film or picture" if films else "picture"
+        raise InputError(f"no {what} found in {path}; {found or needed}")
     return source
 
 
@@ -356,7 +373,14 @@ def _list_pictures(
         source.units.append(FileUnit(source.root, tuple(listed[start : start + unit_size])))
 
 
-def _list_tar(source: Source, name: str, size: int, unit_size: int, labels: str) -> None:
+def _list_tar(
+    source: Source,
+    name: str,
+    size: int,
+    unit_size: int,
+    labels: str,
+    extensions: tuple[str, ...],
+) -> None:
     """Pictures of a tar, grouped by the name up to its first dot (WebDataset's convention).
 
     In a group with `a.jpg` and `a.seg.png` only the plain extension is the picture.
@@ -373,7 +397,7 @@ def _list_tar(source: Source, name: str, size: int, unit_size: int, labels: str)
                 if not info.isfile() or base.startswith("."):
                     continue
                 stem = info.name[: len(info.name) - len(base)] + base.split(".")[0]
-                if _has(base, EXTENSIONS):
+                if _has(base, extensions):
                     groups.setdefault(stem, []).append(info)
                 elif base.lower().endswith(".cls") and labels == "source":
                     classes[stem] = info
@@ -493,11 +517,13 @@ def _add_rows(
 
 
 def _image_column(path: Path, schema: Any, features: dict[str, Any]) -> str:
-    """The column that Hugging Face calls Image, else a struct with bytes, else a binary one."""
+    """The column that Hugging Face calls Image or Video, else a struct with bytes, else a binary
+    one."""
     import pyarrow as pa
 
     for name, feature in features.items():
-        if isinstance(feature, dict) and feature.get("_type") == "Image" and name in schema.names:
+        kind = feature.get("_type") if isinstance(feature, dict) else None
+        if kind in ("Image", "Video") and name in schema.names:
             return name
     binary = []
     for column in schema:
@@ -506,7 +532,8 @@ def _image_column(path: Path, schema: Any, features: dict[str, Any]) -> str:
             return column.name
         if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
             binary.append(column.name)
-    named = [name for name in binary if name in ("image", "img", "picture", "jpg", "png", "bytes")]
+    usual = ("image", "img", "picture", "jpg", "png", "video", "mp4", "bytes")
+    named = [name for name in binary if name in usual]
     if len(binary) == 1 or named:
         return (named or binary)[0]
     raise InputError(

@@ -1,4 +1,4 @@
-"""Pictures from a checkpoint: `load` it, then `complete` a picture or `generate` new ones.
+"""Pictures and clips from a checkpoint: `load` it, then `complete` one or `generate` new ones.
 
     import jpeglm
     model = jpeglm.load()
@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from jpeglm.checkpoint import Checkpoint, load_checkpoint, shipped_checkpoint
 from jpeglm.config import InputError
@@ -27,6 +26,9 @@ from jpeglm.generation.engine import Engine
 from jpeglm.generation.pictures import Pictures, Progress
 from jpeglm.generation.sampling import Sampling, sample_step
 from jpeglm.tokenizer import Tokenizer
+
+KEEP = {"picture": 0.5, "clip": 2 / 3}
+"""Share of what a codec codes that `complete` keeps by default."""
 
 
 def run(
@@ -144,8 +146,7 @@ class Model:
     def warm_up(self) -> None:
         """Load or compile every kernel, so that no timed picture pays for it: a flat picture is
         given whole, which leaves a token or two to sample."""
-        size = self.codec.config.to_dict()
-        stream = self.codec.encode(Image.new("RGB", (size["width"], size["height"])))
+        stream = self.codec.encode(self.codec.blank())
         prefix = self.tokenizer.alphabet.prefix(stream, self.codec.units)
         prompt = make_prompt(self.tokenizer, prefix, self.tokenizer.bos)
         run(self.engine, self.constraint, prompt, 1, self.sampling())
@@ -218,10 +219,11 @@ class Model:
 
     def complete(
         self,
-        image: Image.Image,
-        keep: float = 0.5,
+        media: Any,
+        keep: float | None = None,
         n: int = 1,
         *,
+        units: int | None = None,
         seed: int = 0,
         label: int | None = None,
         temperature: float | None = None,
@@ -234,13 +236,23 @@ class Model:
     ) -> Pictures:
         """Keep the first floor(keep · MCUs) MCUs of a picture and draw the rest n times.
 
-        The image may have any size and mode; it is fitted to the codec's size first.
+        A picture (PIL) may have any size and mode; it is fitted to the codec's size first. Of a
+        clip, uint8 [frames, height, width, 3], frames are kept. keep: default a half of a picture,
+        two thirds of a clip; `units` gives MCUs or frames instead.
         """
+        if keep is None:
+            keep = KEEP[self.codec.media]
         if not 0 <= keep <= 1:
             raise InputError(f"keep is {keep}; it is a share of the picture, from 0 to 1")
+        if units is None:
+            units = int(keep * self.codec.units + 1e-9)
+        elif not 0 <= units <= self.codec.units:
+            what = "frames" if self.codec.media == "clip" else "MCUs"
+            raise InputError(f"{units} {what} are to be kept; there are {self.codec.units}")
+        else:
+            keep = units / self.codec.units
         sampling = self.sampling(temperature=temperature, top_k=top_k, top_p=top_p, grammar=grammar)
-        stream = self.codec.encode(image)
-        units = int(keep * self.codec.units + 1e-9)
+        stream = self.codec.encode(media)
         prefix = self.tokenizer.alphabet.prefix(stream, units)
         prompt = make_prompt(self.tokenizer, prefix, self._first(label))
         pictures = self._draw(prompt, n, sampling, seed, max_tokens, batch, progress)

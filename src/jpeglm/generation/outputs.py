@@ -39,6 +39,34 @@ def contact_sheet(
     return sheet
 
 
+def strips(tiles: list[tuple[str, Any]], columns: int = 8) -> Image.Image:
+    """The sheet of pictures, at most `columns` side by side, or of clips, one below the other."""
+    frames = [media for _, media in tiles if isinstance(media, np.ndarray)]
+    if not frames:
+        return contact_sheet(tiles, min(len(tiles), columns))
+    shown = [
+        (caption if number == 0 else str(number + 1), Image.fromarray(frame))
+        for caption, clip in tiles
+        for number, frame in enumerate(clip)
+    ]
+    return contact_sheet(shown, len(frames[0]), tile=128)
+
+
+def animation(tiles: list[tuple[str, np.ndarray]], fps: float) -> bytes:
+    """Clips side by side as a GIF that plays for ever."""
+    shown = [
+        contact_sheet(
+            [(caption, Image.fromarray(clip[number])) for caption, clip in tiles],
+            min(len(tiles), 8),
+        )
+        for number in range(len(tiles[0][1]))
+    ]
+    out = BytesIO()
+    duration = round(1000 / fps)
+    shown[0].save(out, "GIF", save_all=True, append_images=shown[1:], duration=duration, loop=0)
+    return out.getvalue()
+
+
 def png(image: Image.Image) -> bytes:
     out = BytesIO()
     image.save(out, "PNG")
@@ -68,7 +96,7 @@ def write_pictures(
     """
     out = Path(out)
     files: dict[str, bytes] = {}
-    tiles: list[tuple[str, Image.Image]] = []
+    tiles: list[tuple[str, Any]] = []
     if codec is None:
         for i, image in enumerate(pictures.images):
             files[f"{kind}-{i:02d}.png"] = png(image)
@@ -84,9 +112,12 @@ def write_pictures(
         assert codec is not None
         files[f"{kind}-{i:02d}{codec.extension}"] = codec.wrap(stream)
         tiles.append((f"{kind} {i}", image))
-    columns = None if len(tiles) <= 8 else 8
-    files["sheet.png"] = png(contact_sheet(tiles, columns))
-    ours = re.compile(r"(original|prompt|(completion|sample)-\d+)\.(jpg|png)|sheet\.png|run\.json")
+    files["sheet.png"] = png(strips(tiles))
+    if codec is not None and codec.media == "clip":
+        files["sheet.gif"] = animation(tiles, codec.config.fps)
+    ours = re.compile(
+        r"(original|prompt|(completion|sample)-\d+)\.(jpg|png|mp4)|sheet\.(png|gif)|run\.json"
+    )
     if out.is_dir():
         for old in out.iterdir():
             if ours.fullmatch(old.name) and old.name not in files:

@@ -1,4 +1,4 @@
-"""What a call draws: pictures, their streams and tokens, and what they cost."""
+"""What a call draws: pictures or clips, their streams and tokens, and what they cost."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 Progress = Callable[[int, int, int], None]
 """Called with (pictures done, pictures in all, tokens sampled so far)."""
@@ -17,7 +16,8 @@ Progress = Callable[[int, int, int], None]
 class Pictures:
     """What a call drew; all lists have one entry a picture."""
 
-    images: list[Image.Image]
+    images: list[Any]
+    """PIL pictures, or clips uint8 [frames, height, width, 3]."""
     streams: list[bytes]
     ids: list[np.ndarray]
     """Sampled tokens, EOS included where it was reached; the prompt's are not among them."""

@@ -12,7 +12,7 @@ from jpeglm.config import InputError
 from jpeglm.generation.constraint import Constraint, Prompt, make_prompt
 from jpeglm.generation.engine_torch import TorchEngine
 from jpeglm.generation.generate import run
-from jpeglm.generation.outputs import contact_sheet
+from jpeglm.generation.outputs import strips
 from jpeglm.generation.sampling import Sampling
 
 if TYPE_CHECKING:
@@ -25,11 +25,11 @@ def draw(
     """A sheet of what a LlamaForCausalLM in eval mode draws under the grammar.
 
     First row: n new pictures. Then, for each held-out stream, the original and two completions of
-    its upper half. None where the context is too short for any picture to end.
+    its first half. None where the context is too short for any picture to end.
     """
     engine, constraint = TorchEngine(model), Constraint(tokenizer)
 
-    def images(prompt: Prompt, count: int) -> list[Image.Image]:
+    def images(prompt: Prompt, count: int) -> list[Any]:
         drawn, _ = run(engine, constraint, prompt, count, Sampling(), seed)
         head = tokenizer.decode(prompt.ids)
         streams = [
@@ -47,9 +47,9 @@ def draw(
             prefix = tokenizer.alphabet.prefix(stream, tokenizer.codec.units // 2)
             completed = images(make_prompt(tokenizer, prefix, tokenizer.bos), 2)
             tiles.append((f"held out {i}", tokenizer.codec.decode(stream)))
-            tiles += [(f"its lower half {j}", image) for j, image in enumerate(completed)]
+            tiles += [(f"its rest {j}", image) for j, image in enumerate(completed)]
     except InputError:
         return None
     finally:
         model.set_attn_implementation(attention)
-    return contact_sheet(tiles)
+    return strips(tiles)
