@@ -13,17 +13,16 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shlex
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+from steps import JPEGLM, ROOT, Steps
+
 from jpeglm.environment import processor
 from jpeglm.files import atomic_folder, atomic_write, read_json
 
-ROOT = Path(__file__).resolve().parents[1]
 ASSET = ROOT / "src" / "jpeglm" / "assets" / "photos"
 LIMIT = 12_000_000
 
@@ -84,50 +83,27 @@ def main() -> None:
     tokenizer, out = Path("data/photos64-tokenizer"), Path("runs/photos")
     measured = ROOT / "docs" / "results" / "photos-likelihood.json"
     transfer = ROOT / "docs" / "results" / "photos-transfer-likelihood.json"
-    jpeglm = [sys.executable, "-m", "jpeglm.cli"]
     model = out / "model"
     options: list[Any] = ["--tokenizer", tokenizer, "--out", out, "--preset", "2m"]
     options += ["--minutes", arguments.minutes, "--threads", arguments.threads]
     options += ["--compile", "on", "--samples", 0, "--eval-every", 250, "--eval-images", 128]
-    steps: list[tuple[Path, list[Any]]] = [
-        (photos / "corpus.json", [sys.executable, ROOT / "recipes" / "data" / "photos.py", photos]),
-        (
-            data / "dataset.json",
-            [*jpeglm, "prepare", photos / "train", data, "--crops", 24, "--restart-interval", 1],
-        ),
-        (tokenizer / "tokenizer.json", [*jpeglm, "train-tokenizer", data, "--out", tokenizer]),
-        (out / "finished", [*jpeglm, "train", data, *options]),
-        (
-            out / "measured",
-            [*jpeglm, "evaluate", "likelihood", data, "--checkpoint", model, "--out", measured],
-        ),
-        (
-            out / "measured-transfer",
-            [
-                *jpeglm,
-                "evaluate",
-                "likelihood",
-                photos / "transfer",
-                "--checkpoint",
-                model,
-                "--out",
-                transfer,
-            ],
-        ),
-    ]
-    commands = []
-    for result, command in steps:
-        words = [str(word) for word in command]
-        shown = shlex.join(words).replace(shlex.join(jpeglm), "jpeglm")
-        commands.append(shown.replace(f"{sys.executable} ", "python ").replace(f"{ROOT}/", ""))
-        if result.exists():
-            print(f"done: {commands[-1]}", flush=True)
-            continue
-        print(commands[-1], flush=True)
-        subprocess.run(words, check=True)
-        if not result.exists():
-            atomic_write(result, b"")
-    install(out, data, photos, read_json(measured), read_json(transfer), commands)
+    steps = Steps()
+    steps.do(
+        photos / "corpus.json", sys.executable, ROOT / "recipes" / "data" / "photos.py", photos
+    )
+    steps.do(
+        data / "dataset.json",
+        *JPEGLM, "prepare", photos / "train", data, "--crops", 24, "--restart-interval", 1,
+    )  # fmt: skip
+    steps.do(tokenizer / "tokenizer.json", *JPEGLM, "train-tokenizer", data, "--out", tokenizer)
+    steps.do(out / "finished", *JPEGLM, "train", data, *options)
+    for name, source, table in (
+        ("measured", data, measured),
+        ("measured-transfer", photos / "transfer", transfer),
+    ):
+        words = ["evaluate", "likelihood", source, "--checkpoint", model, "--out", table]
+        steps.do(out / name, *JPEGLM, *words)
+    install(out, data, photos, read_json(measured), read_json(transfer), steps.shown)
 
 
 def install(

@@ -20,8 +20,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shlex
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,12 +31,13 @@ from PIL import Image
 from jpeglm.data.arrays import load_images
 from jpeglm.data.prepare import PrepareConfig
 from jpeglm.evaluation.report import sheet, verdicts, write_report
-from jpeglm.files import read_json, write_json
+from jpeglm.files import atomic_write, read_json, write_json
 from jpeglm.models.llama import flops_per_token, preset
 
-ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from steps import JPEGLM, ROOT, Steps
+
 RIVALS = ("jpeg-symbols", "jpeg-bytes", "vq", "pixels", "vae")
-JPEGLM = [sys.executable, "-m", "jpeglm.cli"]
 BATCH_TOKENS = 4096
 RESIZE = 112
 """Pixels a side that ResNet-50 sees: the pictures have 32 or 64."""
@@ -89,25 +88,14 @@ class Road:
         self.stage_one = arguments.stage_one * arguments.flops
         self.count, self.seeds = arguments.count, arguments.seeds
         self.home = Path("runs/compare") / name
+        self.steps = Steps()
 
     def do(self, result: Path, *words: Any) -> None:
-        """Run a command whose end `result` proves; it is added to commands.txt."""
-        command = [str(word) for word in words]
-        shown = shlex.join(command).replace(shlex.join(JPEGLM), "jpeglm")
-        shown = shown.replace(f"{sys.executable} ", "python ").replace(f"{ROOT}/", "")
-        self.home.mkdir(parents=True, exist_ok=True)
+        """One step; its command is added to commands.txt, which outlives this run."""
         log = self.home / "commands.txt"
-        known = log.read_text().splitlines() if log.exists() else []
-        if shown not in known:
-            log.write_text("\n".join([*known, shown]) + "\n")
-        if result.exists():
-            print(f"done: {shown}", flush=True)
-            return
-        print(shown, flush=True)
-        subprocess.run(command, check=True)
-        if not result.exists():
-            result.parent.mkdir(parents=True, exist_ok=True)
-            result.write_text(shown + "\n")
+        self.steps.shown = log.read_text().splitlines() if log.exists() else []
+        self.steps.do(result, *words)
+        atomic_write(log, "".join(f"{line}\n" for line in self.steps.shown).encode())
 
     def fetch(self) -> None:
         """The pictures, and the weights of the network that measures."""

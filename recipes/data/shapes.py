@@ -2,8 +2,8 @@
 
     python recipes/data/shapes.py data/shapes --films 3000
 
-leaves OUT/shapes-00000.tar … with small lossless films (WebDataset form): one or two plain shapes on
-a plain ground, each going straight on at its own constant speed and thrown back by the edges. A
+leaves OUT/shapes-00000.tar … with small lossless films (WebDataset form): one or two plain shapes
+on a plain ground, each going straight on at its own constant speed and thrown back by the edges. A
 model that has understood motion continues them exactly; «repeat the last frame» cannot.
 """
 

@@ -51,6 +51,11 @@ KeepOption = Annotated[
 ]
 SeedsOption = Annotated[int, typer.Option(min=1, help="Seeds: 0, 1, …")]
 
+ClipCheckpointOption = Annotated[
+    Path | None,
+    typer.Option("--checkpoint", help="Checkpoint folder; without it the shipped model of clips."),
+]
+
 evaluate = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Measure a model on held-out pictures."
 )
@@ -58,7 +63,9 @@ evaluate = typer.Typer(
 
 @evaluate.command()
 def likelihood(
-    data: Annotated[Path, typer.Argument(help="Prepared shards, or a folder of pictures.")],
+    data: Annotated[
+        Path, typer.Argument(help="Prepared shards, or a folder of pictures or films.")
+    ],
     checkpoint: CheckpointOption = None,
     split: Annotated[str, typer.Option(help="validation or train.")] = "validation",
     limit: Annotated[int, typer.Option(min=1, help="Pictures at most.")] = 1000,
@@ -68,24 +75,19 @@ def likelihood(
     out: Annotated[Path | None, typer.Option(help="Also write the JSON here.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Bits per image under the model, beside Huffman, jpegtran, JPEG XL, Lepton and brunsli."""
-    from itertools import islice
+    """Bits per image or clip under the model, beside the best coders of the same streams.
 
-    from jpeglm.data.shards import open_data
+    JPEG: Huffman, jpegtran, JPEG XL, Lepton, brunsli; H.264: CAVLC, CABAC.
+    """
     from jpeglm.evaluation.likelihood import likelihood as measure
     from jpeglm.files import write_json
     from jpeglm.progress import Reporter
 
     model = open_model(checkpoint, engine, precision, device)
-    prepared = (data / "dataset.json").exists()
-    # A folder of pictures has no split: all of it is measured.
-    rows = open_data(data, model.codec).streams(split if prepared else None)
-    chosen = list(islice(rows, limit))
-    keys = [key for key, _, _ in chosen]
-    streams = [stream for _, stream, _ in chosen]
-    labels = [label for _, _, label in chosen]
-    if not streams:
-        raise InputError(f"{data} has no {split} pictures; choose another --split")
+    rows = _streams(data, model, split, limit)
+    keys = [key for key, _, _ in rows]
+    streams = [stream for _, stream, _ in rows]
+    labels = [label for _, _, label in rows]
     with Reporter("likelihood", "pictures", as_json) as report:
         result = measure(model, streams, labels, keys, report)
     result |= record_of(checkpoint, model, engine, precision) | {"data": str(data), "split": split}
@@ -292,6 +294,82 @@ def unconditional(
 
 
 @evaluate.command()
+def continuation(
+    data: Annotated[Path, typer.Argument(help="Held-out clips: prepared shards, or films.")],
+    checkpoint: ClipCheckpointOption = None,
+    keep_frames: Annotated[
+        int | None, typer.Option(min=1, help="Frames that are kept. Default: two thirds.")
+    ] = None,
+    seeds: SeedsOption = 1,
+    limit: LimitOption = 200,
+    split: Annotated[str, typer.Option(help="Of prepared shards: validation or train.")] = (
+        "validation"
+    ),
+    temperature: TemperatureOption = None,
+    top_k: TopKOption = None,
+    top_p: TopPOption = None,
+    extractor: Annotated[
+        str | None, typer.Option(help="Also Fréchet distances by frame: resnet50 or inception.")
+    ] = None,
+    weights: WeightsOption = None,
+    resize: ResizeOption = None,
+    engine: EngineOption = "cpu",
+    precision: PrecisionOption = None,
+    device: DeviceOption = None,
+    out: OutOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """PSNR of a clip's next frames, beside «repeat the last frame»."""
+    from jpeglm.checkpoint import shipped_checkpoint
+    from jpeglm.evaluation.continuation import continuation as measure
+    from jpeglm.evaluation.features import make_extractor
+    from jpeglm.progress import Reporter
+
+    model = open_model(checkpoint or shipped_checkpoint("clips"), engine, precision, device)
+    made = make_extractor(extractor, weights, device, resize) if extractor else None
+    rows = _streams(data, model, split, limit)
+    with Reporter("continuation", "clips", as_json) as report:
+        result = measure(
+            model,
+            [stream for _, stream, _ in rows],
+            [key for key, _, _ in rows],
+            keep_frames,
+            range(seeds),
+            made,
+            report,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+        )
+    result |= record_of(checkpoint, model, engine, precision) | {"data": str(data), "split": split}
+    lines = [
+        f"{result['clips']} clips of {result['films']} films, {result['keep_frames']} frames kept; "
+        f"PSNR of the rest, dB (95 % interval over films), frame by frame"
+    ]
+    for name, row in result["rows"].items():
+        low, high = row["interval"]
+        frames = " ".join(f"{value:6.2f}" for value in row["by_frame"])
+        lines.append(f"  {name:8s} {row['psnr']:6.2f}  ({low:.2f} to {high:.2f})   {frames}")
+    lines.append(
+        f"  nearer to the truth than «repeat»: {100 * result['better']:.0f} % of the clips"
+    )
+    _finish(result, out, as_json, lines)
+
+
+def _streams(data: Path, model: Any, split: str, limit: int) -> list[tuple[str, bytes, int]]:
+    """Streams of a split of prepared shards, or all that films or pictures give."""
+    from itertools import islice
+
+    from jpeglm.data.shards import open_data
+
+    prepared = (data / "dataset.json").exists()
+    rows = list(islice(open_data(data, model.codec).streams(split if prepared else None), limit))
+    if not rows:
+        raise InputError(f"{data} has no {split} streams; choose another --split")
+    return rows
+
+
+@evaluate.command()
 def validity(
     checkpoint: CheckpointOption = None,
     n: Annotated[int, typer.Option("-n", min=1, help="Pictures with and without grammar.")] = 200,
@@ -307,7 +385,8 @@ def validity(
 ) -> None:
     """Share of sampled streams that are complete and valid, with and without the grammar.
 
-    Judged by the automaton, djpeg and jpegtran. By default the whole distribution is sampled.
+    Judged by the automaton, djpeg and jpegtran, of clips by PyAV and ffmpeg. By default the whole
+    distribution is sampled.
     """
     from jpeglm.evaluation.validity import validity as measure
     from jpeglm.progress import Reporter
@@ -321,7 +400,13 @@ def validity(
         row = result[key]
         judged = ", ".join(
             f"{name.replace('_', ' ')} {row[name]}"
-            for name in ("complete_as_sampled", "djpeg_silent", "jpegtran_identical")
+            for name in (
+                "complete_as_sampled",
+                "djpeg_silent",
+                "jpegtran_identical",
+                "pyav_silent",
+                "ffmpeg_silent",
+            )
             if name in row
         )
         lines.append(f"{key.replace('_', ' ')}, of {row['streams']}: {judged}")

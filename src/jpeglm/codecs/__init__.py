@@ -14,7 +14,7 @@ from jpeglm.codecs.vq import DIFFUSERS, VqCodec, VqConfig, open_diffusers
 from jpeglm.config import InputError, JpegConfig
 from jpeglm.files import atomic_write, read_bytes, read_json, write_json
 
-__all__ = ["CODECS", "Codec", "JpegCodec", "make_codec", "open_codec", "save_codec"]
+__all__ = ["CODECS", "AvcCodec", "Codec", "JpegCodec", "make_codec", "open_codec", "save_codec"]
 
 LEARNED: dict[str, tuple[Any, Any]] = {
     "pixels": (PixelsConfig, PixelsCodec),

@@ -100,21 +100,21 @@ class AvcCodec:
         values["sets"] = self.sets_bytes.hex()
         return fingerprint(values)
 
-    def _x264(self, frames: Sequence[np.ndarray]) -> bytes:
-        """The Annex B stream that libx264 writes."""
+    def x264(self, frames: Sequence[np.ndarray] | np.ndarray, cabac: bool = False) -> bytes:
+        """The Annex B stream that libx264 writes; with `cabac` what it would be in main profile."""
         av = pyav()
 
         config, out = self.config, io.BytesIO()
         settings = {
             "qp": config.qp, "keyint": "infinite", "scenecut": 0, "bframes": 0, "ref": 1,
-            "weightp": 0, "cabac": 0, "threads": 1, "slices": config.slices, "8x8dct": 0,
+            "weightp": 0, "cabac": int(cabac), "threads": 1, "slices": config.slices, "8x8dct": 0,
         }  # fmt: skip
         with av.open(out, "w", format="h264") as file:
             rate = Fraction(config.fps).limit_denominator(1000)
             stream = file.add_stream("libx264", rate=rate)
             stream.width, stream.height, stream.pix_fmt = config.width, config.height, "yuv420p"
             stream.options = {
-                "profile": "baseline",
+                "profile": "main" if cabac else "baseline",
                 "preset": "medium",
                 "x264-params": ":".join(f"{name}={value}" for name, value in settings.items()),
             }
@@ -128,7 +128,7 @@ class AvcCodec:
     def _grey(self) -> list[bytes]:
         """NAL units of a clip that shows nothing."""
         grey = self.blank()
-        return split_nals(self._x264(list(grey) if len(grey) > 1 else [grey[0]] * 2))
+        return split_nals(self.x264(list(grey) if len(grey) > 1 else [grey[0]] * 2))
 
     @cached_property
     def sets_bytes(self) -> bytes:
@@ -171,7 +171,7 @@ class AvcCodec:
         expected = self.shape
         if clip.shape != expected:
             raise InputError(f"the clip is {clip.shape}; the codec takes {expected}")
-        nals = split_nals(self._x264(list(clip)))
+        nals = split_nals(self.x264(list(clip)))
         return b"".join(START + nal for nal in nals if nal[0] & 31 in (IDR, PLAIN))
 
     def wrap_annex_b(self, stream: bytes) -> bytes:

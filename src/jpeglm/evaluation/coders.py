@@ -1,10 +1,13 @@
-"""What other lossless coders need for the same JPEG coefficients, in bits, net of fixed headers.
+"""What other lossless coders need for the same streams, in bits, net of fixed headers.
 
-Every coder gets one file: the picture's coefficients as a baseline JPEG without restart markers.
-Counted are, for Huffman and `jpegtran`, the bytes between SOS and EOI, and for `-optimize` also its
-DHT segments, since they differ from picture to picture (at 64 x 64 they cost more than they save).
-For the others it is the whole output less what the same coder writes for a flat grey picture of the
-same settings, which flatters them by the few bits that the flat picture itself takes.
+Of JPEG, every coder gets one file: the picture's coefficients as a baseline JPEG without restart
+markers. Counted are, for Huffman and `jpegtran`, the bytes between SOS and EOI, and for `-optimize`
+also its DHT segments, since they differ from picture to picture (at 64 x 64 they cost more than
+they save). For the others it is the whole output less what the same coder writes for a flat grey
+picture of the same settings, which flatters them by the few bits that the flat picture itself
+takes.
+
+Of H.264 there are CAVLC, as the streams have it, and CABAC.
 """
 
 from __future__ import annotations
@@ -17,8 +20,9 @@ from functools import cache
 import numpy as np
 from PIL import Image
 
-from jpeglm.codecs import JpegCodec
+from jpeglm.codecs import AvcCodec, JpegCodec
 from jpeglm.config import InputError, JpegConfig
+from jpeglm.syntax.nal import IDR, PLAIN, split_nals
 
 Coder = Callable[[bytes], int]
 """A JPEG file to its size in bytes under the coder, net of fixed parts."""
@@ -31,6 +35,9 @@ COUNTED = {
     "jpeg-xl": _FLAT,
     "lepton": _FLAT,
     "brunsli": _FLAT,
+    "cavlc": "slice data of the streams, without start codes, headers and trailing bits",
+    "cabac": "cavlc times the ratio that x264 reaches with CABAC on the streams' frames, coded "
+    "again at the same quantiser both ways",
 }
 """What each coder is charged for."""
 
@@ -135,3 +142,20 @@ def coder_bits(
     files = [without_markers(codec, stream)[1] for stream in streams]
     bits = {name: np.array([8.0 * size(file) for file in files]) for name, size in coders.items()}
     return bits, unavailable
+
+
+def avc_bits(codec: AvcCodec, streams: Sequence[bytes]) -> dict[str, np.ndarray]:
+    """float64 [clips] of CAVLC as it stands, and of CABAC."""
+    cavlc = np.array([codec.symbols.payload_bits(stream) for stream in streams], np.float64)
+    ratios = []
+    for stream in streams:
+        frames = codec.decode(stream)
+        sizes = [_slice_bits(codec, codec.x264(frames, cabac)) for cabac in (True, False)]
+        ratios.append(sizes[0] / max(sizes[1], 1))
+    return {"cavlc": cavlc, "cabac": cavlc * ratios}
+
+
+def _slice_bits(codec: AvcCodec, annex_b: bytes) -> int:
+    """Bits of all slices, less the headers that CAVLC's slices have."""
+    total = 8 * sum(len(nal) for nal in split_nals(annex_b) if nal[0] & 31 in (IDR, PLAIN))
+    return total - codec.symbols.header_bits

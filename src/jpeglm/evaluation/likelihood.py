@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from jpeglm.codecs import JpegCodec
-from jpeglm.evaluation.coders import COUNTED, coder_bits
+from jpeglm.codecs import AvcCodec, JpegCodec
+from jpeglm.evaluation.coders import COUNTED, avc_bits, coder_bits
 from jpeglm.generation.generate import Model
 
 Progress = Callable[[int, int, str], None]
@@ -84,8 +84,9 @@ def interval(values: np.ndarray, groups: np.ndarray | None = None, seed: int = 0
 
 
 def pictures_of(keys: Sequence[str]) -> np.ndarray:
-    """int64 [streams]: which picture each stream is a crop of, by `prepare`'s keys (NAME#CROP)."""
-    return np.unique([re.sub(r"#\d+$", "", key) for key in keys], return_inverse=True)[1]
+    """int64 [streams]: which picture or film each stream is of, by `prepare`'s keys (NAME#CROP,
+    NAME@CLIP)."""
+    return np.unique([re.sub(r"[#@]\d+$", "", key) for key in keys], return_inverse=True)[1]
 
 
 def likelihood(
@@ -107,6 +108,10 @@ def likelihood(
         others, unavailable = coder_bits(model.codec, streams)
         stream_bytes = sum(len(model.codec.scan(stream)) for stream in streams)
         base = "huffman"
+    elif isinstance(model.codec, AvcCodec):
+        others = avc_bits(model.codec, streams)
+        stream_bytes = sum(map(len, streams))
+        base = "cavlc"
     else:
         each = model.codec.units * np.log2(model.tokenizer.alphabet.size)
         others = {"fixed-length": np.full(len(streams), each)}

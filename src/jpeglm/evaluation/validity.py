@@ -5,7 +5,8 @@ which must decode the file without a word on stderr; `jpegtran` with the same re
 which must give back the same bytes wherever the running DC stays within int16. The last two come
 with libjpeg-turbo (Debian's libjpeg-turbo-progs). They see files: a sample that broke off is made
 into one by `Alphabet.join`, which can only write whole pictures, so `complete_as_sampled` is the
-figure that tells models apart.
+figure that tells models apart. Clips are judged by PyAV and by the program `ffmpeg`, both with
+FFmpeg's strictest error detection.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from jpeglm.codecs import JpegCodec
+from jpeglm.codecs import AvcCodec, JpegCodec
+from jpeglm.codecs.avc import STRICT, complaints
 from jpeglm.config import InputError
 from jpeglm.generation.generate import Model
 from jpeglm.kernels import njit
@@ -65,6 +67,29 @@ def judge(codec: JpegCodec, streams: Sequence[bytes]) -> dict[str, int]:
     return counts
 
 
+def judge_clips(codec: AvcCodec, streams: Sequence[bytes]) -> tuple[dict[str, int], dict[str, str]]:
+    """(counts, unavailable): streams that PyAV and the program `ffmpeg` take without a word.
+
+    Both run FFmpeg's strictest error detection, and all frames must come out.
+    """
+    counts = {"pyav_silent": sum(not complaints(codec, stream) for stream in streams)}
+    tool = shutil.which("ffmpeg")
+    if not tool:
+        return counts, {"ffmpeg": "not installed (Debian: ffmpeg)"}
+    counts["ffmpeg_silent"] = 0
+    expected = codec.pixels * 3 // 2
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "x.h264"
+        for stream in streams:
+            file.write_bytes(codec.wrap_annex_b(stream))
+            command = [tool, "-v", "warning", "-err_detect", STRICT, "-f", "h264", "-i", str(file),
+                       "-f", "rawvideo", "-pix_fmt", "yuv420p", "-"]  # fmt: skip
+            done = subprocess.run(command, capture_output=True)
+            silent = done.returncode == 0 and not done.stderr
+            counts["ffmpeg_silent"] += silent and len(done.stdout) == expected
+    return counts, {}
+
+
 def sampled_whole(model: Model, drawn: Sequence[np.ndarray]) -> int:
     """How many of the sampled id sequences spell exactly one complete stream and then EOS."""
     grammar = model.tokenizer.alphabet.grammar()
@@ -82,7 +107,7 @@ def sampled_whole(model: Model, drawn: Sequence[np.ndarray]) -> int:
 def validity(
     model: Model, n: int = 200, seed: int = 0, progress: Progress | None = None, **sampling: Any
 ) -> dict[str, Any]:
-    """n pictures with the grammar and n without; counts of each judge.
+    """n pictures or clips with the grammar and n without; counts of each judge.
 
     sampling: temperature, top_k, top_p; by default the model's whole distribution, which is the
     hardest.
@@ -97,7 +122,11 @@ def validity(
             progress(done, 2, key.replace("_", " "))
         pictures = model.generate(n, seed=seed, grammar=grammar, batch=32, **sampling)
         row: dict[str, Any] = {"complete_as_sampled": sampled_whole(model, pictures.ids)}
-        if not isinstance(model.codec, JpegCodec):
+        if isinstance(model.codec, AvcCodec):
+            judged, missing = judge_clips(model.codec, pictures.streams)
+            row |= judged
+            unavailable |= missing
+        elif not isinstance(model.codec, JpegCodec):
             unavailable["djpeg, jpegtran"] = f"the codec {model.codec.name} writes no JPEG"
         elif not (shutil.which("djpeg") and shutil.which("jpegtran")):
             unavailable["djpeg, jpegtran"] = "not installed (Debian: libjpeg-turbo-progs)"

@@ -244,22 +244,43 @@ class Model:
             keep = KEEP[self.codec.media]
         if not 0 <= keep <= 1:
             raise InputError(f"keep is {keep}; it is a share of the picture, from 0 to 1")
-        if units is None:
-            units = int(keep * self.codec.units + 1e-9)
-        elif not 0 <= units <= self.codec.units:
-            what = "frames" if self.codec.media == "clip" else "MCUs"
-            raise InputError(f"{units} {what} are to be kept; there are {self.codec.units}")
-        else:
-            keep = units / self.codec.units
-        sampling = self.sampling(temperature=temperature, top_k=top_k, top_p=top_p, grammar=grammar)
         stream = self.codec.encode(media)
+        kept = int(keep * self.codec.units + 1e-9) if units is None else units
+        pictures = self.continue_stream(
+            stream, kept, n, seed=seed, label=label, temperature=temperature, top_k=top_k,
+            top_p=top_p, grammar=grammar, max_tokens=max_tokens, batch=batch, progress=progress,
+        )  # fmt: skip
+        pictures.settings["keep"] = keep if units is None else units / self.codec.units
+        return pictures
+
+    def continue_stream(
+        self,
+        stream: bytes,
+        units: int,
+        n: int = 1,
+        *,
+        seed: int = 0,
+        label: int | None = None,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        grammar: bool = True,
+        max_tokens: int | None = None,
+        batch: int = 16,
+        progress: Progress | None = None,
+    ) -> Pictures:
+        """Keep the first `units` units of a canonical stream and draw the rest n times."""
+        if not 0 <= units <= self.codec.units:
+            what = "frames" if self.codec.media == "clip" else "units"
+            raise InputError(f"{units} {what} are to be kept; there are {self.codec.units}")
+        sampling = self.sampling(temperature=temperature, top_k=top_k, top_p=top_p, grammar=grammar)
         prefix = self.tokenizer.alphabet.prefix(stream, units)
         prompt = make_prompt(self.tokenizer, prefix, self._first(label))
         pictures = self._draw(prompt, n, sampling, seed, max_tokens, batch, progress)
         pictures.original = stream
         pictures.prompt = self.codec.cut(stream, units)
         pictures.units_kept = units
-        pictures.settings |= {"keep": keep, "label": label}
+        pictures.settings["label"] = label
         return pictures
 
 

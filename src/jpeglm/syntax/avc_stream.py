@@ -6,6 +6,8 @@ emulation prevention, trailing bits. `syntax.avc` has the elements themselves.
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 
 from jpeglm.config import InputError
@@ -38,6 +40,24 @@ class AvcSymbols:
         head, header = self.headers[frame == 0]
         first = int(self.spec.first[state[avc.SLICE]])
         return head, header.write(first, frame, self.frame_bits)
+
+    @cached_property
+    def header_bits(self) -> int:
+        """NAL unit headers and slice headers of a whole stream."""
+        state = avc.start_state(self.spec)
+        total = 0
+        for frame in range(self.spec.frames):
+            for number in range(len(self.spec.first)):
+                state[avc.FRAME], state[avc.SLICE] = frame, number
+                total += 8 + len(self._head(state)[1])
+        return total
+
+    def payload_bits(self, stream: bytes) -> int:
+        """Bits of the slices' data alone: no start codes, headers, trailing bits or emulation
+        prevention."""
+        rbsps = [unescape(nal[1:]) for nal in split_nals(stream)]
+        trailing = sum((rbsp[-1] & -rbsp[-1]).bit_length() for rbsp in rbsps)
+        return 8 * sum(len(rbsp) + 1 for rbsp in rbsps) - trailing - self.header_bits
 
     def inspect(self, stream: bytes) -> tuple[np.ndarray, np.ndarray]:
         """(symbols int32, starts int64 [frames + 1]: symbols before each frame).

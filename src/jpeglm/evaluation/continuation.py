@@ -1,0 +1,89 @@
+"""A model's next frames of a clip, against the true ones and against «repeat the last frame»."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from jpeglm.config import InputError
+from jpeglm.evaluation.features import Extractor, extract
+from jpeglm.evaluation.frechet import compare
+from jpeglm.evaluation.likelihood import interval, pictures_of
+from jpeglm.generation.generate import KEEP, Model
+
+Progress = Callable[[int, int, str], None]
+
+
+def continuation(
+    model: Model,
+    streams: Sequence[bytes],
+    keys: Sequence[str],
+    keep_frames: int | None = None,
+    seeds: Sequence[int] = (0,),
+    extractor: Extractor | None = None,
+    progress: Progress | None = None,
+    **sampling: Any,
+) -> dict[str, Any]:
+    """Continue held-out clips; by frame, the distance to the true frames of model and rivals.
+
+    Truth is what the codec shows of the whole clip. PSNR is of the mean square error over all
+    clips, since single clips may be exact. `better` is the share of clips on which the model's
+    frames are nearer to the truth than the last kept frame repeated, `still` that of clips where
+    nothing moves, which none can beat.
+    """
+    codec: Any = model.codec
+    if getattr(codec, "media", "picture") != "clip":
+        raise InputError("continuation is measured on clips; this checkpoint writes pictures")
+    keep = int(KEEP["clip"] * codec.units) if keep_frames is None else keep_frames
+    if not 1 <= keep < codec.units:
+        raise InputError(f"--keep-frames is {keep}; it goes from 1 to {codec.units - 1}")
+    truth = np.stack([codec.decode(stream) for stream in streams])
+    drawn, bits = [], []
+    for seed in seeds:
+        for number, stream in enumerate(streams):
+            own = seed * 1_000_003 + number
+            result = model.continue_stream(stream, keep, 1, seed=own, **sampling)
+            drawn.append(result.images[0])
+            bits.append(result.bits[0])
+            if progress:
+                progress(len(drawn), len(seeds) * len(streams), f"seed {seed}")
+    made = np.stack(drawn).reshape(len(seeds), *truth.shape)
+    future, shown = truth[:, keep:], made[:, :, keep:]
+    repeated = np.broadcast_to(truth[:, keep - 1 : keep], future.shape)
+    errors = {"model": _errors(shown, future).mean(0), "repeat": _errors(repeated, future)}
+    films = pictures_of(keys)
+    rows: dict[str, Any] = {}
+    for name, error in errors.items():
+        rows[name] = {
+            "psnr": _decibels(error.mean()),
+            "interval": [_decibels(x) for x in reversed(interval(error.mean(1), films))],
+            "by_frame": [_decibels(value) for value in error.mean(0)],
+        }
+        if extractor is not None:
+            frames = shown[0] if name == "model" else repeated
+            rows[name]["frechet_by_frame"] = [
+                compare(extract(extractor, frames[:, i]), extract(extractor, future[:, i]))
+                for i in range(future.shape[1])
+            ]
+    gain = errors["model"].mean(1), errors["repeat"].mean(1)
+    return {
+        "clips": len(streams),
+        "films": int(films.max()) + 1,
+        "keep_frames": keep,
+        "seeds": list(seeds),
+        "rows": rows,
+        "better": float((gain[0] < gain[1]).mean()),
+        "still": float((gain[1] == 0).mean()),
+        "bits": float(np.mean(bits)),
+    }
+
+
+def _errors(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Mean square error of each frame: float64, the three last axes taken."""
+    return np.square(a.astype(np.float32) - b.astype(np.float32)).mean((-3, -2, -1), np.float64)
+
+
+def _decibels(error: float) -> float:
+    return float(10 * np.log10(255**2 / max(error, 1e-10)))
