@@ -114,7 +114,8 @@ def main() -> None:
         | {f"films/{Path(name).name}": films / name for name in TRAINING},
     )
     link(Path("data/films-held-out"), {Path(name).name: films / name for name in HELD_OUT})
-    steps.do(data / "dataset.json", *JPEGLM, "prepare", "data/motion", data, *CODEC.split(), "--crops", 4)
+    words = ["prepare", "data/motion", data, *CODEC.split(), "--crops", 4]
+    steps.do(data / "dataset.json", *JPEGLM, *words)
     steps.do(tokenizer / "tokenizer.json", *JPEGLM, "train-tokenizer", data, "--out", tokenizer)
     steps.do(
         out / "finished",

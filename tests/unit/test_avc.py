@@ -1,8 +1,11 @@
 """H.264 slices: losslessness on x264's streams, random legal streams judged by FFmpeg."""
 
 import hashlib
+import io
 import json
 import os
+import shutil
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +26,9 @@ from .conftest import random_llama
 av = pytest.importorskip("av", reason="the extra video is not installed")
 
 from jpeglm.codecs.avc import AvcCodec, AvcConfig, complaints  # noqa: E402
-from jpeglm.codecs.clips import read_clip  # noqa: E402
-from jpeglm.syntax.nal import Bits, escape, split_nals, ue, unescape  # noqa: E402
+from jpeglm.evaluation.coders import avc_bits  # noqa: E402
+from jpeglm.evaluation.validity import judge_clips  # noqa: E402
+from jpeglm.syntax.nal import Bits, escape, read_header, split_nals, ue, unescape  # noqa: E402
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "avc.json"
 SMALL = AvcConfig(64, 48, 5)
@@ -242,39 +246,46 @@ def test_damage_is_told(pictures):
     assert complaints(codec, stream[: len(stream) // 2])
 
 
-def write_video(path, frames, rate=10, codec="mpeg4"):
-    with av.open(str(path), "w") as file:
-        stream = file.add_stream(codec, rate=rate)
-        stream.width, stream.height, stream.pix_fmt = frames.shape[2], frames.shape[1], "yuv420p"
-        for frame in frames:
-            file.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        file.mux(stream.encode(None))
+@pytest.mark.parametrize(
+    "wrong", [{"width": 20}, {"qp": 60}, {"slices": 9}, {"frames": 0}, {"fps": 0}]
+)
+def test_bad_settings_in_one_sentence(wrong):
+    with pytest.raises(InputError, match=next(iter(wrong))):
+        AvcConfig(**{"width": 64, "height": 48, **wrong})
 
 
-def test_videos_are_resampled_in_time(tmp_path):
-    """Frame i of 20 at 10 a second shows the grey 10 i; at 5 a second every other one is taken."""
-    grey = np.stack([np.full((48, 64, 3), 10 * i, np.uint8) for i in range(20)])
-    write_video(tmp_path / "ramp.mp4", grey)
-    clip = read_clip(tmp_path / "ramp.mp4", AvcConfig(64, 48, 8, fps=5))
-    assert np.abs(clip.mean((1, 2, 3)) - 20 * np.arange(8)).max() < 4
-    later = read_clip(tmp_path / "ramp.mp4", AvcConfig(64, 48, 3, fps=5), start=1.0)
-    assert np.abs(later.mean((1, 2, 3)) - [100, 120, 140]).max() < 4
-    padded = read_clip(tmp_path / "ramp.mp4", AvcConfig(128, 48, 8, fps=5))
-    assert padded[4, 24, 64, 0] > 60 and padded[4, 24, 4, 0] == 0
-    with pytest.raises(InputError, match=r"ramp\.mp4 gives 10 frames .* 15 are needed"):
-        read_clip(tmp_path / "ramp.mp4", AvcConfig(64, 48, 15, fps=5))
+def test_bits_without_headers(pictures):
+    """Slice data, headers, trailing bits and start codes are all there is; x264's own headers."""
+    codec = AvcCodec(AvcConfig(64, 48, 5, slices=3))
+    stream = codec.encode(moving(pictures[0], codec.config))
+    nals = split_nals(stream)
+    headers = sum(8 + read_header(nal, codec.sets).size for nal in nals)
+    assert codec.symbols.header_bits == headers
+    rbsps = [unescape(nal[1:]) for nal in nals]
+    trailing = sum(len(f"{rbsp[-1]:08b}".split("1")[-1]) + 1 for rbsp in rbsps)
+    whole = 8 * sum(len(rbsp) + 1 for rbsp in rbsps)
+    assert codec.symbols.payload_bits(stream) == whole - headers - trailing
+    bits = avc_bits(codec, [stream])
+    assert bits["cavlc"][0] == codec.symbols.payload_bits(stream)
+    assert 0.7 < bits["cabac"][0] / bits["cavlc"][0] < 1
 
 
-def test_bad_videos_in_one_sentence(tmp_path, picture_files):
-    (tmp_path / "empty.mp4").write_bytes(b"")
-    (tmp_path / "text.mp4").write_text("no video at all\n")
-    write_video(tmp_path / "whole.mp4", np.zeros((30, 48, 64, 3), np.uint8))
-    (tmp_path / "cut.mp4").write_bytes((tmp_path / "whole.mp4").read_bytes()[:400])
-    for name in ("gone.mp4", "empty.mp4", "text.mp4", "cut.mp4"):
-        with pytest.raises(InputError, match=name):
-            read_clip(tmp_path / name, SMALL)
-    with pytest.raises(InputError, match="frames"):
-        read_clip(picture_files[0], SMALL)
-    for wrong in ({"width": 20}, {"qp": 60}, {"slices": 9}, {"frames": 0}, {"fps": 0}):
-        with pytest.raises(InputError, match=next(iter(wrong))):
-            AvcConfig(**{"width": 64, "height": 48, **wrong})
+def test_mp4_plays_what_the_stream_shows(pictures):
+    codec = AvcCodec(AvcConfig(64, 48, 5, fps=2.5))
+    stream = codec.encode(moving(pictures[0], codec.config))
+    with av.open(io.BytesIO(codec.wrap(stream))) as film:
+        frames = list(film.decode(video=0))
+        assert film.streams.video[0].average_rate == Fraction(5, 2)
+    shown = np.stack([frame.to_ndarray(format="rgb24") for frame in frames])
+    assert (shown == codec.decode(stream)).all()
+    assert [float(frame.time) for frame in frames] == pytest.approx([0, 0.4, 0.8, 1.2, 1.6])
+    assert codec.wrap(b"no stream").endswith(b"no stream")
+
+
+@pytest.mark.skipif(not shutil.which("ffmpeg"), reason="ffmpeg is not installed (Debian: ffmpeg)")
+def test_two_judges_agree(pictures):
+    codec = AvcCodec(SMALL)
+    good = [codec.encode(moving(picture, SMALL)) for picture in pictures[:3]]
+    broken = [stream[: len(stream) * 2 // 3] for stream in good] + [b"\0\0\1\x65\xff\xff"]
+    assert judge_clips(codec, good)[0] == {"pyav_silent": 3, "ffmpeg_silent": 3}
+    assert judge_clips(codec, broken)[0] == {"pyav_silent": 0, "ffmpeg_silent": 0}

@@ -124,6 +124,15 @@ def _references(
     return load_images(data, width, height, PrepareConfig(crops=crops), split, limit=limit)
 
 
+def _picture_model(
+    checkpoint: Path | None, engine: str, precision: str | None, device: str | None
+) -> Any:
+    model = open_model(checkpoint, engine, precision, device)
+    if model.codec and model.codec.media == "clip":
+        raise InputError(f"{checkpoint} writes clips; use evaluate continuation")
+    return model
+
+
 def _finish(result: dict[str, Any], out: Path | None, as_json: bool, lines: list[str]) -> None:
     from jpeglm.files import write_json
 
@@ -226,7 +235,7 @@ def completion(
     from jpeglm.progress import Reporter
 
     shares = _shares(ratios)
-    model = open_model(checkpoint, engine, precision, device)
+    model = _picture_model(checkpoint, engine, precision, device)
     made = make_extractor(extractor, weights, device, resize)
     references = _references(model, data, size, split, crops, limit)
     with Reporter("completion", "pictures", as_json) as report:
@@ -281,7 +290,7 @@ def unconditional(
     from jpeglm.evaluation.features import make_extractor
     from jpeglm.progress import Reporter
 
-    model = open_model(checkpoint, engine, precision, device)
+    model = _picture_model(checkpoint, engine, precision, device)
     made = make_extractor(extractor, weights, device, resize)
     references = _references(model, data, size, split, crops, limit)
     with Reporter("unconditional", "pictures", as_json) as report:
@@ -446,6 +455,9 @@ def reconstruction(
     from jpeglm.progress import Reporter
 
     coders = {str(folder): open_coder(folder) for folder in checkpoint or []}
+    for name, coder in coders.items():
+        if getattr(coder.codec, "media", "picture") == "clip":
+            raise InputError(f"{name} codes clips; reconstruction is measured on pictures")
     shape = parse_size(size) if size else (64, 64)
     if not size and coders:
         first = next(iter(coders.values()))
@@ -515,7 +527,7 @@ def longtail(
 
     if rival is None or trained_on is None:
         raise InputError("longtail compares two checkpoints; give --rival and --trained-on")
-    models = [open_model(folder, engine, precision, device) for folder in (checkpoint, rival)]
+    models = [_picture_model(folder, engine, precision, device) for folder in (checkpoint, rival)]
     made = make_extractor(extractor, weights, device, resize)
     references = _references(models[0], data, None, None, 0, limit)
     counts = np.bincount([label for _, _, label in open_data(trained_on).streams("train")])

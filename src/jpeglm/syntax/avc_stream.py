@@ -47,7 +47,7 @@ class AvcSymbols:
         state = avc.start_state(self.spec)
         total = 0
         for frame in range(self.spec.frames):
-            for number in range(len(self.spec.first)):
+            for number in range(len(self.spec.first) - 1):
                 state[avc.FRAME], state[avc.SLICE] = frame, number
                 total += 8 + len(self._head(state)[1])
         return total
