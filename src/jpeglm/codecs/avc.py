@@ -22,7 +22,7 @@ import numpy as np
 from jpeglm.codecs.clips import pyav
 from jpeglm.config import InputError, Settings, fingerprint
 from jpeglm.syntax.avc import AvcSpec, avc_spec
-from jpeglm.syntax.avc_stream import AvcSymbols
+from jpeglm.syntax.avc_stream import AvcBytes, AvcSymbols
 from jpeglm.syntax.nal import (
     IDR,
     PARAMETERS_PICTURE,
@@ -76,7 +76,7 @@ class AvcCodec:
     name = "avc"
     media = "clip"
     extension = ".mp4"
-    alphabets: tuple[str, ...] = ("avc-symbols",)
+    alphabets: tuple[str, ...] = ("avc-symbols", "bytes")
 
     def __init__(self, config: AvcConfig | None = None) -> None:
         self.config = config or AvcConfig()
@@ -225,10 +225,11 @@ class AvcCodec:
     def symbols(self) -> AvcSymbols:
         return AvcSymbols(self.spec, self._headers, self.sets.frame_bits)
 
-    def alphabet(self, name: str) -> AvcSymbols:
+    def alphabet(self, name: str) -> AvcSymbols | AvcBytes:
         if name not in self.alphabets:
-            raise InputError(f"there is no alphabet {name!r} for avc; choose avc-symbols")
-        return self.symbols
+            known = " or ".join(self.alphabets)
+            raise InputError(f"there is no alphabet {name!r} for avc; choose {known}")
+        return AvcBytes(self.symbols) if name == "bytes" else self.symbols
 
     def files(self) -> dict[str, bytes]:
         return {}

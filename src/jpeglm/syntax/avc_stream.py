@@ -1,7 +1,8 @@
-"""`avc-symbols`: a clip's H.264 stream as the syntax elements of its slices, and back.
+"""The alphabets of clips: H.264 streams as the syntax elements of their slices, or as bytes.
 
-What the elements imply is left out and put back: start codes, NAL unit headers, slice headers,
-emulation prevention, trailing bits. `syntax.avc` has the elements themselves.
+`avc-symbols`: what the elements imply is left out and put back: start codes, NAL unit headers,
+slice headers, emulation prevention, trailing bits. `syntax.avc` has the elements themselves.
+`bytes` are the paper's; `syntax.avc_bytes` is their machine.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from functools import cached_property
 import numpy as np
 
 from jpeglm.config import InputError
-from jpeglm.syntax import avc
+from jpeglm.syntax import avc, avc_bytes
 from jpeglm.syntax.alphabet import Prefix
 from jpeglm.syntax.avc import AvcSpec
 from jpeglm.syntax.grammar import SpecGrammar
@@ -34,7 +35,7 @@ class AvcSymbols:
     ) -> None:
         self.spec, self.headers, self.frame_bits = spec, headers, frame_bits
 
-    def _head(self, state: np.ndarray) -> tuple[int, str]:
+    def head(self, state: np.ndarray) -> tuple[int, str]:
         """(first byte of the NAL unit, header bits) of the slice that begins at a state."""
         frame = int(state[avc.FRAME])
         head, header = self.headers[frame == 0]
@@ -49,7 +50,7 @@ class AvcSymbols:
         for frame in range(self.spec.frames):
             for number in range(len(self.spec.first) - 1):
                 state[avc.FRAME], state[avc.SLICE] = frame, number
-                total += 8 + len(self._head(state)[1])
+                total += 8 + len(self.head(state)[1])
         return total
 
     def payload_bits(self, stream: bytes) -> int:
@@ -74,7 +75,7 @@ class AvcSymbols:
             if state[avc.KIND] == avc.END:
                 raise InputError(f"data follows the last frame ({where})")
             frame = int(state[avc.FRAME])
-            head, header = self._head(state)
+            head, header = self.head(state)
             rbsp = unescape(nal[1:])
             bits = "".join(f"{byte:08b}" for byte in rbsp[: len(header) // 8 + 1])
             if not nal or nal[0] != head or not bits.startswith(header):
@@ -105,7 +106,7 @@ class AvcSymbols:
         used, flat = 0, False
         most = 8 * len(symbols) + 64 * spec.columns * spec.rows + 64
         while state[avc.KIND] != avc.END:
-            head, header = self._head(state)
+            head, header = self.head(state)
             data = np.zeros(most, np.uint8)
             opening = int(header, 2) << (-len(header) % 8)
             start = opening.to_bytes((len(header) + 7) // 8, "big")
@@ -125,6 +126,48 @@ class AvcSymbols:
 
     def symbol_name(self, symbol: int) -> str:
         return avc.symbol_name(symbol)
+
+
+class AvcBytes:
+    """The bytes of a stream's NAL units, a start code being one symbol. A unit is a frame."""
+
+    name = "bytes"
+    size = avc_bytes.SYMBOLS
+    atomic: tuple[int, ...] = (avc_bytes.START,)
+
+    def __init__(self, symbols: AvcSymbols) -> None:
+        self.slices = len(symbols.spec.first) - 1
+        flat = [nal[:1] + unescape(nal[1:]) for nal in split_nals(symbols.join(np.zeros(0)))]
+        heads = []
+        state = avc.start_state(symbols.spec)
+        for frame in range(symbols.spec.frames):
+            for number in range(self.slices):
+                state[avc.FRAME], state[avc.SLICE] = frame, number
+                head, header = symbols.head(state)
+                heads.append(f"{head:08b}{header}")
+        self.spec = avc_bytes.avc_byte_spec(symbols.spec, heads, flat)
+
+    def split(self, stream: bytes) -> np.ndarray:
+        parts = [np.frombuffer(nal, np.uint8).astype(np.int32) for nal in split_nals(stream)]
+        mark = np.array([avc_bytes.START], np.int32)
+        return np.concatenate([piece for part in parts for piece in (mark, part)] or [mark[:0]])
+
+    def join(self, symbols: np.ndarray) -> bytes:
+        symbols = np.asarray(symbols, np.int32)
+        marks = np.flatnonzero(symbols == avc_bytes.START)
+        pieces = np.split(symbols, marks)
+        out = [piece[piece < avc_bytes.START].astype(np.uint8).tobytes() for piece in pieces]
+        return out[0] + b"".join(START + piece for piece in out[1:])
+
+    def prefix(self, stream: bytes, units: int) -> Prefix:
+        nals = split_nals(stream)[: units * self.slices]
+        return Prefix(self.split(b"".join(START + nal for nal in nals)))
+
+    def grammar(self) -> SpecGrammar:
+        return SpecGrammar(self.spec, self.size)
+
+    def symbol_name(self, symbol: int) -> str:
+        return f"{symbol:02X}" if symbol < avc_bytes.START else "start code"
 
 
 def _ends_well(rbsp: bytes, at: int) -> bool:
