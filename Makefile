@@ -1,9 +1,10 @@
 # make demo      complete a photo with the shipped model (base install: no torch, no compiler)
+# make demo-video  continue two films (base install and PyAV)
 # make test      development environment in .venv, then all tests
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo install test lint bench acceptance clean
+.PHONY: demo demo-video install test lint bench acceptance clean
 
 demo: .venv-demo/.installed
 	@echo "Completing the lower half of src/jpeglm/assets/astronaut.jpg"
@@ -13,6 +14,15 @@ demo: .venv-demo/.installed
 .venv-demo/.installed: pyproject.toml
 	$(PYTHON) -m venv .venv-demo
 	.venv-demo/bin/python -m pip install --quiet .
+	@touch $@
+
+demo-video: .venv-demo/.video
+	@echo "Continuing src/jpeglm/assets/ball.mp4 and pan.mp4 after five of eight frames"
+	.venv-demo/bin/jpeglm complete src/jpeglm/assets/ball.mp4 -n 3 --out demo-video/ball
+	.venv-demo/bin/jpeglm complete src/jpeglm/assets/pan.mp4 -n 3 --out demo-video/pan
+
+.venv-demo/.video: .venv-demo/.installed
+	.venv-demo/bin/python -m pip install --quiet '.[video]'
 	@touch $@
 
 install: .venv/.installed
@@ -37,6 +47,7 @@ bench: install
 
 acceptance: install
 	$(BIN)/python recipes/acceptance.py
+	$(BIN)/python recipes/acceptance_clips.py
 
 clean:
 	rm -rf build dist src/*.egg-info

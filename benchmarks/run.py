@@ -6,5 +6,5 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 
-for name in ("tokens.py", "generation.py"):
+for name in ("tokens.py", "generation.py", "clips.py"):
     subprocess.run([sys.executable, HERE / name], check=True)

@@ -17,8 +17,12 @@ import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
+from PIL import Image, ImageDraw
 from steps import JPEGLM, ROOT, Steps
 
+from jpeglm.codecs.images import open_image
+from jpeglm.data.views import random_pan
 from jpeglm.environment import processor
 from jpeglm.files import atomic_folder, atomic_write, read_json
 
@@ -139,6 +143,23 @@ def main() -> None:
     install(out, data, list(sets), steps.shown)
 
 
+def demo_films(folder: Path) -> None:
+    """Two films that `make demo-video` continues: a ball, and a camera over the astronaut."""
+    sys.path.insert(0, str(ROOT / "recipes" / "data"))
+    from shapes import bounced, encoded
+
+    frames = []
+    for number in range(16):
+        image = Image.new("RGB", (512, 384), (40, 70, 120))
+        x, y = bounced(90 + 26 * number, 56, 456), bounced(260 - 17 * number, 56, 328)
+        ImageDraw.Draw(image).ellipse((x - 56, y - 56, x + 56, y + 56), fill=(250, 160, 40))
+        frames.append(np.asarray(image.resize((128, 96), Image.Resampling.BOX)))
+    atomic_write(folder / "ball.mp4", encoded(np.stack(frames), 8))
+    photo = open_image(folder / "astronaut.jpg")
+    pan = random_pan(photo, 128, 96, 16, 0.5, np.random.default_rng(3))
+    atomic_write(folder / "pan.mp4", encoded(pan, 8, qp=20))
+
+
 def install(out: Path, data: Path, sets: list[str], commands: list[str]) -> None:
     """Write the card and put the checkpoint into the package."""
     model = out / "model"
@@ -195,6 +216,7 @@ def install(out: Path, data: Path, sets: list[str], commands: list[str]) -> None
         for file in model.iterdir():
             shutil.copyfile(file, draft / file.name)
         atomic_write(draft / "README.md", card.encode())
+    demo_films(ASSET.parent)
     print(f"{ASSET.relative_to(ROOT)}: {size / 1e6:.1f} MB")
 
 

@@ -64,14 +64,14 @@ def film(
     return np.stack(shown)
 
 
-def encoded(frames: np.ndarray, fps: int) -> bytes:
-    """A lossless .mp4 of frames."""
+def encoded(frames: np.ndarray, fps: int, qp: int = 0) -> bytes:
+    """An .mp4 of frames; lossless at quantiser 0."""
     av = pyav()
     out = io.BytesIO()
     with av.open(out, "w", format="mp4") as file:
         stream = file.add_stream("libx264rgb", rate=fps)
         stream.width, stream.height, stream.pix_fmt = frames.shape[2], frames.shape[1], "rgb24"
-        stream.options = {"qp": "0", "x264-params": "threads=1"}
+        stream.options = {"qp": str(qp), "x264-params": "threads=1"}
         for frame in frames:
             file.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         file.mux(stream.encode(None))

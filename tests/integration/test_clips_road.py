@@ -116,6 +116,26 @@ def test_new_clips_are_valid(road):
         assert "ffmpeg" in measured["unavailable"]
 
 
+def test_clips_are_checked(road):
+    folder, _ = road
+    jpeglm("generate", "-n", 1, "--checkpoint", "run/model", "--out", "one", cwd=folder)
+    whole = (folder / "one" / "sample-00.mp4").read_bytes()
+    assert CODEC.wrap(CODEC.unwrap(whole)) == whole
+    stream = CODEC.unwrap(whole)
+    assert CODEC.unwrap(CODEC.wrap_annex_b(stream)) == stream
+    valid = jpeglm("check", "one/sample-00.mp4", "--checkpoint", "run/model", cwd=folder)
+    assert valid["failed"] == 0 and valid["files"][0]["codec"]["codec"] == "avc"
+    (folder / "cut.h264").write_bytes(CODEC.wrap_annex_b(stream)[:-1])
+    for words, said in (
+        (("check", "cut.h264", "--checkpoint", "run/model"), "(slice 3, at byte"),
+        (("check", "film.mp4", "--checkpoint", "run/model"), "it cannot be read as H.264"),
+        (("check", "one/sample-00.mp4"), "give --checkpoint"),
+    ):
+        command = [sys.executable, "-m", "jpeglm.cli", *words]
+        result = subprocess.run(command, capture_output=True, text=True, cwd=folder)
+        assert result.returncode == 1 and said in result.stdout, result.stdout + result.stderr
+
+
 def test_clips_are_measured(road):
     folder, _ = road
     table = jpeglm("evaluate", "likelihood", "data", "--checkpoint", "run/model", cwd=folder)

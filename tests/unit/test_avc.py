@@ -72,7 +72,7 @@ def test_vlc_tables_are_prefix_codes():
         # The standard leaves some codes unused; none may overlap another.
         assert total <= 1 and (LOOKUP[table] >= 0).mean() == pytest.approx(total)
     assert sorted(CBP_INTRA) == sorted(CBP_INTER) == list(range(48))
-    assert avc.SYMBOLS == 385 and len(avc.TOKEN) == 62
+    assert avc.symbol_count(1) == 385 and avc.symbol_count(3) == 401 and len(avc.TOKEN) == 62
 
 
 def test_exp_golomb_is_the_standards():
@@ -120,9 +120,11 @@ def test_golden_hash(pictures):
     assert found == json.loads(GOLDEN.read_text())
 
 
-@pytest.mark.parametrize("slices", [1, 3])
-def test_random_legal_streams_are_valid(slices):
-    codec = AvcCodec(AvcConfig(64, 48, 3, slices=slices))
+@pytest.mark.parametrize("encoder", ["default", "thrice", "paper"])
+def test_random_legal_streams_are_valid(encoder):
+    thrice = AvcConfig(64, 48, 3, slices=3)
+    configs = {"default": AvcConfig(64, 48, 3), "thrice": thrice, "paper": PAPER}
+    codec = AvcCodec(configs[encoder])
     for seed in range(6):
         symbols = draw(codec.spec, np.random.default_rng(seed), (0, 0.5, 0.95)[seed % 3])
         stream = codec.symbols.join(symbols)
@@ -244,6 +246,28 @@ def test_damage_is_told(pictures):
             assert complaints(codec, bytes(flipped)) == []
     assert found > 15
     assert complaints(codec, stream[: len(stream) // 2])
+
+
+PAPER = AvcConfig(64, 48, 6, encoder="paper")
+
+
+def test_the_papers_setting(pictures):
+    """A slice for each macroblock, three references as soon as there are three frames."""
+    codec = AvcCodec(PAPER)
+    used = np.zeros(avc.SYMBOLS, bool)
+    for picture in pictures:
+        clip = moving(picture, PAPER)
+        clip[2::2] = clip[:-2:2]  # every other frame comes again: older references pay
+        stream = codec.encode(clip)
+        symbols = codec.symbols.split(stream)
+        assert codec.symbols.join(symbols) == stream and complaints(codec, stream) == []
+        assert len(split_nals(stream)) == 6 * 12
+        used[symbols] = True
+    assert used[avc.BASE[avc.REF] + 1] and not used[avc.BASE[avc.REF] + 3 :].any()
+    assert codec.fingerprint != AvcCodec(AvcConfig(64, 48, 6)).fingerprint
+    assert codec.symbols.size == 401 and codec.symbols.symbol_name(386) == "reference 1"
+    with pytest.raises(InputError, match="slices"):
+        AvcConfig(64, 48, 6, slices=2, encoder="paper")
 
 
 @pytest.mark.parametrize(

@@ -84,8 +84,7 @@ def codec_settings(
     """A JPEG codec's settings from the options given, None meaning the preset's."""
     from jpeglm.config import PAPER_JPEG
 
-    if preset not in (None, "paper"):
-        raise InputError(f"--preset is {preset!r}; there is one preset, paper")
+    check_preset(preset)
     base = PAPER_JPEG if preset else JpegConfig()
     changes: dict[str, Any] = {
         "quality": quality,
@@ -98,7 +97,13 @@ def codec_settings(
     return base.to_dict() | {name: value for name, value in changes.items() if value is not None}
 
 
+def check_preset(preset: str | None) -> None:
+    if preset not in (None, "paper"):
+        raise InputError(f"--preset is {preset!r}; there is one preset, paper")
+
+
 def clip_codec(
+    preset: str | None,
     size: str | None,
     frames: int | None,
     fps: float | None,
@@ -109,7 +114,9 @@ def clip_codec(
     """The codec `avc` from the options given, None meaning its default."""
     from jpeglm.codecs.avc import AvcCodec, AvcConfig
 
+    check_preset(preset)
     given = {"frames": frames, "fps": fps, "qp": qp, "slices": slices, "fit": fit}
+    given["encoder"] = preset
     if size is not None:
         given["width"], given["height"] = parse_size(size)
     return AvcCodec(AvcConfig(**{k: v for k, v in given.items() if v is not None}))  # type: ignore[arg-type]

@@ -11,8 +11,10 @@ from jpeglm.cli.common import (
     JsonOption,
     SeedOption,
     SizeOption,
+    check_preset,
     clip_codec,
     codec_settings,
+    is_film,
     learned_codec,
     parse_size,
     show,
@@ -24,7 +26,10 @@ verbs = typer.Typer()
 
 @verbs.command()
 def check(
-    files: Annotated[list[Path], typer.Argument(help="JPEG files.")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(help="JPEG files; clips, with --checkpoint."),
+    ],
     size: Annotated[str | None, typer.Option(help="Demand this size: 64 or 128x96.")] = None,
     quality: Annotated[int | None, typer.Option(help="Demand this quality.")] = None,
     subsampling: Annotated[
@@ -42,7 +47,7 @@ def check(
 
     What is not demanded is read from the file itself. Exit code 1 if any file fails.
     """
-    from jpeglm.codecs.check import check_file
+    from jpeglm.codecs.check import Verdict, check_clip, check_file
     from jpeglm.files import read_bytes
 
     wanted: dict[str, Any] = {
@@ -50,18 +55,31 @@ def check(
         "subsampling": subsampling,
         "restart_interval": restart_interval,
     }
+    codec_of: Any = None
     if checkpoint is not None:
         from jpeglm.tokenizer import Tokenizer
 
-        settings = Tokenizer.load(checkpoint).codec.to_dict()
+        codec_of = Tokenizer.load(checkpoint).codec
+        if codec_of.name not in ("jpeg", "avc"):
+            raise InputError(f"{checkpoint} has the codec {codec_of.name}, which writes no files")
+        settings = codec_of.to_dict()
         wanted |= {name: settings[name] for name in settings if name not in ("codec", "fit")}
     if size is not None:
         wanted["width"], wanted["height"] = parse_size(size)
+    clips = codec_of is not None and codec_of.name == "avc"
+
+    def judge(file: Path) -> Verdict:
+        if clips:
+            return check_clip(read_bytes(file), codec_of)
+        if is_film(file):
+            raise InputError("a film is checked against a checkpoint's codec; give --checkpoint")
+        return check_file(read_bytes(file), wanted)
+
     results: list[dict[str, Any]] = []
     lines: list[str] = []
     for file in files:
         try:
-            verdict = check_file(read_bytes(file), wanted)
+            verdict = judge(file)
             valid, reason, fits, codec = (
                 verdict.valid,
                 verdict.reason,
@@ -109,7 +127,11 @@ def prepare(
         ),
     ] = None,
     preset: Annotated[
-        str | None, typer.Option(help="paper: 256 px, quality 25, 4:2:0, a marker every MCU.")
+        str | None,
+        typer.Option(
+            help="paper: 256 px, quality 25, 4:2:0, a marker every MCU; avc: a slice for each "
+            "macroblock, three references."
+        ),
     ] = None,
     size: SizeOption = None,
     quality: Annotated[
@@ -178,7 +200,7 @@ def prepare(
     )
     made: Any
     options: dict[str, dict[str, Any]] = {
-        "jpeg": {"--preset": preset, "--quality": quality, "--subsampling": subsampling,
+        "jpeg": {"--quality": quality, "--subsampling": subsampling,
                  "--restart-interval": restart_interval},
         "avc": {"--frames": frames, "--fps": fps, "--qp": qp, "--slices": slices,
                 "--clips": clips or None},
@@ -187,11 +209,13 @@ def prepare(
         given = [name for name, value in values.items() if value is not None]
         if given and owner != codec:
             raise InputError(f"{given[0]} belongs to the codec {owner}, not to {codec}")
+    if preset is not None and codec not in ("jpeg", "avc"):
+        raise InputError(f"--preset belongs to the codecs jpeg and avc, not to {codec}")
     if codec == "jpeg" and codec_dir is None:
         settings = codec_settings(preset, size, quality, subsampling, restart_interval, fit)
         made = make_codec({"codec": "jpeg", **settings})
     elif codec == "avc" and codec_dir is None:
-        made = clip_codec(size, frames, fps, qp, slices, fit)
+        made = clip_codec(preset, size, frames, fps, qp, slices, fit)
     else:
         given = [name for name, value in options.get(codec, {}).items() if value is not None]
         if given:
@@ -230,7 +254,7 @@ def train_tokenizer(
         str | None,
         typer.Option(
             help="Of JPEG: jpeg-block-symbols (default), jpeg-symbols, bytes, or paper-bytes (the "
-            "preset's). Of avc: avc-symbols. Of vq and pixels: codes."
+            "preset's). Of avc: avc-symbols or bytes. Of vq and pixels: codes."
         ),
     ] = None,
     vocab_size: Annotated[
@@ -241,7 +265,10 @@ def train_tokenizer(
     ] = None,
     preset: Annotated[
         str | None,
-        typer.Option(help="paper: plain BPE 320 over whole streams of 256 px, quality 25."),
+        typer.Option(
+            help="paper: plain BPE 320 over whole streams of 256 px, quality 25; of clips, 1024 "
+            "over bytes."
+        ),
     ] = None,
     classes: Annotated[
         int, typer.Option(min=0, help="Class tokens, one for each label of the data.")
@@ -259,16 +286,22 @@ def train_tokenizer(
     from jpeglm.tokenizer import Tokenizer
 
     wanted = None
-    if preset or size or not (data / "dataset.json").exists():
+    prepared = (data / "dataset.json").exists()
+    clips = prepared and open_data(data).codec.media == "clip"
+    if clips:
+        check_preset(preset)
+    elif preset or size or not prepared:
         settings = codec_settings(preset, size, None, None, None)
         wanted = make_codec({"codec": "jpeg", **settings})
     dataset = open_data(data, wanted)
     codec = dataset.codec
-    alphabet = alphabet or ("paper-bytes" if preset else codec.alphabets[0])
+    alphabet = alphabet or (
+        codec.alphabets[0] if not preset else "bytes" if clips else "paper-bytes"
+    )
     if vocab_size is None:
         # Codes are the units that a learned codec chose; merging them is left to who asks for it.
         codes = codec.alphabet("codes").size + 2 if "codes" in codec.alphabets else 0
-        vocab_size = codes or (320 if preset else 1024)
+        vocab_size = codes or (320 if preset and not clips else 1024)
     with Reporter("train-tokenizer", "merges") as report:
         streams = (stream for _, stream, _ in islice(dataset.streams("train"), limit))
         tokenizer = Tokenizer.train(streams, codec, alphabet, vocab_size, classes, report)

@@ -37,11 +37,20 @@ from jpeglm.syntax.nal import (
     unescape,
 )
 
+PAPER_REFERENCES = 3
+PAPER = {
+    "slices": 0, "slice-max-mbs": 1, "ref": PAPER_REFERENCES, "trellis": 0, "me": "dia",
+    "subme": 0, "psy": 0, "mixed-refs": 0, "fast-pskip": 0, "partitions": "none",
+}  # fmt: skip
+"""x264's options in the paper's appendix D. What it leaves open stays as in `default`: no scene
+cuts, one IDR picture a clip."""
+
 
 @dataclass(frozen=True)
 class AvcConfig(Settings):
     """width and height in pixels (multiples of 16); fps: pictures a second; qp: quantiser, 0 to 51;
-    slices: of each frame; fit: `pad` (black bars) or `crop`, as for pictures."""
+    slices: of each frame; fit: `pad` (black bars) or `crop`, as for pictures; encoder: `default` or
+    `paper`, the paper's x264 settings with a slice for each macroblock."""
 
     width: int = 256
     height: int = 144
@@ -50,6 +59,7 @@ class AvcConfig(Settings):
     qp: int = 37
     slices: int = 1
     fit: str = "pad"
+    encoder: str = "default"
 
     def __post_init__(self) -> None:
         for name in ("width", "height"):
@@ -66,6 +76,10 @@ class AvcConfig(Settings):
             raise InputError(
                 f"slices is {self.slices}; a frame has 1 to {self.height // 16}, one a row at most"
             )
+        if self.encoder not in ("default", "paper"):
+            raise InputError(f"encoder is {self.encoder!r}; choose default or paper")
+        if self.encoder == "paper" and self.slices != 1:
+            raise InputError("slices is for the default encoder; paper has one a macroblock")
         if self.fit not in ("crop", "pad"):
             raise InputError(f"fit is {self.fit!r}; choose crop or pad")
 
@@ -97,6 +111,8 @@ class AvcCodec:
     def fingerprint(self) -> str:
         values = self.to_dict()
         del values["fit"]
+        if values["encoder"] == "default":
+            del values["encoder"]
         values["sets"] = self.sets_bytes.hex()
         return fingerprint(values)
 
@@ -109,6 +125,8 @@ class AvcCodec:
             "qp": config.qp, "keyint": "infinite", "scenecut": 0, "bframes": 0, "ref": 1,
             "weightp": 0, "cabac": int(cabac), "threads": 1, "slices": config.slices, "8x8dct": 0,
         }  # fmt: skip
+        if config.encoder == "paper":
+            settings |= PAPER
         with av.open(out, "w", format="h264") as file:
             rate = Fraction(config.fps).limit_denominator(1000)
             stream = file.add_stream("libx264", rate=rate)
@@ -127,8 +145,8 @@ class AvcCodec:
     @cached_property
     def _grey(self) -> list[bytes]:
         """NAL units of a clip that shows nothing."""
-        grey = self.blank()
-        return split_nals(self.x264(list(grey) if len(grey) > 1 else [grey[0]] * 2))
+        frames = max(self.config.frames, self.references + 1)
+        return split_nals(self.x264([self.blank()[0]] * frames))
 
     @cached_property
     def sets_bytes(self) -> bytes:
@@ -142,14 +160,16 @@ class AvcCodec:
         return read_sets(unescape(found[PARAMETERS_SEQUENCE]), unescape(found[PARAMETERS_PICTURE]))
 
     @cached_property
-    def _headers(self) -> dict[bool, tuple[int, Header]]:
-        """(first byte of the NAL unit, header) of an IDR slice and of a P slice."""
-        found: dict[bool, tuple[int, Header]] = {}
-        for nal in self._grey:
-            if nal[0] & 31 in (IDR, PLAIN):
-                header = read_header(nal, self.sets)
-                found.setdefault(header.idr, (nal[0], header))
-        return found
+    def _headers(self) -> list[tuple[int, Header]]:
+        """(first byte of the NAL unit, header) of the first slice of each frame, until they repeat:
+        the first P frames have fewer frames to refer to."""
+        slices = [nal for nal in self._grey if nal[0] & 31 in (IDR, PLAIN)]
+        found = [(nal[0], read_header(nal, self.sets)) for nal in slices]
+        return [entry for entry in found if entry[1].first == 0][: self.references + 1]
+
+    @property
+    def references(self) -> int:
+        return PAPER_REFERENCES if self.config.encoder == "paper" else 1
 
     @cached_property
     def spec(self) -> AvcSpec:
@@ -157,7 +177,7 @@ class AvcCodec:
         slices = [nal for nal in self._grey if nal[0] & 31 == IDR]
         first = [read_header(nal, self.sets).first for nal in slices]
         columns, rows = self.config.width // 16, self.config.height // 16
-        return avc_spec(self.config.frames, columns, rows, first)
+        return avc_spec(self.config.frames, columns, rows, first, self.references)
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -202,6 +222,28 @@ class AvcCodec:
         except (av.FFmpegError, ValueError, IndexError):
             return self.wrap_annex_b(stream)
         return out.getvalue()
+
+    def unwrap(self, file: bytes) -> bytes:
+        """The stream of an .mp4 or Annex B file that `wrap` could have written."""
+        av = pyav()
+        annex_b = file
+        if not file.startswith((START, b"\0" + START)):
+            try:
+                with av.open(io.BytesIO(file)) as film:
+                    if not film.streams.video:
+                        raise InputError("it has no video stream")
+                    track = film.streams.video[0]
+                    convert = av.bitstream.BitStreamFilterContext("h264_mp4toannexb", track)
+                    packets = [p for p in film.demux(track) if p.size]
+                    annex_b = b"".join(bytes(q) for p in packets for q in convert.filter(p))
+            except av.FFmpegError as error:
+                raise InputError(f"it cannot be read as H.264: {error.strerror}") from error
+        nals = split_nals(annex_b)
+        kinds = (PARAMETERS_SEQUENCE, PARAMETERS_PICTURE)
+        sets = {nal for nal in nals if nal and nal[0] & 31 in kinds}
+        if not sets <= set(split_nals(self.sets_bytes)):
+            raise InputError("its parameter sets are not this codec's: another size, rate or qp")
+        return b"".join(START + nal for nal in nals if nal and nal[0] & 31 in (IDR, PLAIN))
 
     def decode(self, stream: bytes) -> np.ndarray:
         """The clip, as far as the stream tells it; what is missing repeats the frame before."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from jpeglm.codecs.avc import AvcCodec
 from jpeglm.codecs.jpeg import SOI, JpegCodec
 from jpeglm.config import InputError, JpegConfig
 from jpeglm.syntax.scan import StreamError
@@ -76,6 +77,15 @@ def infer_config(data: bytes, wanted: dict[str, Any]) -> JpegConfig:
         if all(table in JpegCodec(config).tables for table in tables):
             return config
     raise InputError("its quantisation tables are not the standard ones of any quality 1 to 100")
+
+
+def check_clip(data: bytes, codec: AvcCodec) -> Verdict:
+    """Judge one film's bytes as a stream of `codec`; never raises on what they hold."""
+    try:
+        codec.check(codec.unwrap(data))
+        return Verdict(True, "", codec.to_dict())
+    except InputError as error:
+        return Verdict(False, str(error), codec.to_dict())
 
 
 def check_file(data: bytes, wanted: dict[str, Any]) -> Verdict:

@@ -12,13 +12,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
+from jpeglm.codecs.clips import is_picture, whole_clips
 from jpeglm.codecs.images import fit_image, open_image
 from jpeglm.config import InputError
 from jpeglm.data.prepare import PrepareConfig
@@ -158,3 +160,13 @@ def load_set(data: Path, size: tuple[int, int] | None = None, limit: int | None 
         np.array([label for _, label, _ in found], np.int32),
         [key for _, _, key in found],
     )
+
+
+def film_clips(data: Path, config: Any) -> Iterator[np.ndarray]:
+    """The clips of all films below `data`, one after the other, as an `AvcConfig` says; films that
+    are too short or cannot be read are passed over."""
+    for unit in open_source(Path(data), films=True).units:
+        for item in unit.read():
+            if isinstance(item, Item) and not is_picture(item.data):
+                with suppress(InputError):
+                    yield from whole_clips(item.data, config, item.name)

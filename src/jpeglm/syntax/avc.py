@@ -8,7 +8,8 @@ VLC table are implied by the geometry and the symbols before, so the model never
 
 `step` is the one place that knows what may follow what. The reader turns a slice's bits into
 symbols and the writer does the reverse; both ask the state which element is next. Covered is what
-x264's baseline profile writes: I and P slices, CAVLC, one reference, no I_PCM, frames only.
+x264's baseline profile writes: I and P slices, CAVLC, no I_PCM, frames only; several references as
+long as macroblocks are not split into 8 × 8, which then is P_8x8ref0 at most.
 
 The state is an int64 vector: what is being read, and of the macroblocks to the left and above the
 numbers of coefficients and the intra modes on which the next tables depend.
@@ -37,16 +38,17 @@ from jpeglm.syntax.avc_tables import (
 
 # Kinds of elements, in the order of their symbols.
 SKIP, TYPE_I, TYPE_P, INTRA4, CHROMA, SUB, MVD_X, MVD_Y, PATTERN_INTRA, PATTERN_INTER = range(10)
-QP_DELTA, COEFF, COEFF_DC, SIGNS, PREFIX, ZEROS, ZEROS_DC, RUN, BITS, END = range(10, 20)
-COUNTS = (13, 25, 29, 9, 4, 4, 14, 14, 48, 48, 6, 62, 14, 14, 16, 16, 4, 15, 30)
+QP_DELTA, COEFF, COEFF_DC, SIGNS, PREFIX, ZEROS, ZEROS_DC, RUN, BITS, REF, END = range(10, 21)
+COUNTS = (13, 25, 29, 9, 4, 4, 14, 14, 48, 48, 6, 62, 14, 14, 16, 16, 4, 15, 30, 16)
 """Symbols of each kind. SKIP, MVD and QP_DELTA: Exp-Golomb sizes; INTRA4: the mode itself; BITS:
-chunks of 1 to 4 bits, most significant first, the leading chunk of a long number has 4."""
+chunks of 1 to 4 bits, most significant first, the leading chunk of a long number has 4. REF, the
+picture that a partition refers to, stands last: with one reference there is none."""
 BASE = np.concatenate([[0], np.cumsum(COUNTS)])
 SYMBOLS = int(BASE[-1])
 NAMES = (
     "skip size", "I type", "P type", "intra mode", "chroma mode", "sub type", "mvd x size",
     "mvd y size", "pattern", "inter pattern", "qp size", "coeff", "chroma coeff", "signs",
-    "level prefix", "zeros", "chroma zeros", "run", "bits",
+    "level prefix", "zeros", "chroma zeros", "run", "bits", "reference",
 )  # fmt: skip
 CHUNK = 4
 
@@ -62,7 +64,7 @@ PATTERN_VALUE = np.stack([CBP_INTRA, CBP_INTER])
 # Fields of a state.
 KIND, FRAME, SLICE, MB, SLICES_DONE, INTRA, SIXTEEN, PATTERN, INDEX, PARTS = range(10)
 STAGE, MOST, TOTAL, ONES, LEVELS, SUFFIX, FIRST, ZEROS_LEFT, RUNS, PENDING = range(10, 20)
-VALUE, SIZE, AFTER = 20, 21, 22
+VALUE, SIZE, AFTER, REFS = 20, 21, 22, 23
 LEFT, CURRENT, LEFT_MODE, MODE, TOP = 24, 32, 56, 60, 76
 TOP_STEP = 12
 """LEFT: coefficients of 4 luma, 2 Cb, 2 Cr blocks; CURRENT: of 16, 4, 4; TOP: a macroblock column
@@ -79,12 +81,21 @@ class AvcSpec(NamedTuple):
     first: np.ndarray
     lookup: np.ndarray
     """`avc_tables.LOOKUP`; too large for a constant of compiled code."""
+    references: int
+    """Frames that a P slice may refer to, as far as there are so many before it."""
 
 
-def avc_spec(frames: int, columns: int, rows: int, first: list[int]) -> AvcSpec:
+def avc_spec(
+    frames: int, columns: int, rows: int, first: list[int], references: int = 1
+) -> AvcSpec:
     """The machine of a clip; first: first macroblock of each slice of a frame."""
     ends = np.array([*first, columns * rows], np.int64)
-    return AvcSpec(frames, columns, rows, ends, LOOKUP)
+    return AvcSpec(frames, columns, rows, ends, LOOKUP, references)
+
+
+def symbol_count(references: int) -> int:
+    """Symbols of an alphabet: those of REF only where there is a choice."""
+    return SYMBOLS if references > 1 else int(BASE[REF])
 
 
 def start_state(spec: AvcSpec) -> np.ndarray:
@@ -293,6 +304,19 @@ def _intra(spec, s, kind):
 
 
 @njit(cache=True)
+def active_references(spec, s):
+    """How many pictures a P slice of the present frame may refer to."""
+    return min(s[FRAME], spec.references)
+
+
+@njit(cache=True)
+def _vectors(spec, s, parts):
+    """On to the motion of so many partitions: their references, where there is a choice, first."""
+    s[REFS] = parts
+    s[KIND] = REF if active_references(spec, s) > 1 else MVD_X
+
+
+@njit(cache=True)
 def _bits_for(s, count, after):
     s[PENDING], s[VALUE], s[AFTER] = count, 0, after
     s[KIND] = BITS
@@ -405,7 +429,16 @@ def step(spec, s, symbol):
         s[INTRA] = s[SIXTEEN] = 0
         s[INDEX] = 0
         s[PARTS] = 0 if value == 3 else 1 if value == 0 else 2
-        s[KIND] = SUB if value == 3 else MVD_X
+        if value == 3:
+            s[KIND] = SUB
+        else:
+            _vectors(spec, s, s[PARTS])
+    elif kind == REF:
+        if value >= active_references(spec, s):
+            return False
+        s[REFS] -= 1
+        if s[REFS] == 0:
+            s[KIND] = MVD_X
     elif kind == INTRA4:
         if not _mode_fits(spec, s, value):
             return False
@@ -575,12 +608,14 @@ def _read_element(spec, s, window):
             return BASE[INTRA4] + mode, np.int64(1)
         other = (window >> 28) & 7
         return BASE[INTRA4] + other + (1 if other >= mode else 0), np.int64(4)
+    if kind == REF and active_references(spec, s) == 2:  # te(v): one bit, inverted (9.1)
+        return BASE[REF] + 1 - (window >> 31), np.int64(1)
     if kind == PREFIX:
         zeros = 0
         while zeros < 16 and not (window >> (31 - zeros)) & 1:
             zeros += 1
         return BASE[PREFIX] + zeros if zeros < 16 else none, np.int64(zeros + 1)
-    if kind >= COEFF:
+    if COEFF <= kind < REF:
         entry = spec.lookup[element_table(spec, s), window >> (32 - WINDOW)]
         if entry < 0:
             return none, np.int64(0)
@@ -595,7 +630,7 @@ def _read_element(spec, s, window):
         # The size only; its bits are elements of their own.
         return BASE[kind] + zeros if zeros < COUNTS[kind] else none, np.int64(zeros + 1)
     if kind == TYPE_P:
-        # With one reference x264 writes P_8x8ref0 (4), never P_8x8 (3).
+        # Where all references are 0, x264 writes P_8x8ref0 (4), never P_8x8 (3).
         if number == 3:
             return none, np.int64(0)
         number -= 1 if number > 3 else 0
@@ -642,9 +677,11 @@ def _element_bits(spec, s, symbol):
         if value == mode:
             return np.int64(1), np.int64(1)
         return value - (1 if value > mode else 0), np.int64(4)
+    if kind == REF and active_references(spec, s) == 2:
+        return 1 - value, np.int64(1)
     if kind in (PREFIX, SKIP, MVD_X, MVD_Y, QP_DELTA):
         return np.int64(1), value + 1
-    if kind >= COEFF:
+    if COEFF <= kind < REF:
         if kind in (COEFF, COEFF_DC):
             value = np.int64(TOKEN[value])
         table = element_table(spec, s)

@@ -22,23 +22,21 @@ from jpeglm.syntax.nal import START, Header, escape, split_nals, unescape
 class AvcSymbols:
     """Streams of one geometry. A unit is a frame.
 
-    headers: whether a slice is of an IDR picture → (first byte of its NAL unit, its header);
-    frame_bits: length of frame_num.
+    headers: (first byte of its NAL unit, its header) of a slice of the first frame, the second, …;
+    later frames have the last one's. frame_bits: length of frame_num.
     """
 
     name = "avc-symbols"
-    size = avc.SYMBOLS
     atomic: tuple[int, ...] = ()
 
-    def __init__(
-        self, spec: AvcSpec, headers: dict[bool, tuple[int, Header]], frame_bits: int
-    ) -> None:
+    def __init__(self, spec: AvcSpec, headers: list[tuple[int, Header]], frame_bits: int) -> None:
         self.spec, self.headers, self.frame_bits = spec, headers, frame_bits
+        self.size = avc.symbol_count(spec.references)
 
     def head(self, state: np.ndarray) -> tuple[int, str]:
         """(first byte of the NAL unit, header bits) of the slice that begins at a state."""
         frame = int(state[avc.FRAME])
-        head, header = self.headers[frame == 0]
+        head, header = self.headers[min(frame, len(self.headers) - 1)]
         first = int(self.spec.first[state[avc.SLICE]])
         return head, header.write(first, frame, self.frame_bits)
 
