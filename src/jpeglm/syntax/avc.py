@@ -31,6 +31,8 @@ from jpeglm.syntax.avc_tables import (
     LENGTH,
     LOOKUP,
     RUN_TABLE,
+    SHORT,
+    SHORT_BITS,
     WINDOW,
     ZEROS_DC_TABLE,
     ZEROS_TABLE,
@@ -416,11 +418,40 @@ def step(spec, s, symbol):
     if kind == END or symbol < BASE[kind] or symbol >= BASE[kind + 1]:
         return False
     value = symbol - BASE[kind]
-    if kind == BITS:
+    # The most frequent kinds come first.
+    if kind == RUN:
+        if value > s[ZEROS_LEFT]:
+            return False
+        s[ZEROS_LEFT] -= value
+        s[RUNS] -= 1
+        if s[ZEROS_LEFT] == 0 or s[RUNS] == 0:
+            _next_block(spec, s)
+    elif kind in (COEFF, COEFF_DC):
+        return _token(spec, s, TOKEN[value])
+    elif kind in (ZEROS, ZEROS_DC):
+        if value > s[MOST] - s[TOTAL]:
+            return False
+        s[ZEROS_LEFT], s[RUNS] = value, s[TOTAL] - 1
+        if value and s[RUNS]:
+            s[KIND] = RUN
+        else:
+            _next_block(spec, s)
+    elif kind == SIGNS:
+        if value + 2 >> s[ONES] != 1:
+            return False
+        _levels(spec, s)
+    elif kind == PREFIX:
+        s[SIZE] = value
+        size = 12 if value == 15 else 4 if value == 14 and s[SUFFIX] == 0 else s[SUFFIX]
+        if size:
+            _bits_for(s, size, PREFIX)
+        else:
+            _number(spec, s, PREFIX, 0)
+    elif kind == BITS:
         return _chunk(spec, s, value)
-    if kind in (SKIP, MVD_X, MVD_Y, QP_DELTA):
+    elif kind in (SKIP, MVD_X, MVD_Y, QP_DELTA):
         return _size(spec, s, kind, value)
-    if kind in (TYPE_I, TYPE_P):
+    elif kind in (TYPE_I, TYPE_P):
         _clear(s)
         if kind == TYPE_I:
             return _intra(spec, s, value)
@@ -455,40 +486,12 @@ def step(spec, s, symbol):
         s[INDEX] += 1
         if s[INDEX] == 4:
             s[KIND] = MVD_X
-    elif kind in (PATTERN_INTRA, PATTERN_INTER):
+    else:  # PATTERN_INTRA, PATTERN_INTER
         s[PATTERN] = value
         if value:
             s[KIND] = QP_DELTA
         else:
             _end_mb(spec, s)
-    elif kind in (COEFF, COEFF_DC):
-        return _token(spec, s, TOKEN[value])
-    elif kind == SIGNS:
-        if value + 2 >> s[ONES] != 1:
-            return False
-        _levels(spec, s)
-    elif kind == PREFIX:
-        s[SIZE] = value
-        size = 12 if value == 15 else 4 if value == 14 and s[SUFFIX] == 0 else s[SUFFIX]
-        if size:
-            _bits_for(s, size, PREFIX)
-        else:
-            _number(spec, s, PREFIX, 0)
-    elif kind in (ZEROS, ZEROS_DC):
-        if value > s[MOST] - s[TOTAL]:
-            return False
-        s[ZEROS_LEFT], s[RUNS] = value, s[TOTAL] - 1
-        if value and s[RUNS]:
-            s[KIND] = RUN
-        else:
-            _next_block(spec, s)
-    else:  # RUN
-        if value > s[ZEROS_LEFT]:
-            return False
-        s[ZEROS_LEFT] -= value
-        s[RUNS] -= 1
-        if s[ZEROS_LEFT] == 0 or s[RUNS] == 0:
-            _next_block(spec, s)
     return True
 
 
@@ -546,18 +549,18 @@ def shortest(spec, s):
 # Bits
 
 
+PADDING = 8
+"""Zero bytes that `read_slice` wants behind an RBSP, so that no read needs to look where it ends."""
+
+
 @njit(cache=True)
-def _window(data, at, end):
-    """The 32 bits from bit `at` on, zeros after `end`."""
-    value = np.int64(0)
+def _window(data, at):
+    """The 32 bits from bit `at` on."""
     byte = at >> 3
+    value = np.uint64(0)
     for i in range(5):
-        value = (value << 8) | (np.int64(data[byte + i]) if byte + i < len(data) else 0)
-    value = (value >> (8 - (at & 7))) & 0xFFFFFFFF
-    left = end - at
-    if left < 32:
-        value &= 0xFFFFFFFF << (32 - max(left, 0))
-    return value
+        value = (value << np.uint64(8)) | np.uint64(data[byte + i])
+    return np.int64((value >> np.uint64(8 - (at & 7))) & np.uint64(0xFFFFFFFF))
 
 
 @njit(cache=True)
@@ -616,7 +619,10 @@ def _read_element(spec, s, window):
             zeros += 1
         return BASE[PREFIX] + zeros if zeros < 16 else none, np.int64(zeros + 1)
     if COEFF <= kind < REF:
-        entry = spec.lookup[element_table(spec, s), window >> (32 - WINDOW)]
+        table = element_table(spec, s)
+        entry = SHORT[table, window >> (32 - SHORT_BITS)]
+        if entry < 0:
+            entry = spec.lookup[table, window >> (32 - WINDOW)]
         if entry < 0:
             return none, np.int64(0)
         value = np.int64(entry >> 5)
@@ -645,15 +651,15 @@ def _read_element(spec, s, window):
 
 @njit(cache=True)
 def read_slice(spec, s, data, at, symbols, used):
-    """Read the slice data of one slice from bit `at` of an RBSP into symbols[used:].
+    """Read the slice data of one slice from bit `at` of an RBSP, padded, into symbols[used:].
 
     Gives (symbols in use, bit after the last element, whether all was legal). `s` stands at the
     slice's start and ends at the start of the next one.
     """
     done = s[SLICES_DONE]
-    end = 8 * len(data)
+    end = 8 * (len(data) - PADDING)
     while s[SLICES_DONE] == done:
-        symbol, bits = _read_element(spec, s, _window(data, at, end))
+        symbol, bits = _read_element(spec, s, _window(data, at))
         if symbol < 0 or at + bits > end or not step(spec, s, symbol):
             return used, at, False
         symbols[used] = symbol
@@ -734,23 +740,32 @@ def write_slice(spec, s, symbols, used, flat, out, bits):
     follow. Gives (symbols used, bits in `out`, flat).
     """
     done = s[SLICES_DONE]
-    while s[SLICES_DONE] == done:
+    now, then = s.copy(), s.copy()
+    while now[SLICES_DONE] == done:
+        # An illegal symbol leaves the state undefined, so it is tried on a copy.
         symbol = np.int64(-1)
         if not flat and used < len(symbols):
             symbol = np.int64(symbols[used])
-            trial = s.copy()
-            if step(spec, trial, symbol):
+            then[:] = now
+            if step(spec, then, symbol):
                 used += 1
             else:
                 symbol = np.int64(-1)
         if symbol < 0:
             flat = True
-            symbol = np.int64(flat_symbol(spec, s))
-        code, length = _element_bits(spec, s, symbol)
-        for i in range(length - 1, -1, -1):
-            out[bits >> 3] |= ((code >> i) & 1) << (7 - (bits & 7))
-            bits += 1
-        step(spec, s, symbol)
+            symbol = np.int64(flat_symbol(spec, now))
+            then[:] = now
+            step(spec, then, symbol)
+        code, length = _element_bits(spec, now, symbol)
+        while length > 0:
+            room = 8 - (bits & 7)
+            taken = min(room, length)
+            length -= taken
+            part = (code >> length) & ((1 << taken) - 1)
+            out[bits >> 3] |= part << (room - taken)
+            bits += taken
+        now, then = then, now
+    s[:] = now
     return used, bits, flat
 
 

@@ -78,7 +78,7 @@ class AvcSymbols:
             bits = "".join(f"{byte:08b}" for byte in rbsp[: len(header) // 8 + 1])
             if not nal or nal[0] != head or not bits.startswith(header):
                 raise InputError(f"the slice header is not this codec's ({where})")
-            data = np.frombuffer(rbsp, np.uint8)
+            data = np.frombuffer(rbsp + bytes(avc.PADDING), np.uint8)
             used, at, good = avc.read_slice(spec, state, data, len(header), symbols, used)
             if not good:
                 raise InputError(

@@ -160,3 +160,10 @@ for _table, _entries in enumerate(_codes()):
         _first = int(_code, 2) << (WINDOW - len(_code))
         _last = _first + (1 << (WINDOW - len(_code)))
         LOOKUP[_table, _first:_last] = 32 * _value + len(_code)
+SHORT_BITS = 8
+SHORT = np.where(
+    (LOOKUP[:, :: 1 << (WINDOW - SHORT_BITS)] & 31) <= SHORT_BITS,
+    LOOKUP[:, :: 1 << (WINDOW - SHORT_BITS)],
+    np.int16(-1),
+)
+"""The same by the next 8 bits, for codes of at most 8: it stays in the fastest cache."""
