@@ -550,7 +550,7 @@ def shortest(spec, s):
 
 
 PADDING = 8
-"""Zero bytes that `read_slice` wants behind an RBSP, so that no read needs to look where it ends."""
+"""Zero bytes that `read_slice` wants behind an RBSP, so that no read looks where it ends."""
 
 
 @njit(cache=True)
