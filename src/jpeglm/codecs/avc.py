@@ -22,7 +22,7 @@ import numpy as np
 from jpeglm.codecs.clips import pyav
 from jpeglm.config import InputError, Settings, fingerprint
 from jpeglm.syntax.avc import AvcSpec, avc_spec
-from jpeglm.syntax.avc_stream import AvcBytes, AvcSymbols
+from jpeglm.syntax.avc_stream import AvcBytes, AvcPlaced, AvcSymbols
 from jpeglm.syntax.nal import (
     IDR,
     PARAMETERS_PICTURE,
@@ -90,7 +90,7 @@ class AvcCodec:
     name = "avc"
     media = "clip"
     extension = ".mp4"
-    alphabets: tuple[str, ...] = ("avc-symbols", "bytes")
+    alphabets: tuple[str, ...] = ("avc-symbols", "avc-placed-symbols", "bytes")
 
     def __init__(self, config: AvcConfig | None = None) -> None:
         self.config = config or AvcConfig()
@@ -267,11 +267,12 @@ class AvcCodec:
     def symbols(self) -> AvcSymbols:
         return AvcSymbols(self.spec, self._headers, self.sets.frame_bits)
 
-    def alphabet(self, name: str) -> AvcSymbols | AvcBytes:
+    def alphabet(self, name: str) -> AvcSymbols | AvcPlaced | AvcBytes:
         if name not in self.alphabets:
-            known = " or ".join(self.alphabets)
-            raise InputError(f"there is no alphabet {name!r} for avc; choose {known}")
-        return AvcBytes(self.symbols) if name == "bytes" else self.symbols
+            known = ", ".join(self.alphabets)
+            raise InputError(f"there is no alphabet {name!r} for avc; choose one of {known}")
+        kinds: dict[str, Any] = {"bytes": AvcBytes, "avc-placed-symbols": AvcPlaced}
+        return kinds[name](self.symbols) if name in kinds else self.symbols
 
     def files(self) -> dict[str, bytes]:
         return {}

@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 
 from jpeglm.config import InputError
-from jpeglm.syntax import avc, avc_bytes
+from jpeglm.syntax import avc, avc_bytes, avc_placed
 from jpeglm.syntax.alphabet import Prefix
 from jpeglm.syntax.avc import AvcSpec
 from jpeglm.syntax.grammar import SpecGrammar
@@ -124,6 +124,44 @@ class AvcSymbols:
 
     def symbol_name(self, symbol: int) -> str:
         return avc.symbol_name(symbol)
+
+
+class AvcPlaced:
+    """`avc-placed-symbols`: the elements, with the address of each macroblock for skip runs."""
+
+    name = "avc-placed-symbols"
+    atomic: tuple[int, ...] = ()
+
+    def __init__(self, symbols: AvcSymbols) -> None:
+        self.elements = symbols
+        self.spec = avc_placed.avc_placed_spec(symbols.spec)
+        self.size = avc_placed.symbol_count(self.spec)
+
+    def _placed(self, symbols: np.ndarray) -> np.ndarray:
+        out = np.empty(3 * len(symbols) + 2, np.int32)
+        return out[: avc_placed.place(self.spec, symbols, out)].copy()
+
+    def split(self, stream: bytes) -> np.ndarray:
+        return self._placed(self.elements.split(stream))
+
+    def join(self, symbols: np.ndarray) -> bytes:
+        symbols = np.ascontiguousarray(symbols, np.int32)
+        out = np.empty(6 * len(symbols) + 8, np.int32)
+        return self.elements.join(out[: avc_placed.unplace(self.spec, symbols, out)])
+
+    def prefix(self, stream: bytes, units: int) -> Prefix:
+        return Prefix(self._placed(self.elements.prefix(stream, units).symbols))
+
+    def grammar(self) -> SpecGrammar:
+        return SpecGrammar(self.spec, self.size)
+
+    def symbol_name(self, symbol: int) -> str:
+        place, rows = symbol - self.spec.rows, self.spec.elements.rows
+        if place < 0:
+            return self.elements.symbol_name(symbol + avc_placed.SKIPS)
+        if place < rows:
+            return f"row {place}"
+        return f"column {place - rows - 1}" if place > rows else "end of slice"
 
 
 class AvcBytes:

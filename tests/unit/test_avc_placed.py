@@ -1,0 +1,115 @@
+"""Addresses in place of skip runs: the same streams, no dead ends, a prompt that is kept."""
+
+import numpy as np
+import pytest
+
+from jpeglm.generation.constraint import Constraint, Prompt, make_prompt
+from jpeglm.generation.engine_cpu import CpuEngine
+from jpeglm.generation.generate import run
+from jpeglm.generation.sampling import Sampling
+from jpeglm.syntax import avc, avc_placed
+from jpeglm.tokenizer import Tokenizer
+
+from .conftest import random_llama
+from .test_avc import moving
+
+av = pytest.importorskip("av", reason="the extra video is not installed")
+
+from jpeglm.codecs.avc import AvcCodec, AvcConfig, complaints  # noqa: E402
+
+CONFIGS = {
+    "default": AvcConfig(64, 48, 4, qp=30),
+    "thrice": AvcConfig(64, 48, 4, qp=30, slices=3),
+    "paper": AvcConfig(48, 32, 5, encoder="paper"),
+}
+
+
+@pytest.fixture(params=CONFIGS)
+def codec(request):
+    return AvcCodec(CONFIGS[request.param])
+
+
+def test_streams_come_back(codec, pictures):
+    alphabet, plain = codec.alphabet("avc-placed-symbols"), codec.alphabet("avc-symbols")
+    rows, columns = codec.config.height // 16, codec.config.width // 16
+    assert alphabet.size == plain.size - 13 + rows + 1 + columns
+    still = np.full(codec.shape, 90, np.uint8)
+    for clip in [moving(picture, codec.config) for picture in pictures] + [still]:
+        stream = codec.encode(clip)
+        symbols = alphabet.split(stream)
+        assert alphabet.join(symbols) == stream
+        grammar = alphabet.grammar()
+        state, starts = grammar.start(), [0]
+        for number, symbol in enumerate(symbols):
+            # What is said of a macroblock's place is where the machine takes it to be.
+            assert grammar.advance(state, int(symbol))
+            if state[avc.KIND] == avc.TYPE_P and state[-2] == 2:
+                column = int(symbols[number]) - alphabet.spec.rows - rows - 1
+                assert state[avc.MB] == state[-1] * columns + column
+            if state[avc.FRAME] == len(starts):
+                starts.append(number + 1)
+        assert grammar.complete(state)
+        for units, start in enumerate(starts):
+            assert (alphabet.prefix(stream, units).symbols == symbols[:start]).all()
+
+
+def test_random_legal_symbols_are_valid_clips(codec):
+    alphabet, rng = codec.alphabet("avc-placed-symbols"), np.random.default_rng(3)
+    grammar = alphabet.grammar()
+    for number in range(5):
+        state, drawn = grammar.start(), []
+        while not grammar.complete(state):
+            legal = np.flatnonzero(grammar.allowed(state))
+            assert len(legal), "a dead end"
+            drawn.append(int(rng.choice(legal[: (3, 9, None, None, None)[number]])))
+            assert grammar.advance(state, drawn[-1])
+        stream = alphabet.join(np.array(drawn))
+        assert (alphabet.split(stream) == drawn).all()
+        assert complaints(codec, stream) == []
+
+
+def test_there_is_always_a_way_out():
+    codec = AvcCodec(AvcConfig(48, 32, 3, qp=30, slices=2))
+    grammar, rng = codec.alphabet("avc-placed-symbols").grammar(), np.random.default_rng(4)
+    for _ in range(3):
+        state = grammar.start()
+        while not grammar.complete(state):
+            need, found = grammar.shortest(state), {}
+            for symbol in np.flatnonzero(grammar.allowed(state)):
+                trial = state.copy()
+                assert grammar.advance(trial, int(symbol))
+                found[int(symbol)] = (grammar.shortest(trial), trial)
+            lengths = [length for length, _ in found.values()]
+            assert min(lengths) <= need - 1 and max(lengths) <= need + avc_placed.GROWTH
+            state = found[int(rng.choice(list(found)))][1]
+        assert grammar.shortest(state) == 0
+
+
+def test_any_symbols_become_a_valid_clip(codec, pictures):
+    alphabet, rng = codec.alphabet("avc-placed-symbols"), np.random.default_rng(5)
+    symbols = alphabet.split(codec.encode(moving(pictures[0], codec.config)))
+    broken = symbols.copy()
+    broken[len(broken) // 2] = (broken[len(broken) // 2] + 1) % alphabet.size
+    for some in (symbols[:0], symbols[:99], broken, rng.integers(0, alphabet.size, 300)):
+        stream = alphabet.join(some)
+        codec.check(stream)
+        assert complaints(codec, stream) == []
+
+
+def test_sampling_under_the_grammar(pictures):
+    codec = AvcCodec(AvcConfig(48, 32, 3, qp=34))
+    streams = [codec.encode(moving(picture, codec.config)) for picture in pictures[:6]]
+    tokenizer = Tokenizer.train(streams, codec, "avc-placed-symbols", 500)
+    constraint = Constraint(tokenizer)
+    engine = CpuEngine(*random_llama(tokenizer.vocab_size, 1024))
+    empty = Prompt(np.array([tokenizer.bos], np.int32), np.zeros(0, np.int32))
+    least = constraint.grammar.shortest(constraint.grammar.start()) + 2
+    for budget in (least, least + 30, 900):
+        ids, _ = run(engine, constraint, empty, 2, Sampling(), budget, budget)
+        for row in ids:
+            assert row[-1] == tokenizer.eos
+            assert complaints(codec, tokenizer.decode_stream(row)) == []
+    prompt = make_prompt(tokenizer, tokenizer.alphabet.prefix(streams[0], 2), tokenizer.bos)
+    for row in run(engine, constraint, prompt, 2, Sampling(), 0, 1000)[0]:
+        made = tokenizer.decode_stream(np.concatenate([prompt.ids, row]))
+        assert (codec.decode(made)[:2] == codec.decode(streams[0])[:2]).all()
