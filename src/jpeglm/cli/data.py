@@ -221,7 +221,8 @@ def prepare(
         if given:
             raise InputError(f"{given[0]} cannot be given with --codec-dir, which says it")
         made = learned_codec(codec, codec_dir, source, out, size, fit, config)
-    with Reporter("prepare", "films" if made.media == "clip" else "pictures") as report:
+    what = "films" if made.media == "clip" else "pictures"
+    with Reporter("prepare", what) as report:
         result = prepare_data(
             source,
             out,
@@ -233,14 +234,15 @@ def prepare(
         )
         for warning in result["warnings"]:
             report.say(f"warning: {warning}")
-    show({"out": str(out), **result}, as_json, _prepared(out, result))
+    show({"out": str(out), **result}, as_json, _prepared(out, result, what))
 
 
-def _prepared(out: Path, result: dict[str, Any]) -> list[str]:
+def _prepared(out: Path, result: dict[str, Any], what: str) -> list[str]:
     counts = ", ".join(f"{count} {split}" for split, count in result["streams"].items())
-    lines = [f"{out}/: {counts} streams of {result['pictures']} pictures"]
+    sources = ", ".join(f"{count} {split}" for split, count in result["pictures"].items())
+    lines = [f"{out}/: {counts} streams of {sources} {what}"]
     if result["rejected"]:
-        lines.append(f"{result['rejected']} pictures set aside, see {out / 'rejected.jsonl'}")
+        lines.append(f"{result['rejected']} {what} set aside, see {out / 'rejected.jsonl'}")
     return lines
 
 

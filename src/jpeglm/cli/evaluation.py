@@ -330,11 +330,13 @@ def continuation(
 ) -> None:
     """PSNR of a clip's next frames, beside «repeat the last frame»."""
     from jpeglm.checkpoint import shipped_checkpoint
+    from jpeglm.evaluation.continuation import check_clips
     from jpeglm.evaluation.continuation import continuation as measure
     from jpeglm.evaluation.features import make_extractor
     from jpeglm.progress import Reporter
 
     model = open_model(checkpoint or shipped_checkpoint("clips"), engine, precision, device)
+    check_clips(model)
     made = make_extractor(extractor, weights, device, resize) if extractor else None
     rows = _streams(data, model, split, limit)
     with Reporter("continuation", "clips", as_json) as report:
@@ -372,7 +374,10 @@ def _streams(data: Path, model: Any, split: str, limit: int) -> list[tuple[str, 
     from jpeglm.data.shards import open_data
 
     prepared = (data / "dataset.json").exists()
-    rows = list(islice(open_data(data, model.codec).streams(split if prepared else None), limit))
+    found = open_data(data, model.codec)
+    rows = list(islice(found.streams(split if prepared else None), limit))
+    if not rows and found.rejected:
+        raise InputError(found.rejected[0]["reason"])
     if not rows:
         raise InputError(f"{data} has no {split} streams; choose another --split")
     return rows

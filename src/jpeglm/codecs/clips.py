@@ -93,7 +93,8 @@ def _shown(source: Path | bytes, name: str) -> Iterator[tuple[float, float, Any]
             if last is not None:
                 yield begin, begin + 1 / rate, last
     except av.FFmpegError as error:
-        raise InputError(f"{name} cannot be read as a video: {error.strerror}") from error
+        reason = f"{error.strerror}; is it whole?"
+        raise InputError(f"{name} cannot be read as a video: {reason}") from error
 
 
 def _upright(frame: Any) -> Image.Image:

@@ -358,8 +358,9 @@ def _finish(
         for part in ("pictures", "streams", "bytes")
     }
     if not sum(totals["pictures"].values()):
+        what = "films" if codec.media == "clip" else "pictures"
         raise InputError(
-            f"none of the {source.count} pictures in {source.root} could be read "
+            f"none of the {source.count} {what} in {source.root} could be read "
             f"({rejected[0]['reason']}); all reasons are in {out / 'rejected.jsonl'}"
         )
     warnings = []

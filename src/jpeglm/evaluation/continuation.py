@@ -16,6 +16,12 @@ from jpeglm.generation.generate import KEEP, Model
 Progress = Callable[[int, int, str], None]
 
 
+def check_clips(model: Any) -> None:
+    """Refuse a model that does not write clips."""
+    if model.codec is None or model.codec.media != "clip":
+        raise InputError("continuation is measured on clips; this checkpoint writes pictures")
+
+
 def continuation(
     model: Model,
     streams: Sequence[bytes],
@@ -33,9 +39,8 @@ def continuation(
     frames are nearer to the truth than the last kept frame repeated, `still` that of clips where
     nothing moves, which none can beat.
     """
-    codec: Any = model.codec
-    if getattr(codec, "media", "picture") != "clip":
-        raise InputError("continuation is measured on clips; this checkpoint writes pictures")
+    check_clips(model)
+    codec = model.codec
     keep = int(KEEP["clip"] * codec.units) if keep_frames is None else keep_frames
     if not 1 <= keep < codec.units:
         raise InputError(f"--keep-frames is {keep}; it goes from 1 to {codec.units - 1}")
