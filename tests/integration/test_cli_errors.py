@@ -68,6 +68,7 @@ WRONG = {
     "no verb": (("paint",), 2, "paint"),
     "engine": (("generate", "--engine", "abacus", *MODEL), 1, "abacus"),
     "label": (("generate", "--label", "3", *MODEL), 1, "class"),
+    "guidance": (("generate", "--guidance", "3", *MODEL), 1, "guidance needs a class"),
     "budget": (("generate", "--max-tokens", "5", *MODEL), 1, "5"),
     "size": (("prepare", ".", "out", "--size", "60"), 1, "60"),
     "preset of prepare": (("prepare", ".", "out", "--preset", "best"), 1, "best"),

@@ -3,11 +3,18 @@
 import numpy as np
 import pytest
 
+from jpeglm.checkpoint import write_checkpoint
+from jpeglm.codecs import make_codec
 from jpeglm.config import InputError
 from jpeglm.generation.constraint import Constraint, Prompt, make_prompt
-from jpeglm.generation.generate import run
+from jpeglm.generation.engine_cpu import CpuEngine
+from jpeglm.generation.generate import load, run
+from jpeglm.generation.guidance import Guided
 from jpeglm.generation.sampling import Sampling, choose
 from jpeglm.syntax.alphabet import Prefix
+from jpeglm.tokenizer import Tokenizer
+
+from .conftest import random_llama
 
 
 def start(tokenizer):
@@ -151,3 +158,53 @@ def test_choose_follows_the_stated_order():
 def test_sampling_settings_are_checked(settings):
     with pytest.raises(InputError, match=next(iter(settings))):
         Sampling(**settings)
+
+
+def test_guidance_is_its_formula(pictures):
+    """Against two runs of the plain engine, through steps on which sequences end."""
+    codec = make_codec({"codec": "jpeg", "width": 32, "height": 32, "quality": 25})
+    tokenizer = Tokenizer.train([codec.encode(p) for p in pictures], codec, n_classes=3)
+    config, weights = random_llama(tokenizer.vocab_size, 64)
+    engine, plain = CpuEngine(config, weights), CpuEngine(config, weights)
+    guided = Guided(engine, 2.5, tokenizer.bos)
+    rng = np.random.default_rng(0)
+    prompts = [np.array([tokenizer.class_token(k), *rng.integers(0, 99, k)]) for k in range(3)]
+    texts = [list(prompt) for prompt in prompts]
+
+    def expected():
+        found = []
+        for text in texts:
+            conditional = plain.start([np.array(text)])[0].copy()
+            free = plain.start([np.array([tokenizer.bos, *text[1:]])])[0]
+            found.append(free + 2.5 * (conditional - free))
+        return np.stack(found)
+
+    logits = guided.start(prompts)
+    for step in range(4):
+        assert np.abs(logits - expected()).max() < 1e-3
+        if step == 1:
+            texts = [texts[2], texts[0]]
+            guided.keep(np.array([2, 0]))
+        ids = rng.integers(0, 99, len(texts))
+        texts = [[*text, int(token)] for text, token in zip(texts, ids)]
+        logits = guided.step(ids)
+
+
+def test_guided_pictures(pictures, tmp_path):
+    codec = make_codec({"codec": "jpeg", "width": 32, "height": 32, "quality": 25})
+    tokenizer = Tokenizer.train([codec.encode(p) for p in pictures], codec, n_classes=3)
+    config, weights = random_llama(tokenizer.vocab_size, 512)
+    write_checkpoint(tmp_path, weights, config, tokenizer, "")
+    model = load(tmp_path)
+    plain = model.generate(3, label=1, seed=5).streams
+    assert model.generate(3, label=1, seed=5, guidance=1.0).streams == plain
+    guided = model.generate(3, label=1, seed=5, guidance=3.0)
+    assert guided.streams != plain and guided.settings["guidance"] == 3.0
+    assert model.generate(3, label=1, seed=5, guidance=3.0, batch=2).streams == guided.streams
+    for stream in guided.streams:
+        codec.check(stream)
+    # With no weight on the class, every class draws what none draws.
+    free = model.generate(2, seed=5).streams
+    assert model.generate(2, label=2, seed=5, guidance=0.0).streams == free
+    with pytest.raises(InputError, match="guidance needs a class"):
+        model.generate(1, guidance=2.0)

@@ -55,6 +55,12 @@ SeedOption = Annotated[int, typer.Option(min=0, help="Same seed, same pictures."
 LabelOption = Annotated[
     int | None, typer.Option(min=0, help="Class, for a class-conditional checkpoint.")
 ]
+GuidanceOption = Annotated[
+    float | None,
+    typer.Option(
+        min=0.0, help="With --label: 1 is the model as it is, more exaggerates the class."
+    ),
+]
 SizeOption = Annotated[
     str | None, typer.Option(help="Pixels, as 64 or 128x96 (width x height). Default: 64.")
 ]

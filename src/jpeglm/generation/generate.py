@@ -23,6 +23,7 @@ from jpeglm.config import InputError
 from jpeglm.files import read_json
 from jpeglm.generation.constraint import Constraint, Prompt, make_prompt
 from jpeglm.generation.engine import Engine
+from jpeglm.generation.guidance import Guided
 from jpeglm.generation.pictures import Pictures, Progress
 from jpeglm.generation.sampling import Sampling, sample_step
 from jpeglm.tokenizer import Tokenizer
@@ -173,9 +174,16 @@ class Model:
     ) -> Pictures:
         if n < 1:
             raise InputError(f"n is {n}; at least one picture must be asked for")
+        engine = self.engine
+        if sampling.guidance != 1:
+            if prompt.ids[0] <= self.tokenizer.eos:
+                raise InputError(
+                    "guidance needs a class: give --label to a checkpoint with classes"
+                )
+            engine = Guided(engine, sampling.guidance, self.tokenizer.bos)
         start = time.perf_counter()
         ids, bits = run(
-            self.engine,
+            engine,
             self.constraint,
             prompt,
             n,
@@ -201,6 +209,7 @@ class Model:
         *,
         seed: int = 0,
         label: int | None = None,
+        guidance: float | None = None,
         temperature: float | None = None,
         top_k: int | None = None,
         top_p: float | None = None,
@@ -210,7 +219,9 @@ class Model:
         progress: Progress | None = None,
     ) -> Pictures:
         """Draw n new pictures."""
-        sampling = self.sampling(temperature=temperature, top_k=top_k, top_p=top_p, grammar=grammar)
+        sampling = self.sampling(
+            guidance=guidance, temperature=temperature, top_k=top_k, top_p=top_p, grammar=grammar
+        )
         ids = np.array([self._first(label)], np.int32)
         prompt = Prompt(ids, np.zeros(0, np.int32))
         pictures = self._draw(prompt, n, sampling, seed, max_tokens, batch, progress)
@@ -226,6 +237,7 @@ class Model:
         units: int | None = None,
         seed: int = 0,
         label: int | None = None,
+        guidance: float | None = None,
         temperature: float | None = None,
         top_k: int | None = None,
         top_p: float | None = None,
@@ -247,8 +259,9 @@ class Model:
         stream = self.codec.encode(media)
         kept = int(keep * self.codec.units + 1e-9) if units is None else units
         pictures = self.continue_stream(
-            stream, kept, n, seed=seed, label=label, temperature=temperature, top_k=top_k,
-            top_p=top_p, grammar=grammar, max_tokens=max_tokens, batch=batch, progress=progress,
+            stream, kept, n, seed=seed, label=label, guidance=guidance, temperature=temperature,
+            top_k=top_k, top_p=top_p, grammar=grammar, max_tokens=max_tokens, batch=batch,
+            progress=progress,
         )  # fmt: skip
         pictures.settings["keep"] = keep if units is None else units / self.codec.units
         return pictures
@@ -261,6 +274,7 @@ class Model:
         *,
         seed: int = 0,
         label: int | None = None,
+        guidance: float | None = None,
         temperature: float | None = None,
         top_k: int | None = None,
         top_p: float | None = None,
@@ -273,7 +287,9 @@ class Model:
         if not 0 <= units <= self.codec.units:
             what = "frames" if self.codec.media == "clip" else "units"
             raise InputError(f"{units} {what} are to be kept; there are {self.codec.units}")
-        sampling = self.sampling(temperature=temperature, top_k=top_k, top_p=top_p, grammar=grammar)
+        sampling = self.sampling(
+            guidance=guidance, temperature=temperature, top_k=top_k, top_p=top_p, grammar=grammar
+        )
         prefix = self.tokenizer.alphabet.prefix(stream, units)
         prompt = make_prompt(self.tokenizer, prefix, self._first(label))
         pictures = self._draw(prompt, n, sampling, seed, max_tokens, batch, progress)

@@ -18,18 +18,22 @@ from jpeglm.kernels import njit
 
 @dataclass(frozen=True)
 class Sampling(Settings):
-    """How tokens are drawn; top_k = 0 and top_p = 1 leave the distribution as it is."""
+    """How tokens are drawn; top_k = 0 and top_p = 1 leave the distribution as it is, and so does
+    guidance = 1 (`generation.guidance`)."""
 
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
     grammar: bool = True
+    guidance: float = 1.0
 
     def __post_init__(self) -> None:
         if self.temperature < 0:
             raise InputError(f"temperature is {self.temperature}; it must be 0 (greedy) or more")
         if self.top_k < 0:
             raise InputError(f"top_k is {self.top_k}; it must be 0 (off) or more")
+        if self.guidance < 0:
+            raise InputError(f"guidance is {self.guidance}; it must be 0 (no class) or more")
         if not 0 < self.top_p <= 1:
             raise InputError(f"top_p is {self.top_p}; it must be above 0 and at most 1")
 
