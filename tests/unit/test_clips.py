@@ -1,6 +1,7 @@
 """Films: resampled, cut and turned as FFmpeg shows them; prepared into clips."""
 
 import io
+import json
 import tarfile
 
 import numpy as np
@@ -203,3 +204,21 @@ def test_no_film_is_told(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=r"no film or picture found in .*empty"):
         prepare(tmp_path / "empty", tmp_path / "out", AvcCodec(CLIPS), workers=1)
+
+
+def test_films_in_parquet(sources, tmp_path):
+    """As Hugging Face datasets stores a column of the feature Video, beside thumbnails."""
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    film, photo = ((sources / name).read_bytes() for name in ("a.mp4", "photo.jpg"))
+    table = pa.table({"thumb": [{"bytes": photo, "path": None}], "clip": [{"bytes": film}]})
+    features = {"info": {"features": {"thumb": {"_type": "Image"}, "clip": {"_type": "Video"}}}}
+    table = table.replace_schema_metadata({"huggingface": json.dumps(features)})
+    (tmp_path / "set").mkdir()
+    pq.write_table(table, tmp_path / "set" / "x.parquet")
+    codec = AvcCodec(CLIPS)
+    rows = list(open_data(tmp_path / "set", codec).streams())
+    clips = list(whole_clips(film, CLIPS))
+    assert [stream for _, stream, _ in rows] == [codec.encode(clip) for clip in clips]
+    assert [key for key, _, _ in rows] == [f"x.parquet:0@{number}" for number in range(3)]

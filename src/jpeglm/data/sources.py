@@ -253,6 +253,12 @@ class Source:
     units: list[Unit] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)
     label_names: list[str] = field(default_factory=list)
+    films: bool = False
+
+    @property
+    def extensions(self) -> tuple[str, ...]:
+        """Names that count."""
+        return EXTENSIONS + FILMS if self.films else EXTENSIONS
 
     @property
     def count(self) -> int:
@@ -290,18 +296,17 @@ def open_source(
     if path.is_dir():
         if (path / PREPARED).exists():
             raise InputError(f"{path} is already prepared; give the folder of the pictures instead")
-        source = Source(path)
+        source = Source(path, films=films)
         files = list(_walk(path))
     else:
-        source = Source(path.parent)
+        source = Source(path.parent, films=films)
         files = [(path.name, path.stat().st_size)]
     if films:
         unit_size = max(1, unit_size // 8)
-    extensions = EXTENSIONS + FILMS if films else EXTENSIONS
-    pictures = [entry for entry in files if _has(entry[0], extensions)]
+    pictures = [entry for entry in files if _has(entry[0], source.extensions)]
     _list_pictures(source, pictures, unit_size, labels)
     listers: list[tuple[tuple[str, ...], Callable[..., None]]] = [
-        (TARS, partial(_list_tar, extensions=extensions)),
+        (TARS, _list_tar),
         ((".parquet",), _list_parquet),
         ((".arrow",), partial(_list_arrow, saved=_saved_datasets(source.root, files))),
     ]
@@ -373,14 +378,7 @@ def _list_pictures(
         source.units.append(FileUnit(source.root, tuple(listed[start : start + unit_size])))
 
 
-def _list_tar(
-    source: Source,
-    name: str,
-    size: int,
-    unit_size: int,
-    labels: str,
-    extensions: tuple[str, ...],
-) -> None:
+def _list_tar(source: Source, name: str, size: int, unit_size: int, labels: str) -> None:
     """Pictures of a tar, grouped by the name up to its first dot (WebDataset's convention).
 
     In a group with `a.jpg` and `a.seg.png` only the plain extension is the picture.
@@ -397,7 +395,7 @@ def _list_tar(
                 if not info.isfile() or base.startswith("."):
                     continue
                 stem = info.name[: len(info.name) - len(base)] + base.split(".")[0]
-                if _has(base, extensions):
+                if _has(base, source.extensions):
                     groups.setdefault(stem, []).append(info)
                 elif base.lower().endswith(".cls") and labels == "source":
                     classes[stem] = info
@@ -497,7 +495,7 @@ def _add_rows(
     labels: str,
 ) -> None:
     path = source.root / name
-    image = _image_column(path, schema, features)
+    image = _image_column(path, schema, features, source.films)
     label = None
     if labels == "source" and "label" in schema.names:
         import pyarrow as pa
@@ -516,15 +514,19 @@ def _add_rows(
         source.units.append(RowUnit(source.root, name, size, image, label, first, count))
 
 
-def _image_column(path: Path, schema: Any, features: dict[str, Any]) -> str:
+def _image_column(path: Path, schema: Any, features: dict[str, Any], films: bool) -> str:
     """The column that Hugging Face calls Image or Video, else a struct with bytes, else a binary
     one."""
     import pyarrow as pa
 
-    for name, feature in features.items():
-        kind = feature.get("_type") if isinstance(feature, dict) else None
-        if kind in ("Image", "Video") and name in schema.names:
-            return name
+    kinds = {
+        feature["_type"]: name
+        for name, feature in reversed(features.items())
+        if isinstance(feature, dict) and "_type" in feature and name in schema.names
+    }
+    for kind in ("Video", "Image") if films else ("Image",):
+        if kind in kinds:
+            return kinds[kind]
     binary = []
     for column in schema:
         kind = column.type
