@@ -102,7 +102,7 @@ def main() -> None:
     os.chdir(arguments.work)
     steps, recipes = Steps(), ROOT / "recipes" / "data"
     photos, films, data = Path("data/photos"), Path("data/clips"), Path("data/motion-64x48")
-    tokenizer, out = Path("data/motion-tokenizer"), Path("runs/clips")
+    tokenizer, out = Path("data/motion-placed-tokenizer"), Path("runs/clips")
     model = out / "model"
     steps.do(photos / "corpus.json", sys.executable, recipes / "photos.py", photos)
     steps.do(films / "corpus.json", sys.executable, recipes / "clips.py", films)

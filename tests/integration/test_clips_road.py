@@ -69,7 +69,7 @@ def test_films_become_streams_that_a_model_learns(road):
     folder, results = road
     # A film of two seconds at 8 frames a second is four clips of four frames.
     assert sum(results["prepare"]["streams"].values()) == 24 * 4
-    assert results["tokenizer"]["alphabet"] == "avc-symbols"
+    assert results["tokenizer"]["alphabet"] == "avc-placed-symbols"
     rows = [json.loads(row) for row in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
     bits = [row["bits_per_image"] for row in rows if "bits_per_image" in row]
     assert bits[-1] < bits[0]

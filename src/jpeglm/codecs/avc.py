@@ -90,7 +90,7 @@ class AvcCodec:
     name = "avc"
     media = "clip"
     extension = ".mp4"
-    alphabets: tuple[str, ...] = ("avc-symbols", "avc-placed-symbols", "bytes")
+    alphabets: tuple[str, ...] = ("avc-placed-symbols", "avc-symbols", "bytes")
 
     def __init__(self, config: AvcConfig | None = None) -> None:
         self.config = config or AvcConfig()
