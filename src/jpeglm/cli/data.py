@@ -256,7 +256,8 @@ def train_tokenizer(
         str | None,
         typer.Option(
             help="Of JPEG: jpeg-block-symbols (default), jpeg-symbols, bytes, or paper-bytes (the "
-            "preset's). Of avc: avc-placed-symbols (default), avc-symbols or bytes. Of vq and pixels: codes."
+            "preset's). Of avc: avc-placed-symbols (default), avc-symbols or "
+            "bytes. Of vq and pixels: codes."
         ),
     ] = None,
     vocab_size: Annotated[

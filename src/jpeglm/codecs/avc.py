@@ -116,8 +116,11 @@ class AvcCodec:
         values["sets"] = self.sets_bytes.hex()
         return fingerprint(values)
 
-    def x264(self, frames: Sequence[np.ndarray] | np.ndarray, cabac: bool = False) -> bytes:
-        """The Annex B stream that libx264 writes; with `cabac` what it would be in main profile."""
+    def x264(
+        self, frames: Sequence[np.ndarray] | np.ndarray, cabac: bool = False, **options: Any
+    ) -> bytes:
+        """The Annex B stream that libx264 writes; with `cabac` what it would be in main profile,
+        with options of x264's what it would be with them."""
         av = pyav()
 
         config, out = self.config, io.BytesIO()
@@ -127,6 +130,7 @@ class AvcCodec:
         }  # fmt: skip
         if config.encoder == "paper":
             settings |= PAPER
+        settings |= options
         with av.open(out, "w", format="h264") as file:
             rate = Fraction(config.fps).limit_denominator(1000)
             stream = file.add_stream("libx264", rate=rate)
@@ -191,8 +195,13 @@ class AvcCodec:
         expected = self.shape
         if clip.shape != expected:
             raise InputError(f"the clip is {clip.shape}; the codec takes {expected}")
-        nals = split_nals(self.x264(list(clip)))
-        return b"".join(START + nal for nal in nals if nal[0] & 31 in (IDR, PLAIN))
+        return self.slices(self.x264(list(clip)))
+
+    @staticmethod
+    def slices(annex_b: bytes) -> bytes:
+        """A stream without its parameter sets and SEI units."""
+        nals = split_nals(annex_b)
+        return b"".join(START + nal for nal in nals if nal and nal[0] & 31 in (IDR, PLAIN))
 
     def wrap_annex_b(self, stream: bytes) -> bytes:
         """The stream with its parameter sets, as decoders take it."""
@@ -243,7 +252,7 @@ class AvcCodec:
         sets = {nal for nal in nals if nal and nal[0] & 31 in kinds}
         if not sets <= set(split_nals(self.sets_bytes)):
             raise InputError("its parameter sets are not this codec's: another size, rate or qp")
-        return b"".join(START + nal for nal in nals if nal and nal[0] & 31 in (IDR, PLAIN))
+        return self.slices(annex_b)
 
     def decode(self, stream: bytes) -> np.ndarray:
         """The clip, as far as the stream tells it; what is missing repeats the frame before."""
