@@ -149,7 +149,7 @@ def test_any_symbols_become_a_valid_clip(pictures):
 def tokenizer_and_engine(pictures, config, max_length):
     codec = AvcCodec(config)
     streams = [codec.encode(moving(picture, config)) for picture in pictures]
-    tokenizer = Tokenizer.train(streams, codec, vocab_size=500)
+    tokenizer = Tokenizer.train(streams, codec, "avc-symbols", 500)
     engine = CpuEngine(*random_llama(tokenizer.vocab_size, max_length))
     return codec, streams, tokenizer, engine
 
