@@ -75,8 +75,8 @@ Bits a clip (mean, 95 % interval over films and pictures):
 
 {bits}
 
-Next frames after {kept} of {frames}, one sample each at temperature {temperature}, PSNR in dB against
-«repeat the last frame»:
+Next frames after {kept} of {frames}, one sample each at temperature {temperature}, PSNR in dB
+against «repeat the last frame»:
 
 {continued}
 
