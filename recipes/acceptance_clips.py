@@ -1,7 +1,7 @@
 """Check at length what the tests check briefly, on real films: python recipes/acceptance_clips.py
 
-Every clip of 256 × 144 and 15 frames that the films of data/clips give (recipes/data/clips.py), in
-each slice setting: bytes → symbols → bytes with both alphabets of symbols, the byte machine, and
+Clips of 256 × 144 and 15 frames out of the films of data/clips (recipes/data/clips.py), one every
+0.75 seconds, in each slice setting: bytes → symbols → bytes with both alphabets of symbols, the byte machine, and
 that our stream shows what FFmpeg shows of x264's own. Then 40 clips in each alphabet drawn blindly
 from all that is legal, and 50 of the shipped model, judged by PyAV and by the program `ffmpeg`
 under FFmpeg's strictest error detection; and, without the grammar, what the model manages by
@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from steps import ROOT
 import jpeglm
 from jpeglm.checkpoint import shipped_checkpoint
 from jpeglm.codecs.avc import AvcCodec, AvcConfig
-from jpeglm.codecs.clips import pyav
+from jpeglm.codecs.clips import Shot, measure, pyav, read_shots
 from jpeglm.config import InputError
 from jpeglm.data.arrays import film_clips
 from jpeglm.environment import environment
@@ -36,6 +37,15 @@ from jpeglm.files import write_json
 from jpeglm.generation.constraint import Constraint
 from jpeglm.progress import Reporter
 from jpeglm.tokenizer import Tokenizer
+
+
+def real(folder: Path, config: AvcConfig) -> Iterator[np.ndarray]:
+    """A clip from every 0.75 seconds of each film that is long enough."""
+    for film in sorted(folder.rglob("*")):
+        if film.suffix in (".mp4", ".avi"):
+            starts = np.arange(0.0, measure(film, film.name).seconds, 0.75)
+            shots = [Shot(float(start)) for start in starts]
+            yield from (clip for _, clip in read_shots(film, shots, config, film.name))
 
 
 def shown(annex_b: bytes) -> np.ndarray:
@@ -127,7 +137,7 @@ def main() -> None:
         recipe = ROOT / "recipes" / "data" / "clips.py"
         subprocess.run([sys.executable, recipe, arguments.films], check=False)
     share, start = 10 if arguments.quick else 1, time.perf_counter()
-    clips = list(islice(film_clips(arguments.films, AvcConfig()), 0, None, share))
+    clips = list(islice(real(arguments.films, AvcConfig()), 0, None, share))
     model = jpeglm.load(arguments.checkpoint or shipped_checkpoint("clips"))
     codec = model.codec
     sample = [codec.encode(clip) for clip in islice(film_clips(arguments.films, codec.config), 60)]

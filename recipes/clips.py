@@ -51,10 +51,11 @@ tags: [h264, video-generation, llama]
 A Llama of {parameters:,} parameters that writes H.264 clips of {width} × {height} pixels, {frames}
 frames at {fps:g} a second (quantiser {qp}), as the syntax elements of CAVLC slices (alphabet
 `{alphabet}`, byte-pair vocabulary {vocabulary}). It is small and was trained on a CPU: it carries
-a motion on for a few frames; what it invents from nothing are shapes and blurred textures.
+a camera's motion on for a few frames and often a shape's; what it invents from nothing are plain
+grounds and blurred textures.
 
     jpeglm complete film.mp4                 # this checkpoint is the default for films
-    jpeglm generate --checkpoint {asset} -n 8
+    jpeglm generate --checkpoint {asset} -n 8 --temperature 1
 
 ## Data
 
@@ -208,7 +209,7 @@ def install(out: Path, data: Path, sets: list[str], commands: list[str]) -> None
         images=last["images"],
         tokens=last["tokens"],
         minutes=last["seconds"] / 60,
-        machine=f"{record['settings']['threads'] or os.cpu_count()} threads of {processor()}",
+        machine=f"{record['settings']['threads'] or os.cpu_count()} thread(s) of {processor()}",
         commands="\n".join(f"    {command}" for command in commands),
         bits="\n".join(bits),
         temperature=TEMPERATURE,
