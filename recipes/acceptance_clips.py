@@ -3,9 +3,10 @@
 Clips of 256 × 144 and 15 frames out of the films of data/clips (recipes/data/clips.py), one every
 0.75 seconds, in each slice setting: bytes → symbols → bytes with both alphabets of symbols, the
 byte machine, and that our stream shows what FFmpeg shows of x264's own. Then 40 clips in each
-alphabet drawn blindly from all that is legal, and 50 of the shipped model, judged by PyAV and by the program `ffmpeg`
-under FFmpeg's strictest error detection; and, without the grammar, what the model manages by
-itself. Writes docs/results/acceptance-clips.json and exits with 1 if any requirement fails.
+alphabet drawn blindly from all that is legal, and 50 of the shipped model, judged by PyAV and by
+the program `ffmpeg` under FFmpeg's strictest error detection; and, without the grammar, what the
+model manages by itself. Writes docs/results/acceptance-clips.json and exits with 1 if any
+requirement fails.
 """
 
 from __future__ import annotations
