@@ -54,6 +54,8 @@ class Data:
     pixels_size: int = 32
     """ImageGPT's pictures are 32 × 32 whatever the others' size: one token a pixel."""
     fetch: str = ""
+    shown: bool = True
+    """Whether the page may show pictures; what a corpus only lends is not published."""
 
 
 SETS = {
@@ -75,6 +77,7 @@ SETS = {
         64,
         crops=8,
         fetch="recipes/data/photos.py data/photos",
+        shown=False,
     ),
 }
 
@@ -226,7 +229,10 @@ class Road:
             results["longtail"] = read_json(tail / "longtail.json")
             results["commands"] += (tail / "commands.txt").read_text().splitlines()
         write_json(out, results)
-        write_report(results, self._sheets(rivals), out.with_suffix(".html"))
+        sheets = self._sheets(rivals)
+        for title, (picture, _) in sheets.items():
+            atomic_write(self.home / f"{title.split(',')[0].replace(' ', '-')}.png", picture)
+        write_report(results, sheets if self.data.shown else {}, out.with_suffix(".html"))
         print("\n".join(verdicts(results)))
 
     def _named(self, table: dict[str, Any]) -> dict[str, Any]:
