@@ -526,9 +526,8 @@ def shortest(spec, s):
         return np.int64(0)
     total = np.int64(0)
     trial = s.copy()
-    # To the end of the macroblock, or of the skip run, that is begun.
-    begun = (trial[KIND] != SKIP) and (trial[KIND] != TYPE_I or trial[FRAME] > 0)
-    while begun and trial[MB] == s[MB] and trial[SLICES_DONE] == s[SLICES_DONE]:
+    # To the end of the skip run that is begun, and of the macroblock behind it.
+    while trial[KIND] != SKIP and trial[KIND] != TYPE_I and trial[KIND] != END:
         step(spec, trial, flat_symbol(spec, trial))
         total += 1
     if trial[KIND] == END:
