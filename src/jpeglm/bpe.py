@@ -13,14 +13,14 @@ from itertools import pairwise
 
 import numpy as np
 
-from jpeglm.kernels import njit
+from jpeglm.kernels import kernel
 
 SEPARATOR = -1
 MAX_VOCABULARY = 16384
 """Above it the dense pair table (2 bytes a pair) would outgrow 0.5 GiB."""
 
 
-@njit(cache=True)
+@kernel()
 def _count_pairs(data, mergeable, counts):
     for i in range(len(data) - 1):
         a, b = data[i], data[i + 1]
@@ -28,7 +28,7 @@ def _count_pairs(data, mergeable, counts):
             counts[a, b] += 1
 
 
-@njit(cache=True)
+@kernel()
 def _best_pair(counts, size):
     best, left, right = 0, 0, 0
     for a in range(size):
@@ -38,7 +38,7 @@ def _best_pair(counts, size):
     return best, left, right
 
 
-@njit(cache=True)
+@kernel()
 def _merge_pair(data, n, left, right, new, mergeable, counts):
     """Replace the pair in data[:n] in place, keep `counts` right; give the new length."""
     out, i = 0, 0
@@ -126,7 +126,7 @@ def pair_tables(
     return rank, inner
 
 
-@njit(cache=True)
+@kernel()
 def _merge_piece(piece, n, rank, result):
     """Apply the merges to piece[:n] in place, lowest rank first; give the new length."""
     while n > 1:
@@ -165,7 +165,7 @@ def _merge_piece(piece, n, rank, result):
     return n
 
 
-@njit(cache=True)
+@kernel()
 def encode(symbols, rank, result, inner, out):
     """Token ids of `symbols` into `out` (as long as symbols); give how many."""
     n = len(symbols)
@@ -184,7 +184,7 @@ def encode(symbols, rank, result, inner, out):
     return filled
 
 
-@njit(cache=True)
+@kernel()
 def decode(ids, offsets, flat, out):
     """Symbols of token ids into `out`; give how many. Ids beyond the spelling are skipped."""
     n = 0

@@ -1,4 +1,4 @@
-"""`njit`: numba's compiler, or the plain function where numba is not installed.
+"""`njit` and `kernel`: numba's compiler, or the plain function where numba is not installed.
 
 GPU hosts often lack numba. Training on token shards needs none, and the grammar's kernels are plain
 Python underneath: they then run some hundred times slower, which is enough to draw a few sample
@@ -11,15 +11,35 @@ from collections.abc import Callable
 from typing import Any
 
 try:
-    from numba import njit
+    import numba
 
     COMPILED = True
 except ModuleNotFoundError:
     COMPILED = False
 
-    def njit(*_: Any, **__: Any) -> Callable[[Any], Any]:  # type: ignore[no-redef]
-        """Leave the decorated function as it is; always called with options here."""
-        return lambda function: function
+Decorator = Callable[[Any], Any]
 
 
-__all__ = ["COMPILED", "njit"]
+def _compiled(**options: Any) -> Decorator:
+    if COMPILED:
+        return numba.njit(cache=True, **options)
+    return lambda function: function
+
+
+def njit(**options: Any) -> Decorator:
+    """numba's `njit`, cached; the plain function where numba is not installed."""
+    # Said aloud, because a function compiled for a kernel's sake would take over its lack.
+    return _compiled(_nrt=True, **options)
+
+
+def kernel(**options: Any) -> Decorator:
+    """`njit` without reference counts: for functions that make no array and return none.
+
+    numba counts a reference to every array that a tuple hands on, each count an atomic operation;
+    in state machines, whose steps take a spec of several arrays, that was half of the time.
+    Compilation fails where a kernel makes an array; that none returns one is tested.
+    """
+    return _compiled(_nrt=False, **options)
+
+
+__all__ = ["COMPILED", "kernel", "njit"]

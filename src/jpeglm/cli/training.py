@@ -41,6 +41,9 @@ def train(
     steps: Annotated[int, typer.Option(min=0, help="Budget in steps.")] = 0,
     epochs: Annotated[float, typer.Option(min=0.0, help="Budget in passes over the data.")] = 0.0,
     minutes: Annotated[float, typer.Option(min=0.0, help="Budget in minutes.")] = 0.0,
+    optimizer: Annotated[
+        str, typer.Option(help="muon (layers' matrices, the rest AdamW) or adamw.")
+    ] = "muon",
     learning_rate: Annotated[
         float, typer.Option(min=0.0, help="Peak; 0 takes the preset's.")
     ] = 0.0,
@@ -93,6 +96,7 @@ def train(
         steps=steps,
         epochs=epochs,
         minutes=minutes,
+        optimizer=optimizer,
         learning_rate=learning_rate,
         warmup=warmup,
         batch_tokens=batch_tokens,

@@ -16,7 +16,7 @@ from safetensors.numpy import load, save
 from jpeglm.codecs.codes import CodesCodec
 from jpeglm.codecs.images import fit_image
 from jpeglm.config import InputError, Settings
-from jpeglm.kernels import njit
+from jpeglm.kernels import kernel
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def learn_palette(
     return palette[np.argsort(light, kind="stable")]
 
 
-@njit(cache=True)
+@kernel()
 def _nearest(pixels, palette, codes):
     """Index of the nearest colour of each pixel; of equally near ones the first."""
     for i in range(len(pixels)):

@@ -24,13 +24,13 @@ from jpeglm.codecs import AvcCodec, JpegCodec
 from jpeglm.codecs.avc import STRICT, complaints
 from jpeglm.config import InputError
 from jpeglm.generation.generate import Model
-from jpeglm.kernels import njit
+from jpeglm.kernels import kernel
 from jpeglm.syntax.machine import complete, step
 
 Progress = Callable[[int, int, str], None]
 
 
-@njit(cache=True)
+@kernel()
 def accepts(spec, state, symbols):
     """Whether the machine takes all symbols from `state` on and is complete at the end only."""
     for symbol in symbols:

@@ -14,10 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from jpeglm.config import InputError
-from jpeglm.kernels import njit
+from jpeglm.kernels import kernel, njit
 from jpeglm.syntax.alphabet import Prefix
-from jpeglm.syntax.jpeg import symbol_step
-from jpeglm.syntax.machine import complete, growth, light, shortest, start_state, step
+from jpeglm.syntax.machine import complete, growth, shortest, start_state, step
 from jpeglm.tokenizer import Tokenizer
 
 
@@ -42,7 +41,7 @@ def make_prompt(tokenizer: Tokenizer, prefix: Prefix, first: int) -> Prompt:
     return Prompt(ids.astype(np.int32), prefix.symbols[stable:], prefix.value, prefix.bits)
 
 
-@njit(cache=True)
+@kernel()
 def _fits(symbol, place, forced, value, bits):
     """Whether a symbol agrees with the forced ones at `place`."""
     if place < len(forced):
@@ -52,7 +51,7 @@ def _fits(symbol, place, forced, value, bits):
     return True
 
 
-@njit(cache=True)
+@kernel()
 def token_mask(
     spec, state, forced_at, forced, value, bits, tokens_left, need_after, table, states, mask
 ):
@@ -70,7 +69,6 @@ def token_mask(
         return 1
     room = tokens_left - 2  # after this token, and with EOS kept in reserve
     loose = room > shortest(spec, state) + need_after + margin
-    by_symbol, component, mcus, interval, by_block = light(spec)
     known = len(forced) + (1 if bits else 0)
     for token in range(len(offsets) - 1):
         left = parent[token]
@@ -92,8 +90,6 @@ def token_mask(
             symbol = symbols[i]
             if place < known and not _fits(symbol, place, forced, value, bits):
                 good = False
-            elif by_symbol:
-                good = symbol_step(component, mcus, interval, by_block, trial, symbol)
             else:
                 good = step(spec, trial, symbol)
             if not good:
@@ -110,7 +106,7 @@ def token_mask(
     return legal
 
 
-@njit(cache=True)
+@kernel()
 def advance(spec, state, token, offsets, symbols):
     """Take a legal token; give how many symbols it spells."""
     for i in range(offsets[token], offsets[token + 1]):
@@ -118,7 +114,7 @@ def advance(spec, state, token, offsets, symbols):
     return offsets[token + 1] - offsets[token]
 
 
-@njit(cache=True)
+@njit()
 def _after_forced(spec, state, forced):
     trial = state.copy()
     for symbol in forced:

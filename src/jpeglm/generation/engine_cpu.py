@@ -132,7 +132,7 @@ _E3, _E2, _E1 = np.float32(4.1665795894e-2), np.float32(1.6666665459e-1), np.flo
 _ZERO, _HALF, _ONE = np.float32(0), np.float32(0.5), np.float32(1)
 
 
-@njit(cache=True, fastmath=_ORDERED, nogil=True)
+@njit(fastmath=_ORDERED, nogil=True)
 def _exp(x):
     """e^x for x below 88, to 2e-7 (Cephes' expf); unlike the library's it vectorises."""
     x = max(x, _LEAST)
@@ -142,7 +142,7 @@ def _exp(x):
     return (p * r * r + r + _ONE) * _float_of(np.int32((np.int32(k) + 127) << 23))
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _linear(x, weight, scale, block, out):
     """out[n, r] = scale[r] · Σ weight[r, i] x[n, i]; x [N, d], weight in panels [P, d, 64].
 
@@ -172,7 +172,7 @@ def _linear(x, weight, scale, block, out):
             n += step
 
 
-@njit(cache=True, fastmath=_FAST, nogil=True)
+@njit(fastmath=_FAST, nogil=True)
 def _rms_norm(x, gain, eps, out):
     for n in range(x.shape[0]):
         total = _ZERO
@@ -183,7 +183,7 @@ def _rms_norm(x, gain, eps, out):
             out[n, i] = x[n, i] * factor * gain[i]
 
 
-@njit(cache=True, fastmath=_ORDERED, nogil=True)
+@njit(fastmath=_ORDERED, nogil=True)
 def _rotate(vector, cos, sin):
     """Rotary embedding of one head, halves paired as Hugging Face does (Su et al. 2021)."""
     half = len(vector) // 2
@@ -193,7 +193,7 @@ def _rotate(vector, cos, sin):
         vector[i + half] = b * cos[i] + a * sin[i]
 
 
-@njit(cache=True, fastmath=_FAST, nogil=True)
+@njit(fastmath=_FAST, nogil=True)
 def _attend(query, keys, values, length, scale, weight, out):
     """One head of one token over `length` positions.
 
@@ -223,7 +223,7 @@ def _attend(query, keys, values, length, scale, weight, out):
             lane += _NARROW
 
 
-@njit(cache=True, fastmath=_ORDERED, nogil=True)
+@njit(fastmath=_ORDERED, nogil=True)
 def _gate(both, out):
     """SwiGLU: silu(gate) · up; both [N, 2f] holds gate, then up."""
     inner = out.shape[1]
@@ -233,7 +233,7 @@ def _gate(both, out):
             row[i] = gate[i] / (_ONE + _exp(min(-gate[i], -_LEAST))) * up[i]
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _forward(tokens, first_logit, shape, model, cache, logits):
     """All layers for N tokens; logits of tokens first_logit.. go to logits [N - first_logit, V].
 

@@ -38,7 +38,7 @@ class Sampling(Settings):
             raise InputError(f"top_p is {self.top_p}; it must be above 0 and at most 1")
 
 
-@njit(cache=True)
+@njit()
 def _uniform(seed, picture, step):
     """A number in [0, 1) from three integers (splitmix64, Steele et al. 2014)."""
     x = np.zeros(1, np.uint64)  # an array, whose overflow wraps without a warning in numpy too
@@ -53,7 +53,7 @@ def _uniform(seed, picture, step):
     return np.float64(x[0] >> np.uint64(11)) * 2.0**-53
 
 
-@njit(cache=True)
+@njit()
 def choose(logits, mask, temperature, top_k, top_p, uniform):
     """Draw a token id; logits float32 [V], mask bool [V], uniform in [0, 1)."""
     size = len(logits)
@@ -98,7 +98,7 @@ def choose(logits, mask, temperature, top_k, top_p, uniform):
     return last
 
 
-@njit(cache=True)
+@njit()
 def sample_step(
     spec,
     logits,

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jpeglm.kernels import njit
+from jpeglm.kernels import kernel, njit
 from jpeglm.syntax.avc_tables import (
     CBP_INTER,
     CBP_INTRA,
@@ -106,22 +106,22 @@ def start_state(spec: AvcSpec) -> np.ndarray:
     return state
 
 
-@njit(cache=True)
+@kernel()
 def _left(spec, s):
     return s[MB] % spec.columns > 0 and s[MB] - 1 >= spec.first[s[SLICE]]
 
 
-@njit(cache=True)
+@kernel()
 def _above(spec, s):
     return s[MB] - spec.columns >= spec.first[s[SLICE]]
 
 
-@njit(cache=True)
+@kernel()
 def _corner(spec, s):
     return s[MB] % spec.columns > 0 and s[MB] - spec.columns - 1 >= spec.first[s[SLICE]]
 
 
-@njit(cache=True)
+@kernel()
 def _end_slice(spec, s):
     s[SLICES_DONE] += 1
     s[SLICE] += 1
@@ -135,7 +135,7 @@ def _end_slice(spec, s):
         s[KIND] = SKIP if s[FRAME] else TYPE_I
 
 
-@njit(cache=True)
+@kernel()
 def _next_mb(spec, s):
     """Store what the macroblocks after this one need to know of it, and go on."""
     top = TOP + TOP_STEP * (s[MB] % spec.columns)
@@ -151,7 +151,7 @@ def _next_mb(spec, s):
     s[MB] += 1
 
 
-@njit(cache=True)
+@kernel()
 def _clear(s):
     for i in range(24):
         s[CURRENT + i] = 0
@@ -159,7 +159,7 @@ def _clear(s):
         s[MODE + i] = 2
 
 
-@njit(cache=True)
+@kernel()
 def _end_mb(spec, s):
     _next_mb(spec, s)
     if s[MB] == spec.first[s[SLICE] + 1]:
@@ -168,7 +168,7 @@ def _end_mb(spec, s):
         s[KIND] = SKIP if s[FRAME] else TYPE_I
 
 
-@njit(cache=True)
+@kernel()
 def _next_block(spec, s):
     """To the next coded block of the macroblock: 0 Intra16x16 DC, 1-16 luma, 17-18 chroma DC,
     19-26 chroma AC."""
@@ -198,7 +198,7 @@ def _next_block(spec, s):
     s[KIND] = COEFF_DC if 17 <= s[STAGE] <= 18 else COEFF
 
 
-@njit(cache=True)
+@kernel()
 def _place(stage):
     """(offset in CURRENT, column, row, blocks a side) of the block of a stage from 1 on."""
     if stage <= 16:
@@ -210,7 +210,7 @@ def _place(stage):
     return 16 + 4 * (i >> 2) + 2 * y + x, x, y, 2
 
 
-@njit(cache=True)
+@kernel()
 def coeff_table(spec, s):
     """Which column of Table 9-5 the neighbours choose (9.2.1)."""
     place, x, y, side = _place(s[STAGE])
@@ -233,7 +233,7 @@ def coeff_table(spec, s):
     return COEFF_TABLE + (0 if number < 2 else 1 if number < 4 else 2 if number < 8 else 3)
 
 
-@njit(cache=True)
+@kernel()
 def predicted_mode(spec, s):
     """Intra4x4PredMode that the neighbours suggest for block INDEX (8.3.1.1)."""
     place, x, y, _ = _place(s[INDEX] + 1)
@@ -249,7 +249,7 @@ def predicted_mode(spec, s):
     return np.int64(2) if a < 0 or b < 0 else np.int64(min(a, b))
 
 
-@njit(cache=True)
+@kernel()
 def _mode_fits(spec, s, mode):
     """Whether the samples that an Intra_4x4 mode reads are there (8.3.1.2)."""
     _, x, y, _ = _place(s[INDEX] + 1)
@@ -268,7 +268,7 @@ def _mode_fits(spec, s, mode):
     return mode == 2 or (left and above and corner)
 
 
-@njit(cache=True)
+@kernel()
 def _area_fits(spec, s, vertical, horizontal, mode):
     """The same for Intra_16x16 and chroma, whose modes number differently; 3 is plane."""
     if mode == vertical:
@@ -278,7 +278,7 @@ def _area_fits(spec, s, vertical, horizontal, mode):
     return mode != 3 or (_above(spec, s) and _left(spec, s) and _corner(spec, s))
 
 
-@njit(cache=True)
+@kernel()
 def _levels(spec, s):
     """After a level or the signs: the next level, or the zeros, or the next block."""
     if s[LEVELS] > 0:
@@ -289,7 +289,7 @@ def _levels(spec, s):
         _next_block(spec, s)
 
 
-@njit(cache=True)
+@kernel()
 def _intra(spec, s, kind):
     """Take an I macroblock type: 0 is Intra_4x4, 1 to 24 Intra_16x16 (Table 7-11)."""
     if kind == 0:
@@ -305,26 +305,26 @@ def _intra(spec, s, kind):
     return True
 
 
-@njit(cache=True)
+@kernel()
 def active_references(spec, s):
     """How many pictures a P slice of the present frame may refer to."""
     return min(s[FRAME], spec.references)
 
 
-@njit(cache=True)
+@kernel()
 def _vectors(spec, s, parts):
     """On to the motion of so many partitions: their references, where there is a choice, first."""
     s[REFS] = parts
     s[KIND] = REF if active_references(spec, s) > 1 else MVD_X
 
 
-@njit(cache=True)
+@kernel()
 def _bits_for(s, count, after):
     s[PENDING], s[VALUE], s[AFTER] = count, 0, after
     s[KIND] = BITS
 
 
-@njit(cache=True)
+@kernel()
 def _number(spec, s, kind, number):
     """Go on after an Exp-Golomb number or a level whose bits are all known."""
     if kind == SKIP:
@@ -359,7 +359,7 @@ def _number(spec, s, kind, number):
         _levels(spec, s)
 
 
-@njit(cache=True)
+@kernel()
 def _token(spec, s, token):
     total, ones = token >> 2, token & 3
     if total > s[MOST]:
@@ -379,7 +379,7 @@ def _token(spec, s, token):
     return True
 
 
-@njit(cache=True)
+@kernel()
 def _chunk(spec, s, value):
     """Take a chunk of bits; refuse one of another length, or a skip run past the slice."""
     size = min(CHUNK, s[PENDING])
@@ -399,7 +399,7 @@ def _chunk(spec, s, value):
     return True
 
 
-@njit(cache=True)
+@kernel()
 def _size(spec, s, kind, size):
     if kind == SKIP and (1 << size) - 1 > spec.first[s[SLICE] + 1] - s[MB]:
         return False
@@ -411,7 +411,7 @@ def _size(spec, s, kind, size):
     return True
 
 
-@njit(cache=True)
+@kernel()
 def step(spec, s, symbol):
     """Take a symbol; False, and `s` unchanged where nothing was legal, otherwise undefined."""
     kind = s[KIND]
@@ -495,13 +495,7 @@ def step(spec, s, symbol):
     return True
 
 
-@njit(cache=True)
-def light(spec):
-    """As in `syntax.jpeg`: its short cut is not for these streams."""
-    return False, spec.first, 0, 0, 0
-
-
-@njit(cache=True)
+@kernel()
 def complete(spec, s):
     return s[KIND] == END
 
@@ -510,7 +504,7 @@ GROWTH = 64
 """More than an Intra_4x4 type or a coeff_token of 16 makes the rest of a macroblock longer."""
 
 
-@njit(cache=True)
+@kernel()
 def _skip_symbols(left):
     """Symbols that skip so many macroblocks: a size, and its bits in chunks."""
     size = 0
@@ -519,7 +513,7 @@ def _skip_symbols(left):
     return 1 + (size + CHUNK - 1) // CHUNK
 
 
-@njit(cache=True)
+@njit()
 def shortest(spec, s):
     """Symbols that `flat_symbol` takes to the end: not always the fewest, but always possible."""
     if s[KIND] == END:
@@ -552,7 +546,7 @@ PADDING = 8
 """Zero bytes that `read_slice` wants behind an RBSP, so that no read looks where it ends."""
 
 
-@njit(cache=True)
+@kernel()
 def _window(data, at):
     """The 32 bits from bit `at` on."""
     byte = at >> 3
@@ -562,7 +556,7 @@ def _window(data, at):
     return np.int64((value >> np.uint64(8 - (at & 7))) & np.uint64(0xFFFFFFFF))
 
 
-@njit(cache=True)
+@kernel()
 def _golomb(window):
     """(leading zeros, codeNum) of the Exp-Golomb code that a window begins with; zeros 16: none."""
     zeros = 0
@@ -573,12 +567,12 @@ def _golomb(window):
     return zeros, (window >> (31 - 2 * zeros)) - 1
 
 
-@njit(cache=True)
+@kernel()
 def _run_table(s):
     return RUN_TABLE + min(s[ZEROS_LEFT], 7) - 1
 
 
-@njit(cache=True)
+@kernel()
 def element_table(spec, s):
     """The VLC table of the element that is next."""
     kind = s[KIND]
@@ -593,7 +587,7 @@ def element_table(spec, s):
     return _run_table(s)
 
 
-@njit(cache=True)
+@kernel()
 def _read_element(spec, s, window):
     """(symbol, bits) of the element that begins here; symbol -1 where there is none."""
     kind = s[KIND]
@@ -648,7 +642,7 @@ def _read_element(spec, s, window):
     return BASE[kind] + number, np.int64(2 * zeros + 1)
 
 
-@njit(cache=True)
+@kernel()
 def read_slice(spec, s, data, at, symbols, used):
     """Read the slice data of one slice from bit `at` of an RBSP, padded, into symbols[used:].
 
@@ -667,7 +661,7 @@ def read_slice(spec, s, data, at, symbols, used):
     return used, at, True
 
 
-@njit(cache=True)
+@kernel()
 def _element_bits(spec, s, symbol):
     """(code, length) of a legal symbol in the present state."""
     kind = s[KIND]
@@ -701,7 +695,7 @@ def _element_bits(spec, s, symbol):
     return value + 1, np.int64(2 * size + 1)
 
 
-@njit(cache=True)
+@kernel()
 def flat_symbol(spec, s):
     """A symbol that is legal here and says as little as possible."""
     kind = s[KIND]
@@ -731,7 +725,7 @@ def flat_symbol(spec, s):
     return BASE[kind]
 
 
-@njit(cache=True)
+@njit()
 def write_slice(spec, s, symbols, used, flat, out, bits):
     """Append one slice's data to `out` from bit `bits` on (zeros before); the inverse of reading.
 
@@ -739,23 +733,24 @@ def write_slice(spec, s, symbols, used, flat, out, bits):
     follow. Gives (symbols used, bits in `out`, flat).
     """
     done = s[SLICES_DONE]
-    now, then = s.copy(), s.copy()
-    while now[SLICES_DONE] == done:
-        # An illegal symbol leaves the state undefined, so it is tried on a copy.
-        symbol = np.int64(-1)
-        if not flat and used < len(symbols):
+    start, begun = s.copy(), used
+    while s[SLICES_DONE] == done:
+        kind = s[KIND]
+        if not flat and used < len(symbols) and BASE[kind] <= symbols[used] < BASE[kind + 1]:
             symbol = np.int64(symbols[used])
-            then[:] = now
-            if step(spec, then, symbol):
-                used += 1
-            else:
-                symbol = np.int64(-1)
-        if symbol < 0:
+        else:
             flat = True
-            symbol = np.int64(flat_symbol(spec, now))
-            then[:] = now
-            step(spec, then, symbol)
-        code, length = _element_bits(spec, now, symbol)
+            symbol = np.int64(flat_symbol(spec, s))
+        code, length = _element_bits(spec, s, symbol)
+        if not step(spec, s, symbol):
+            # Only what was given can be illegal, and the state is then undefined: back to it.
+            s[:] = start
+            for i in range(begun, used):
+                step(spec, s, symbols[i])
+            flat = True
+            continue
+        if not flat:
+            used += 1
         while length > 0:
             room = 8 - (bits & 7)
             taken = min(room, length)
@@ -763,8 +758,6 @@ def write_slice(spec, s, symbols, used, flat, out, bits):
             part = (code >> length) & ((1 << taken) - 1)
             out[bits >> 3] |= part << (room - taken)
             bits += taken
-        now, then = then, now
-    s[:] = now
     return used, bits, flat
 
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jpeglm.kernels import njit
+from jpeglm.kernels import kernel, njit
 from jpeglm.syntax import avc
 from jpeglm.syntax.avc import (
     BASE,
@@ -65,13 +65,13 @@ def start_state(spec: AvcByteSpec) -> np.ndarray:
     return np.concatenate([avc.start_state(spec.elements), np.zeros(FIELDS, np.int64)])
 
 
-@njit(cache=True)
+@kernel()
 def _number(spec, s):
     """Which slice of the clip is next."""
     return s[FRAME] * (len(spec.elements.first) - 1) + s[SLICE]
 
 
-@njit(cache=True)
+@njit()
 def _may_begin(spec, s, value, count):
     """Whether some legal element has more than `count` bits and begins with these."""
     symbol, bits = _read_element(spec, s, value << (32 - count))
@@ -82,7 +82,7 @@ def _may_begin(spec, s, value, count):
     return _first_that_begins(spec, s, value, count) >= 0
 
 
-@njit(cache=True)
+@njit()
 def _first_that_begins(spec, s, value, count):
     kind = s[KIND]
     for symbol in range(BASE[kind], BASE[kind + 1]):
@@ -96,7 +96,7 @@ def _first_that_begins(spec, s, value, count):
     return np.int64(-1)
 
 
-@njit(cache=True)
+@kernel()
 def _take_bits(spec, s, byte):
     """Feed eight bits of an RBSP (or of the NAL unit's first byte)."""
     extra = len(s) - FIELDS
@@ -136,7 +136,7 @@ def _take_bits(spec, s, byte):
     return True
 
 
-@njit(cache=True)
+@njit()
 def step(spec, s, symbol):
     """Take a symbol; False, and the state undefined, when it is illegal here."""
     extra = len(s) - FIELDS
@@ -169,13 +169,7 @@ def step(spec, s, symbol):
     return _take_bits(spec, s, np.int64(symbol))
 
 
-@njit(cache=True)
-def light(spec):
-    """As in `syntax.jpeg`: its short cut is not for these streams."""
-    return False, spec.rest, 0, 0, 0
-
-
-@njit(cache=True)
+@kernel()
 def complete(spec, s):
     return s[KIND] == END and s[len(s) - FIELDS + PHASE] == CODE
 
@@ -184,7 +178,7 @@ GROWTH = 96
 """More than the rest of a macroblock can grow in bytes by one of them."""
 
 
-@njit(cache=True)
+@kernel()
 def _most_escapes(count, zeros):
     """Emulation prevention bytes that `count` bytes can need at most, after so many zero bytes."""
     if zeros >= 2:
@@ -192,7 +186,7 @@ def _most_escapes(count, zeros):
     return count // 2 if zeros == 1 else max(count - 1, 0) // 2
 
 
-@njit(cache=True)
+@njit()
 def _flat_bits(spec, s):
     """(bits to the end of the slice, the first eight of them): the header's rest, the first element
     that goes on as the pending bits begin, then flat ones, a one and zeros to a whole byte."""
@@ -229,7 +223,7 @@ def _flat_bits(spec, s):
     return (total + 7) // 8 * 8, opening
 
 
-@njit(cache=True)
+@njit()
 def shortest(spec, s):
     """Symbols of a completion that is always possible: not the fewest, but enough for the flat
     one and for all the emulation prevention that it can need."""

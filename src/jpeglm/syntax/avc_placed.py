@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jpeglm.kernels import njit
+from jpeglm.kernels import kernel, njit
 from jpeglm.syntax import avc
 from jpeglm.syntax.avc import (
     BASE,
@@ -55,7 +55,7 @@ def start_state(spec: AvcPlacedSpec) -> np.ndarray:
     return np.concatenate([avc.start_state(spec.elements), np.zeros(FIELDS, np.int64)])
 
 
-@njit(cache=True)
+@kernel()
 def _address(spec, s, symbol):
     """Take a row, END or a column."""
     extra = len(s) - FIELDS
@@ -86,7 +86,7 @@ def _address(spec, s, symbol):
     return True
 
 
-@njit(cache=True)
+@kernel()
 def step(spec, s, symbol):
     """Take a symbol; False, and the state undefined, when it is illegal here."""
     extra = len(s) - FIELDS
@@ -101,13 +101,7 @@ def step(spec, s, symbol):
     return True
 
 
-@njit(cache=True)
-def light(spec):
-    """As in `syntax.jpeg`: its short cut is not for these streams."""
-    return False, spec.elements.first, 0, 0, 0
-
-
-@njit(cache=True)
+@kernel()
 def complete(spec, s):
     return s[KIND] == avc.END
 
@@ -116,7 +110,7 @@ GROWTH = 80
 """As of the elements, and an address."""
 
 
-@njit(cache=True)
+@kernel()
 def flat_symbol(spec, s):
     """A symbol that is legal here and says as little as possible."""
     extra = len(s) - FIELDS
@@ -130,7 +124,7 @@ def flat_symbol(spec, s):
     return spec.rows + elements.rows + 1 + column
 
 
-@njit(cache=True)
+@njit()
 def shortest(spec, s):
     """Symbols that `flat_symbol` takes to the end: not always the fewest, but always possible."""
     extra = len(s) - FIELDS
@@ -150,7 +144,7 @@ def shortest(spec, s):
     return total + slices * (elements.frames - trial[FRAME] - 1)
 
 
-@njit(cache=True)
+@njit()
 def place(spec, symbols, out):
     """Elements → placed symbols, in out; how many there are."""
     elements = spec.elements
@@ -179,7 +173,7 @@ def place(spec, symbols, out):
     return used
 
 
-@njit(cache=True)
+@kernel()
 def _skip(run, out, used):
     """A skip run as elements."""
     size = 0
@@ -197,7 +191,7 @@ def _skip(run, out, used):
     return used
 
 
-@njit(cache=True)
+@njit()
 def unplace(spec, symbols, out):
     """Placed symbols → elements, in out, up to the first that is illegal; how many there are."""
     elements = spec.elements

@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jpeglm.kernels import njit
+from jpeglm.kernels import kernel, njit
 from jpeglm.syntax.jpeg_tables import AC_INDEX, AC_RUN_SIZES, AC_TABLES, DC_SIZES, DC_TABLES
 
 AC_FIRST = DC_SIZES
@@ -154,7 +154,7 @@ def jpeg_spec(
     )
 
 
-@njit(cache=True)
+@njit()
 def start_state(spec):
     state = np.zeros(STATE_SIZE, np.int64)
     if spec.kind == BYTE_KIND and len(spec.header) > 0:
@@ -162,7 +162,7 @@ def start_state(spec):
     return state
 
 
-@njit(cache=True)
+@kernel()
 def _next_block(component, mcus, interval, state):
     state[K] = 0
     state[ZEROS] = 0
@@ -175,7 +175,7 @@ def _next_block(component, mcus, interval, state):
             state[PREDICTION : PREDICTION + 3] = 0
 
 
-@njit(cache=True)
+@kernel()
 def _amplitude(component, mcus, interval, state, value, bits):
     """Take `bits` more bits of the pending amplitude (T.81 F.1.2.1.1)."""
     state[VALUE] = (state[VALUE] << bits) | value
@@ -192,13 +192,13 @@ def _amplitude(component, mcus, interval, state, value, bits):
             _next_block(component, mcus, interval, state)
 
 
-@njit(cache=True)
+@kernel()
 def _dc_fits(component, state, size):
     prediction = state[PREDICTION + component[state[BLOCK]]]
     return abs(prediction) + (1 << size) - 1 <= DC_LIMIT
 
 
-@njit(cache=True)
+@kernel()
 def symbol_step(component, mcus, interval, by_block, state, symbol):
     """Advance by one entropy-coder symbol; False (state untouched) when it is illegal.
 
@@ -250,7 +250,7 @@ def symbol_step(component, mcus, interval, by_block, state, symbol):
     return True
 
 
-@njit(cache=True)
+@kernel()
 def _bit_step(spec, state, bit):
     """Advance by one bit of entropy-coded data."""
     if state[INTERVAL_END]:  # the last byte of an interval is filled with 1-bits
@@ -281,12 +281,12 @@ def _bit_step(spec, state, bit):
     return symbol_step(spec.component, spec.mcus, spec.interval, 0, state, symbol)
 
 
-@njit(cache=True)
+@kernel()
 def _scan_over(spec, state):
     return state[MCU] == spec.mcus and state[INTERVAL_END] == 1 and state[PHASE] == DATA
 
 
-@njit(cache=True)
+@kernel()
 def byte_step(spec, state, symbol):
     """Advance by one byte (or atomic marker); False when illegal, the state is then undefined."""
     phase = state[PHASE]
@@ -330,7 +330,7 @@ def byte_step(spec, state, symbol):
     return True
 
 
-@njit(cache=True)
+@kernel()
 def step(spec, state, symbol):
     if spec.kind == BYTE_KIND:
         return byte_step(spec, state, symbol)
@@ -342,14 +342,7 @@ def step(spec, state, symbol):
     return symbol_step(spec.component, spec.mcus, spec.interval, spec.by_block, state, symbol)
 
 
-@njit(cache=True)
-def light(spec):
-    """(whether `symbol_step` may be called, and with what): handing over a few fields in the loop
-    that masks tokens costs half of handing over the whole spec."""
-    return spec.kind == SYMBOL_KIND, spec.component, spec.mcus, spec.interval, spec.by_block
-
-
-@njit(cache=True)
+@kernel()
 def complete(spec, state):
     """Whether the stream may end here (it may then do nothing else)."""
     if spec.kind != BYTE_KIND:
@@ -359,7 +352,7 @@ def complete(spec, state):
     return _scan_over(spec, state)
 
 
-@njit(cache=True)
+@kernel()
 def _shortest_symbols(spec, state):
     if state[MCU] >= spec.mcus:
         return 0
@@ -377,7 +370,7 @@ def _shortest_symbols(spec, state):
     return 2 * rest + now
 
 
-@njit(cache=True)
+@kernel()
 def _shortest_bytes(spec, state):
     """Exact, because the shortest way to end a block always has a 0-bit: no byte of it is FF."""
     total = len(spec.trailer)
@@ -418,7 +411,7 @@ def _shortest_bytes(spec, state):
     return total
 
 
-@njit(cache=True)
+@kernel()
 def shortest(spec, state):
     """How many symbols the shortest completion takes; 0 when the stream is complete."""
     if spec.kind == BYTE_KIND:

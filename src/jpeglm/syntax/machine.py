@@ -22,7 +22,7 @@ MACHINES: dict[type, Any] = {
     avc_bytes.AvcByteSpec: avc_bytes,
     avc_placed.AvcPlacedSpec: avc_placed,
 }
-"""A machine has `start_state`, `step`, `light`, `complete`, `shortest`, `GROWTH`."""
+"""A machine has `start_state`, `step`, `complete`, `shortest`, `GROWTH`."""
 
 
 def start_state(spec: Any) -> np.ndarray:
@@ -40,11 +40,6 @@ def step(spec, state, symbol):  # type: ignore[no-untyped-def]
     return MACHINES[type(spec)].step(spec, state, symbol)
 
 
-def light(spec):  # type: ignore[no-untyped-def]
-    """Whether `syntax.jpeg.symbol_step` may stand for `step`, and its arguments if so."""
-    return MACHINES[type(spec)].light(spec)
-
-
 def complete(spec, state):  # type: ignore[no-untyped-def]
     """Whether the stream is complete; it can then do nothing else."""
     return MACHINES[type(spec)].complete(spec, state)
@@ -58,25 +53,22 @@ def shortest(spec, state):  # type: ignore[no-untyped-def]
 if COMPILED:
     from numba.extending import overload
 
+    BARE = {"_nrt": False}  # as `kernels.kernel`
+
     def _machine(spec: Any) -> Any:
         return MACHINES[spec.instance_class]
 
-    @overload(step)
+    @overload(step, jit_options=BARE)
     def _step(spec, state, symbol):  # type: ignore[no-untyped-def]
         take = _machine(spec).step
         return lambda spec, state, symbol: take(spec, state, symbol)
 
-    @overload(light)
-    def _light(spec):  # type: ignore[no-untyped-def]
-        take = _machine(spec).light
-        return lambda spec: take(spec)
-
-    @overload(complete)
+    @overload(complete, jit_options=BARE)
     def _complete(spec, state):  # type: ignore[no-untyped-def]
         ask = _machine(spec).complete
         return lambda spec, state: ask(spec, state)
 
-    @overload(shortest)
+    @overload(shortest, jit_options=BARE)
     def _shortest(spec, state):  # type: ignore[no-untyped-def]
         ask = _machine(spec).shortest
         return lambda spec, state: ask(spec, state)

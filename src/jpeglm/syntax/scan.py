@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from jpeglm.config import InputError
-from jpeglm.kernels import njit
+from jpeglm.kernels import kernel, njit
 from jpeglm.syntax.jpeg import (
     AC_FIRST,
     AMPLITUDE_FIRST,
@@ -47,7 +47,7 @@ PROBLEMS = (
 )
 
 
-@njit(cache=True)
+@kernel()
 def _byte_of(data, at, unread):
     """The byte that holds the first of the last `unread` bits before `at`, stuffing left out."""
     while unread > 0 and at > 0:
@@ -58,7 +58,7 @@ def _byte_of(data, at, unread):
     return at
 
 
-@njit(cache=True)
+@njit()
 def _read(data, spec, lookup, ac_index, symbols, starts, prediction_peaks):
     """Fill `symbols`; give (symbols read, problem, byte). `starts[m]` = symbols before MCU m."""
     at, n = 0, 0
@@ -153,7 +153,7 @@ def _read(data, spec, lookup, ac_index, symbols, starts, prediction_peaks):
     return n, 0, at
 
 
-@njit(cache=True)
+@njit()
 def _write(symbols, spec, length, code, run_sizes, out, mcu_limit):
     """Fill `out`; give (bytes, bits of the last byte in use (0: all), symbols used).
 

@@ -16,6 +16,7 @@ from jpeglm.models.llama import PRESETS, learning_rate
 PACKINGS = ("pictures", "chunks")
 PRECISIONS = ("auto", "float32", "bfloat16")
 COMPILE = ("auto", "on", "off")
+OPTIMIZERS = ("muon", "adamw")
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class TrainConfig(Settings):
     """Passes over the training pictures, turned into steps when the data are known."""
     minutes: float = 0.0
     """Evaluation, saving and compilation included, loading of the data not."""
+    optimizer: str = "muon"
+    """`muon` for the layers' matrices, with AdamW for the rest; or `adamw` for everything."""
     learning_rate: float = 0.0
     """Peak; 0 takes the preset's."""
     warmup: int = 100
@@ -83,6 +86,7 @@ class TrainConfig(Settings):
             ("packing", PACKINGS),
             ("precision", PRECISIONS),
             ("compile", COMPILE),
+            ("optimizer", OPTIMIZERS),
         ):
             if getattr(self, name) not in choices:
                 value = getattr(self, name)

@@ -49,6 +49,7 @@ from jpeglm.environment import commit, versions
 from jpeglm.files import atomic_folder, atomic_write, explain, read_json, write_json
 from jpeglm.models.llama import SHORT, build, flops_per_token, parameters, preset
 from jpeglm.training import TrainConfig
+from jpeglm.training.optimizers import optimizers
 from jpeglm.training.run import (
     PACKAGES,
     Stop,
@@ -264,22 +265,13 @@ class Trainer:
             config.compile == "auto" and accelerator.device.type == "cuda"
         ):
             objective.compile(dynamic=True if config.packing == "pictures" else None)
-        matrices = [p for p in model.parameters() if p.dim() >= 2]
-        gains = [p for p in model.parameters() if p.dim() < 2]
-        adamw = torch.optim.AdamW(
-            [
-                {"params": matrices, "weight_decay": config.weight_decay},
-                {"params": gains, "weight_decay": 0.0},
-            ],
-            lr=config.peak,
-            betas=(config.beta1, config.beta2),
-            fused=accelerator.device.type in ("cpu", "cuda"),
-        )
         self.sharded = accelerator.distributed_type == DistributedType.FSDP
         if config.ema and self.sharded:
             raise InputError("ema is kept on whole weights; set it to 0 under FSDP")
-        self.objective, optimizer = accelerator.prepare(objective, adamw)
-        self.adamw = cast(torch.optim.Optimizer, optimizer.optimizer)
+        if config.optimizer == "muon" and self.sharded:
+            raise InputError("muon works on whole matrices; choose the optimizer adamw under FSDP")
+        self.objective, *wrapped = accelerator.prepare(objective, *optimizers(model, config))
+        self.optimizers: list[torch.optim.Optimizer] = [one.optimizer for one in wrapped]
         self.model: Any = accelerator.unwrap_model(self.objective).model
         self.window = torch.zeros((), dtype=torch.float64 if cpu else torch.float32)
         self.window = self.window.to(accelerator.device)
@@ -307,7 +299,7 @@ class Trainer:
     def _restore(self, saved: dict[str, Any]) -> None:
         options = dcp.StateDictOptions(full_state_dict=True, cpu_offload=True)
         dcp.set_optimizer_state_dict(
-            self.objective, self.adamw, saved["optimizer"], options=options
+            self.objective, self.optimizers, saved["optimizer"], options=options
         )
         self.state = State(**saved["state"])
         self.window.fill_(self.state.window_nats / self.accelerator.num_processes)
@@ -396,8 +388,9 @@ class Trainer:
 
     def _step(self, batch: list[dict[str, np.ndarray]], tokens: int, rate: float) -> None:
         accelerator, config = self.accelerator, self.config
-        for group in self.adamw.param_groups:
-            group["lr"] = rate
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
         for index, part in enumerate(batch):
             last = index + 1 == len(batch)
             with nullcontext() if last else accelerator.no_sync(self.objective):
@@ -408,8 +401,9 @@ class Trainer:
         self.norm = accelerator.clip_grad_norm_(
             self.objective.parameters(), config.clip or math.inf
         )
-        self.adamw.step()
-        self.adamw.zero_grad(set_to_none=True)
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         self.rate = rate
         if self.ema:
             # Young averages would otherwise remember the initial weights.
@@ -544,7 +538,7 @@ class Trainer:
     def _save(self) -> None:
         """Weights, optimizer and position as checkpoints/step-N, then the pointer to it."""
         options = dcp.StateDictOptions(full_state_dict=True, cpu_offload=True)
-        optimizer = dcp.get_optimizer_state_dict(self.objective, self.adamw, options=options)
+        optimizer = dcp.get_optimizer_state_dict(self.objective, self.optimizers, options=options)
         self.state.window_nats = float(
             cast(torch.Tensor, self.accelerator.reduce(self.window, "sum"))
         )
