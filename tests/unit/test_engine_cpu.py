@@ -127,7 +127,7 @@ def test_tiles_of_every_processor_agree_to_the_bit():
     expected = np.empty((4, 64), np.float32)
     tile_1 = engine_cpu._tile_1
 
-    @engine_cpu.njit
+    @engine_cpu.njit()
     def rows(x, w, out):
         for n in range(4):
             tile_1(x[n : n + 1], w, out[n:])
@@ -137,7 +137,7 @@ def test_tiles_of_every_processor_agree_to_the_bit():
     for tokens, lanes in ((2, 32), (2, 64), (4, 16), (4, 64)):
         tile = engine_cpu._make_tile(tokens, lanes)
 
-        @engine_cpu.njit
+        @engine_cpu.njit()
         def blocks(x, w, out, tokens, lanes, tile=tile):
             for n in range(0, 4, tokens):
                 for lane in range(0, 64, lanes):

@@ -45,7 +45,7 @@ def train(
         str, typer.Option(help="muon (layers' matrices, the rest AdamW) or adamw.")
     ] = "muon",
     learning_rate: Annotated[
-        float, typer.Option(min=0.0, help="Peak; 0 takes the preset's.")
+        float, typer.Option(min=0.0, help="Peak; 0 takes the preset's, twice it with muon.")
     ] = 0.0,
     batch_tokens: Annotated[
         int, typer.Option(min=2, help="Tokens of a forward pass, over all processes.")

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from jpeglm.config import InputError
-from jpeglm.kernels import COMPILED, njit
+from jpeglm.kernels import COMPILED, kernel, njit
 
 intrinsic: Any
 if COMPILED:
@@ -132,7 +132,7 @@ _E3, _E2, _E1 = np.float32(4.1665795894e-2), np.float32(1.6666665459e-1), np.flo
 _ZERO, _HALF, _ONE = np.float32(0), np.float32(0.5), np.float32(1)
 
 
-@njit(fastmath=_ORDERED, nogil=True)
+@kernel(fastmath=_ORDERED, nogil=True)
 def _exp(x):
     """e^x for x below 88, to 2e-7 (Cephes' expf); unlike the library's it vectorises."""
     x = max(x, _LEAST)
@@ -142,7 +142,7 @@ def _exp(x):
     return (p * r * r + r + _ONE) * _float_of(np.int32((np.int32(k) + 127) << 23))
 
 
-@njit(nogil=True)
+@kernel(nogil=True)
 def _linear(x, weight, scale, block, out):
     """out[n, r] = scale[r] · Σ weight[r, i] x[n, i]; x [N, d], weight in panels [P, d, 64].
 
@@ -172,7 +172,7 @@ def _linear(x, weight, scale, block, out):
             n += step
 
 
-@njit(fastmath=_FAST, nogil=True)
+@kernel(fastmath=_FAST, nogil=True)
 def _rms_norm(x, gain, eps, out):
     for n in range(x.shape[0]):
         total = _ZERO
@@ -183,7 +183,7 @@ def _rms_norm(x, gain, eps, out):
             out[n, i] = x[n, i] * factor * gain[i]
 
 
-@njit(fastmath=_ORDERED, nogil=True)
+@kernel(fastmath=_ORDERED, nogil=True)
 def _rotate(vector, cos, sin):
     """Rotary embedding of one head, halves paired as Hugging Face does (Su et al. 2021)."""
     half = len(vector) // 2
@@ -193,7 +193,7 @@ def _rotate(vector, cos, sin):
         vector[i + half] = b * cos[i] + a * sin[i]
 
 
-@njit(fastmath=_FAST, nogil=True)
+@kernel(fastmath=_FAST, nogil=True)
 def _attend(query, keys, values, length, scale, weight, out):
     """One head of one token over `length` positions.
 
@@ -223,7 +223,7 @@ def _attend(query, keys, values, length, scale, weight, out):
             lane += _NARROW
 
 
-@njit(fastmath=_ORDERED, nogil=True)
+@kernel(fastmath=_ORDERED, nogil=True)
 def _gate(both, out):
     """SwiGLU: silu(gate) · up; both [N, 2f] holds gate, then up."""
     inner = out.shape[1]

@@ -17,6 +17,8 @@ PACKINGS = ("pictures", "chunks")
 PRECISIONS = ("auto", "float32", "bfloat16")
 COMPILE = ("auto", "on", "off")
 OPTIMIZERS = ("muon", "adamw")
+MUON_RATE = 2.0
+"""Muon's peak learning rate for AdamW's, which is what presets name (docs/log.md)."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class TrainConfig(Settings):
     optimizer: str = "muon"
     """`muon` for the layers' matrices, with AdamW for the rest; or `adamw` for everything."""
     learning_rate: float = 0.0
-    """Peak; 0 takes the preset's."""
+    """Peak; 0 takes the preset's, twice it with Muon."""
     warmup: int = 100
     """Steps of linear warm-up."""
     min_lr_ratio: float = 0.1
@@ -118,7 +120,8 @@ class TrainConfig(Settings):
     @property
     def peak(self) -> float:
         """The peak learning rate."""
-        return self.learning_rate or learning_rate(self.preset)
+        scale = MUON_RATE if self.optimizer == "muon" else 1.0
+        return self.learning_rate or scale * learning_rate(self.preset)
 
     def rate(self, step: int, share: float) -> float:
         """Learning rate of `step` (from 0) when `share` of the budget, from 0 to 1, is used up."""
