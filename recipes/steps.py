@@ -5,13 +5,30 @@ from __future__ import annotations
 import shlex
 import subprocess
 import sys
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from jpeglm.files import atomic_write
+from jpeglm.models.llama import flops_per_token, preset
 
 ROOT = Path(__file__).resolve().parents[1]
 JPEGLM = [sys.executable, "-m", "jpeglm.cli"]
+BATCH_TOKENS = 4096
+"""`jpeglm train --batch-tokens` of runs that are compared by their FLOPs."""
+
+
+def steps_for(flops: float, shards: Path, tokenizer: Path, size: str = "2m") -> int:
+    """Steps of BATCH_TOKENS that a model of preset `size` trains for so many FLOPs."""
+    from jpeglm.data.shards import Dataset
+    from jpeglm.tokenizer import Tokenizer
+
+    loaded = Tokenizer.load(tokenizer)
+    held_out = islice(Dataset(shards).streams("validation"), 500)
+    lengths = [len(loaded.encode_stream(stream)) + 2 for _, stream, _ in held_out]
+    length = round(sum(lengths) / len(lengths))
+    config = preset(size, loaded.vocab_size, max_length=length)
+    return max(1, round(flops / (flops_per_token(config, length) * BATCH_TOKENS)))
 
 
 class Steps:

@@ -32,13 +32,12 @@ from jpeglm.data.arrays import load_images
 from jpeglm.data.prepare import PrepareConfig
 from jpeglm.evaluation.report import sheet, verdicts, write_report
 from jpeglm.files import atomic_write, read_json, write_json
-from jpeglm.models.llama import flops_per_token, preset
+from jpeglm.models.llama import flops_per_token
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from steps import JPEGLM, ROOT, Steps
+from steps import BATCH_TOKENS, JPEGLM, ROOT, Steps, steps_for
 
 RIVALS = ("jpeg-symbols", "jpeg-bytes", "vq", "pixels", "vae")
-BATCH_TOKENS = 4096
 RESIZE = 112
 """Pixels a side that ResNet-50 sees: the pictures have 32 or 64."""
 
@@ -134,7 +133,7 @@ class Road:
         self.do(
             home / "finished",
             *JPEGLM, "train", shards, "--tokenizer", home / "tokenizer", "--out", home / "run",
-            "--preset", "2m", "--steps", self._steps(shards, home / "tokenizer", spent),
+            "--preset", "2m", "--steps", steps_for(self.flops - spent, shards, home / "tokenizer"),
             "--batch-tokens", BATCH_TOKENS, "--threads", self.threads, "--compile", "on",
             "--samples", 0, "--eval-every", 250, "--eval-images", 256,
         )  # fmt: skip
@@ -291,22 +290,6 @@ class Road:
                 f"Rows: {', '.join(rivals)}; the first twelve of seed 0.",
             ),
         }
-
-    def _steps(self, shards: Path, tokenizer: Path, spent: float) -> int:
-        """Steps of the language model that use up what is left of the budget."""
-        from jpeglm.data.shards import Dataset
-        from jpeglm.tokenizer import Tokenizer
-
-        loaded = Tokenizer.load(tokenizer)
-        lengths = []
-        for _, stream, _ in Dataset(shards).streams("validation"):
-            lengths.append(len(loaded.encode_stream(stream)) + 2)
-            if len(lengths) == 500:
-                break
-        length = round(sum(lengths) / len(lengths))
-        config = preset("2m", loaded.vocab_size, max_length=length)
-        each = flops_per_token(config, length) * BATCH_TOKENS
-        return max(1, round((self.flops - spent) / each))
 
 
 def _sized(pictures: np.ndarray, size: int) -> np.ndarray:

@@ -52,6 +52,29 @@ def test_mask_is_the_definition(tokenizer, pictures):
     assert constraint.mask(state).nonzero()[0].tolist() == [tokenizer.eos]
 
 
+@pytest.mark.parametrize("alphabet", ["jpeg-block-symbols", "jpeg-symbols", "bytes", "paper-bytes"])
+@pytest.mark.parametrize("interval", [0, 1, 3])
+def test_masks_that_are_found_again_are_those_computed_anew(alphabet, interval, pictures):
+    """Blind walks through several streams, the running DC values pushed to their limits."""
+    codec = make_codec({"codec": "jpeg", "width": 64, "height": 48, "restart_interval": interval})
+    tokenizer = Tokenizer.train(map(codec.encode, pictures), codec, alphabet, 420)
+    constraint, anew = Constraint(tokenizer), Constraint(tokenizer)
+    rng = np.random.default_rng(interval)
+    grammar, seen = constraint.grammar, 0
+    for turn in range(6):
+        state = grammar.start()
+        while not grammar.complete(state):
+            anew.masks.used[0] = len(anew.masks.legal)  # no room: row 0, computed each time
+            mask = constraint.mask(state)
+            assert (mask == anew.mask(state)).all()
+            legal = np.flatnonzero(mask)
+            # Every other walk favours late tokens, which are the merged and the large ones.
+            token = rng.choice(legal[-20:] if turn % 2 else legal)
+            constraint.advance(state, int(token))
+            seen += 1
+    assert 1 < constraint.masks.used[0] < seen
+
+
 @pytest.mark.parametrize("temperature", [0.0, 0.7, 1.0, 3.0])
 def test_every_sample_is_a_canonical_stream_within_budget(tokenizer, engine, temperature):
     constraint = Constraint(tokenizer)
@@ -132,12 +155,12 @@ def test_without_grammar_the_budget_ends_it(tokenizer, engine):
 def test_choose_follows_the_stated_order():
     logits = np.log(np.array([0.5, 0.3, 0.15, 0.05], np.float32))
     everything = np.ones(4, bool)
+    scratch = np.empty(4, np.float32), np.empty(4, np.int64)
 
     def share(mask, temperature=1.0, top_k=0, top_p=1.0):
-        draws = [
-            choose(logits, mask, temperature, top_k, top_p, (i + 0.5) / 1000) for i in range(1000)
-        ]
-        return np.bincount(draws, minlength=4) / 1000
+        draw = Sampling(temperature, top_k, top_p).draw(0)
+        drawn = [choose(logits, mask, draw, (i + 0.5) / 1000, *scratch)[0] for i in range(1000)]
+        return np.bincount(drawn, minlength=4) / 1000
 
     assert share(everything) == pytest.approx([0.5, 0.3, 0.15, 0.05], abs=2e-3)
     assert share(everything, top_k=2) == pytest.approx([5 / 8, 3 / 8, 0, 0], abs=2e-3)

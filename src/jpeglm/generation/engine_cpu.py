@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from jpeglm.config import InputError
-from jpeglm.kernels import COMPILED, kernel, njit
+from jpeglm.kernels import COMPILED, exp, kernel, njit
 
 intrinsic: Any
 if COMPILED:
@@ -111,37 +111,6 @@ _tile_4 = _make_tile(4, _LANES_4)
 _tile_narrow = _make_tile(1, _NARROW)
 
 
-@intrinsic
-def _float_of(context, bits):  # type: ignore[no-untyped-def]
-    """The float32 whose bits an int32 holds."""
-
-    def build(context, b, signature, arguments):  # type: ignore[no-untyped-def]
-        return b.bitcast(arguments[0], ir.FloatType())
-
-    return types.float32(types.int32), build
-
-
-_LEAST, _LOG2_E = np.float32(-87), np.float32(1.44269504)
-_LN2_HIGH, _LN2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)
-_E6, _E5, _E4 = (
-    np.float32(1.9875691500e-4),
-    np.float32(1.3981999507e-3),
-    np.float32(8.3334519073e-3),
-)
-_E3, _E2, _E1 = np.float32(4.1665795894e-2), np.float32(1.6666665459e-1), np.float32(0.5)
-_ZERO, _HALF, _ONE = np.float32(0), np.float32(0.5), np.float32(1)
-
-
-@kernel(fastmath=_ORDERED, nogil=True)
-def _exp(x):
-    """e^x for x below 88, to 2e-7 (Cephes' expf); unlike the library's it vectorises."""
-    x = max(x, _LEAST)
-    k = np.floor(x * _LOG2_E + _HALF)
-    r = x - k * _LN2_HIGH - k * _LN2_LOW
-    p = ((((_E6 * r + _E5) * r + _E4) * r + _E3) * r + _E2) * r + _E1
-    return (p * r * r + r + _ONE) * _float_of(np.int32((np.int32(k) + 127) << 23))
-
-
 @kernel(nogil=True)
 def _linear(x, weight, scale, block, out):
     """out[n, r] = scale[r] · Σ weight[r, i] x[n, i]; x [N, d], weight in panels [P, d, 64].
@@ -175,10 +144,10 @@ def _linear(x, weight, scale, block, out):
 @kernel(fastmath=_FAST, nogil=True)
 def _rms_norm(x, gain, eps, out):
     for n in range(x.shape[0]):
-        total = _ZERO
+        total = np.float32(0)
         for i in range(x.shape[1]):
             total += x[n, i] * x[n, i]
-        factor = _ONE / np.sqrt(total / np.float32(x.shape[1]) + eps)
+        factor = np.float32(1) / np.sqrt(total / np.float32(x.shape[1]) + eps)
         for i in range(x.shape[1]):
             out[n, i] = x[n, i] * factor * gain[i]
 
@@ -206,11 +175,11 @@ def _attend(query, keys, values, length, scale, weight, out):
     peak = row[0]
     for t in range(length):
         peak = max(peak, row[t])
-    total = _ZERO
+    total = np.float32(0)
     for t in range(length):
-        row[t] = _exp((row[t] - peak) * scale)
+        row[t] = exp((row[t] - peak) * scale)
         total += row[t]
-    share = _ONE / total
+    share = np.float32(1) / total
     for t in range(length):
         row[t] *= share
     lane, width = 0, values.shape[1]
@@ -230,7 +199,7 @@ def _gate(both, out):
     for n in range(out.shape[0]):
         gate, up, row = both[n, :inner], both[n, inner:], out[n]
         for i in range(inner):
-            row[i] = gate[i] / (_ONE + _exp(min(-gate[i], -_LEAST))) * up[i]
+            row[i] = gate[i] / (np.float32(1) + exp(min(-gate[i], np.float32(87)))) * up[i]
 
 
 @njit(nogil=True)

@@ -21,7 +21,7 @@ import numpy as np
 from jpeglm.checkpoint import Checkpoint, load_checkpoint, shipped_checkpoint
 from jpeglm.config import InputError
 from jpeglm.files import read_json
-from jpeglm.generation.constraint import Constraint, Prompt, make_prompt
+from jpeglm.generation.constraint import Ahead, Constraint, Prompt, make_prompt
 from jpeglm.generation.engine import Engine
 from jpeglm.generation.guidance import Guided
 from jpeglm.generation.pictures import Pictures, Progress
@@ -48,16 +48,17 @@ def run(
     budget = min(max_tokens or engine.max_length, engine.max_length)
     eos = constraint.tokenizer.eos
     if sampling.grammar:
-        start, need = constraint.start(prompt, budget)
+        start, ahead = constraint.start(prompt, budget)
     else:
         # Nothing holds a free sampler to the prompt, so its last tokens are taken as they are.
         tail = constraint.tokenizer.encode_symbols(prompt.forced)
         prompt = Prompt(np.concatenate([prompt.ids, tail]).astype(np.int32), prompt.forced[:0])
-        start, need = constraint.grammar.start(), 0
+        start, ahead = constraint.grammar.start(), Ahead(prompt.forced, 0, 0, 0)
         if len(prompt.ids) >= budget:
             raise InputError(
                 f"the token budget is {budget}, but the prompt alone has {len(prompt.ids)} tokens"
             )
+    draw = sampling.draw(seed)
     all_ids: list[np.ndarray] = []
     all_bits: list[float] = []
     sampled = 0
@@ -75,27 +76,10 @@ def run(
         while len(living):
             ids = np.zeros(len(living), np.int64)
             sample_step(
-                constraint.spec,
-                logits,
-                states,
-                forced_at,
-                prompt.forced,
-                prompt.value,
-                prompt.bits,
-                need,
-                budget - len(prompt.ids) - count,
-                constraint.table,
-                constraint.scratch,
-                sampling.grammar,
-                float(sampling.temperature),
-                sampling.top_k,
-                float(sampling.top_p),
-                seed,
-                pictures,
-                count,
-                ids,
-                nats,
-            )
+                constraint.spec, logits, states, forced_at, ahead,
+                budget - len(prompt.ids) - count, constraint.vocabulary, constraint.masks, draw,
+                pictures, count, ids, nats,
+            )  # fmt: skip
             count += 1
             sampled += len(living)
             for row, token in zip(living, ids):

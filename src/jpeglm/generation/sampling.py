@@ -8,12 +8,23 @@ so a picture does not depend on the batch it was drawn in.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from jpeglm.config import InputError, Settings
 from jpeglm.generation.constraint import advance, token_mask
-from jpeglm.kernels import njit
+from jpeglm.kernels import LOWEST, exp, kernel, njit
+
+
+class Draw(NamedTuple):
+    """`Sampling` and the seed, as numba takes them; an inverse temperature of 0 is greedy."""
+
+    grammar: bool
+    inverse: float
+    top_k: int
+    top_p: float
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -37,6 +48,11 @@ class Sampling(Settings):
         if not 0 < self.top_p <= 1:
             raise InputError(f"top_p is {self.top_p}; it must be above 0 and at most 1")
 
+    def draw(self, seed: int) -> Draw:
+        """What compiled code needs of it."""
+        inverse = 1.0 / self.temperature if self.temperature else 0.0
+        return Draw(self.grammar, inverse, self.top_k, float(self.top_p), seed)
+
 
 @njit()
 def _uniform(seed, picture, step):
@@ -53,112 +69,139 @@ def _uniform(seed, picture, step):
     return np.float64(x[0] >> np.uint64(11)) * 2.0**-53
 
 
+SHORT = 64
+"""So many tokens are tried first as a nucleus of `top_p` alone."""
+LONG = 256
+"""Up to here insertion finds the best tokens sooner than sorting all."""
+
+
+@kernel()
+def _best(weight, count, order):
+    """The `count` largest weights' places, largest first and of equals the first, in `order`."""
+    n = 0
+    for i in range(len(weight)):
+        w = weight[i]
+        if n == count:
+            if w <= weight[order[n - 1]]:
+                continue
+        else:
+            n += 1
+        j = n - 1
+        while j > 0 and weight[order[j - 1]] < w:
+            order[j] = order[j - 1]
+            j -= 1
+        order[j] = i
+
+
 @njit()
-def choose(logits, mask, temperature, top_k, top_p, uniform):
-    """Draw a token id; logits float32 [V], mask bool [V], uniform in [0, 1)."""
-    size = len(logits)
-    best, best_legal = 0, -1
-    for i in range(size):
-        if logits[i] > logits[best]:
-            best = i
-        if mask[i] and (best_legal < 0 or logits[i] > logits[best_legal]):
-            best_legal = i
-    if temperature == 0.0:
-        return best_legal
-    weight = np.empty(size, np.float64)
-    for i in range(size):
-        weight[i] = np.exp((np.float64(logits[i]) - np.float64(logits[best])) / temperature)
-    if top_k > 0 or top_p < 1.0:
-        order = np.argsort(-weight, kind="mergesort")
-        kept = size if top_k == 0 else min(top_k, size)
+def _sort(weight, order):
+    order[:] = np.argsort(-weight, kind="mergesort")
+
+
+@kernel()
+def _nucleus(weight, total, top_k, top_p, order):
+    """How many of the most probable tokens, put first in `order`, are in the nucleus."""
+    size = len(weight)
+    kept = size if top_k == 0 else min(top_k, size)
+    found = kept
+    if top_k == 0:
+        found = min(SHORT, size)
+    if found <= LONG:
+        _best(weight, found, order)
+    else:
+        found = size
+        _sort(weight, order)
+    if kept < size:
         total = 0.0
         for i in range(kept):
             total += weight[order[i]]
-        nucleus, sum_kept = 0, 0.0
-        while nucleus < kept and (nucleus == 0 or sum_kept < top_p * total):
-            sum_kept += weight[order[nucleus]]
-            nucleus += 1
-        for i in range(nucleus, size):
-            weight[order[i]] = 0.0
-    total = 0.0
+    nucleus, inside = 0, 0.0
+    while nucleus < kept and (nucleus == 0 or inside < top_p * total):
+        if nucleus == found:
+            found = size
+            _sort(weight, order)
+        inside += weight[order[nucleus]]
+        nucleus += 1
+    return nucleus
+
+
+@kernel()
+def choose(logits, mask, draw, uniform, weight, order):
+    """(token, −ln p of it under the model's own distribution at temperature 1).
+
+    logits float32 [V], mask bool [V], uniform in [0, 1); weight float32 [V] and order int64 [V] are
+    scratch. Nothing but the mask may be legal in the nucleus: then its most probable token is it.
+    """
+    size = len(logits)
+    peak = logits[0]
     for i in range(size):
-        if not mask[i]:
-            weight[i] = 0.0
-        total += weight[i]
-    if total <= 0.0:
-        return best_legal
-    target = uniform * total
-    last = best_legal
+        peak = max(peak, logits[i])
     for i in range(size):
-        if weight[i] > 0.0:
-            last = i
-            target -= weight[i]
-            if target < 0.0:
-                break
-    return last
+        below = logits[i] - peak
+        weight[i] = exp(below) if below > LOWEST else np.float32(0)
+    whole = 0.0
+    for i in range(size):
+        whole += weight[i]
+    inverse = np.float32(draw.inverse)
+    total = whole
+    if draw.inverse != 1.0:
+        for i in range(size):
+            below = (logits[i] - peak) * inverse
+            weight[i] = exp(below) if below > LOWEST else np.float32(0)
+        total = 0.0
+        for i in range(size):
+            total += weight[i]
+    nucleus = size
+    narrowed = draw.top_k > 0 or draw.top_p < 1.0
+    if draw.inverse > 0.0:
+        legal, last = 0.0, np.int64(-1)
+        if narrowed:
+            nucleus = _nucleus(weight, total, draw.top_k, draw.top_p, order)
+        for i in range(nucleus):
+            token = order[i] if narrowed else i
+            legal += weight[token] if mask[token] else np.float32(0)
+        target = uniform * legal
+        for i in range(nucleus):
+            token = order[i] if narrowed else i
+            if mask[token] and weight[token] > 0:
+                last = np.int64(token)
+                target -= weight[token]
+                if target < 0.0:
+                    break
+        if last >= 0:
+            return last, np.log(whole) - (logits[last] - peak)
+    best = np.int64(-1)
+    for i in range(size):
+        if mask[i] and (best < 0 or logits[i] > logits[best]):
+            best = np.int64(i)
+    return best, np.log(whole) - (logits[best] - peak)
 
 
 @njit()
 def sample_step(
-    spec,
-    logits,
-    states,
-    forced_at,
-    forced,
-    value,
-    bits,
-    need_after,
-    tokens_left,
-    table,
-    scratch,
-    use_grammar,
-    temperature,
-    top_k,
-    top_p,
-    seed,
-    pictures,
-    count,
-    ids,
-    nats,
-):
+    spec, logits, states, forced_at, ahead, tokens_left, vocabulary, masks, draw, pictures, count,
+    ids, nats,
+):  # fmt: skip
     """One token for each row of logits [B, V], written to ids [B]; states move on.
 
     nats [B] grows by −ln p of the token under the model's own distribution (temperature 1).
     """
-    offsets, symbols, _, _, _, eos = table
     size = logits.shape[1]
-    mask = np.zeros(size, np.bool_)
+    weight, order = np.empty(size, np.float32), np.empty(size, np.int64)
+    free = np.zeros(size if not draw.grammar else 0, np.bool_)
+    if not draw.grammar:
+        free[: len(vocabulary.offsets) - 1] = True
+        free[vocabulary.eos] = True
     for row in range(logits.shape[0]):
-        if use_grammar:
-            token_mask(
-                spec,
-                states[row],
-                forced_at[row],
-                forced,
-                value,
-                bits,
-                tokens_left,
-                need_after,
-                table,
-                scratch,
-                mask,
+        mask = free
+        if draw.grammar:
+            found = token_mask(
+                spec, states[row], forced_at[row], ahead, tokens_left, vocabulary, masks
             )
-        else:
-            mask[: len(offsets) - 1] = True
-            mask[eos] = True
-        token = choose(
-            logits[row],
-            mask,
-            temperature,
-            top_k,
-            top_p,
-            _uniform(seed, pictures[row], count),
-        )
+            mask = masks.legal[found]
+        uniform = _uniform(draw.seed, pictures[row], count)
+        token, nat = choose(logits[row], mask, draw, uniform, weight, order)
         ids[row] = token
-        peak = logits[row].max()
-        total = 0.0
-        for i in range(size):
-            total += np.exp(np.float64(logits[row, i] - peak))
-        nats[row] += np.log(total) - np.float64(logits[row, token] - peak)
-        if token != eos and use_grammar:
-            forced_at[row] += advance(spec, states[row], token, offsets, symbols)
+        nats[row] += nat
+        if token != vocabulary.eos and draw.grammar:
+            forced_at[row] += advance(spec, states[row], token, vocabulary)

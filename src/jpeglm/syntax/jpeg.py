@@ -40,6 +40,10 @@ DC_LIMIT = 32767
 MCU, BLOCK, K, PENDING, SIZE, VALUE, ZEROS, PREDICTION = 0, 1, 2, 3, 4, 5, 6, 7
 INTERVAL_END, NODE, PHASE, POSITION = 10, 11, 12, 13
 STATE_SIZE = 14
+NODES = 512
+"""More than any tree of the standard tables has."""
+LARGEST_DC = 2047
+"""Of a difference of the largest size, 11."""
 # Values of PHASE, byte form only.
 DATA, STUFFING, MARKER, HEADER, TRAILER = 0, 1, 2, 3, 4
 RST0, FIRST_RST_SYMBOL = 0xD0, 256
@@ -202,7 +206,7 @@ def _dc_fits(component, state, size):
 def symbol_step(component, mcus, interval, by_block, state, symbol):
     """Advance by one entropy-coder symbol; False (state untouched) when it is illegal.
 
-    Takes four fields of the spec, because handing all its arrays on costs ten times the step.
+    Takes four fields of the spec, so that readers and writers may step without the rest of it.
     """
     if state[MCU] >= mcus:
         return False
@@ -419,6 +423,60 @@ def shortest(spec, state):
     if spec.kind == CODES_KIND:
         return spec.mcus - state[MCU]
     return _shortest_symbols(spec, state)
+
+
+def _is_dc(symbol: int) -> bool:
+    return symbol < DC_SIZES or symbol >= SYMBOLS
+
+
+def _of_header(symbols: tuple[int, ...]) -> bool:
+    pairs = zip(symbols, symbols[1:])
+    return any(a == 0xFF and b not in (0, 0xD9) and not 0 <= b - RST0 < 8 for a, b in pairs)
+
+
+def limits(spec: JpegSpec, spelling: list[tuple[int, ...]]) -> tuple[int, int]:
+    """(blocks that one of these tokens may reach into, by how much it may move a running DC)."""
+    longest = max(map(len, spelling))
+    if spec.kind == BYTE_KIND:
+        # Markers that only a header has bar a token from the scan, where alone keys are given.
+        longest = max(len(symbols) for symbols in spelling if not _of_header(symbols))
+        # A block has at least 4 bits, one with a DC difference of the largest size 24.
+        return 2 * longest + 2, (longest // 3 + 2) * LARGEST_DC
+    if spec.kind == CODES_KIND:
+        return longest, 0
+    sizes = [
+        [(s if s < DC_SIZES else s - SYMBOLS) % DC_SIZES for s in symbols if _is_dc(s)]
+        for symbols in spelling
+    ]
+    moved = max(sum((1 << size) - 1 for size in row) for row in sizes)
+    return max(map(len, sizes)) + 1, moved + LARGEST_DC  # the last: of a size read before
+
+
+@kernel()
+def key(spec, state, reach, swing):
+    """A number that only states share in which the same tokens are legal, budgets aside; -1: none.
+
+    reach, swing: `limits` of the tokens. What lies further ahead is no part of the number.
+    """
+    if spec.kind == CODES_KIND:
+        return min(spec.mcus - state[MCU], reach)
+    phase = state[PHASE]
+    if phase == HEADER or phase == TRAILER:
+        return np.int64(-1)
+    for i in range(3):
+        if abs(state[PREDICTION + i]) + swing > DC_LIMIT:
+            return np.int64(-1)
+    blocks = len(spec.component)
+    here = state[MCU] * blocks + state[BLOCK]
+    number = min(spec.mcus * blocks - here, reach)
+    if spec.kind == BYTE_KIND:
+        if spec.interval > 0:
+            intervals = state[MCU] // spec.interval
+            end = (intervals + 1) * spec.interval * blocks - here
+            number = (number * (reach + 1) + min(end, reach)) * 8 + intervals % 8
+        number = ((number * 8 + phase) * NODES + state[NODE]) * 2 + state[INTERVAL_END]
+    number = (number * 2 + (state[SIZE] > 0)) * 2 + state[ZEROS]
+    return ((number * 16 + state[PENDING]) * 128 + state[K]) * 8 + state[BLOCK]
 
 
 def codes_spec(codes: int, count: int) -> JpegSpec:

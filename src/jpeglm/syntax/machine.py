@@ -22,7 +22,7 @@ MACHINES: dict[type, Any] = {
     avc_bytes.AvcByteSpec: avc_bytes,
     avc_placed.AvcPlacedSpec: avc_placed,
 }
-"""A machine has `start_state`, `step`, `complete`, `shortest`, `GROWTH`."""
+"""A machine has `start_state`, `step`, `complete`, `shortest`, `limits`, `key`, `GROWTH`."""
 
 
 def start_state(spec: Any) -> np.ndarray:
@@ -33,6 +33,11 @@ def start_state(spec: Any) -> np.ndarray:
 def growth(spec: Any) -> int:
     """By how many symbols one symbol may lengthen the shortest completion, at most."""
     return MACHINES[type(spec)].GROWTH
+
+
+def limits(spec: Any, spelling: list[tuple[int, ...]]) -> tuple[int, int]:
+    """How far ahead tokens of these symbols look, for `key`."""
+    return MACHINES[type(spec)].limits(spec, spelling)
 
 
 def step(spec, state, symbol):  # type: ignore[no-untyped-def]
@@ -48,6 +53,14 @@ def complete(spec, state):  # type: ignore[no-untyped-def]
 def shortest(spec, state):  # type: ignore[no-untyped-def]
     """Symbols of a completion that is always possible, 0 when the stream is complete."""
     return MACHINES[type(spec)].shortest(spec, state)
+
+
+def key(spec, state, reach, swing):  # type: ignore[no-untyped-def]
+    """A number that only states share in which the same tokens are legal; -1 where none is known.
+
+    reach, swing: `limits` of the tokens. Budgets are left out: a completion must fit anyway.
+    """
+    return MACHINES[type(spec)].key(spec, state, reach, swing)
 
 
 if COMPILED:
@@ -72,3 +85,8 @@ if COMPILED:
     def _shortest(spec, state):  # type: ignore[no-untyped-def]
         ask = _machine(spec).shortest
         return lambda spec, state: ask(spec, state)
+
+    @overload(key, jit_options=BARE)
+    def _key(spec, state, reach, swing):  # type: ignore[no-untyped-def]
+        ask = _machine(spec).key
+        return lambda spec, state, reach, swing: ask(spec, state, reach, swing)
