@@ -1,15 +1,17 @@
 """Byte-pair encoding over integers: training and encoding kernels.
 
 The merges are those of Hugging Face's trainer (highest count first, ties to the smaller pair, two
-merges that spell the same symbols share a token), and so are the ids. The speed comes from cutting
-a sequence wherever two neighbouring symbols stand side by side inside no token: no merge can cross
-such a place, so that each piece, a few symbols long, is merged by itself in the cache (FINDINGS:
-120 MB/s on bytes, where the usual encoders reach 1.3).
+merges that spell the same symbols share a token), and so are the ids. Encoding never merges: a
+sequence of tokens is what merging gives exactly if it is so for every two that stand side by side
+(Neubeck and Perez 2024, https://github.blog/ai-and-ml/llms/so-many-tokens-so-little-time/), so the
+tokens are found left to right with a table of such pairs, in time linear in the symbols. Where two
+merges share a token, which happens in small data, that is not so, and the merges are applied.
 """
 
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 
@@ -110,29 +112,107 @@ def spell(n_base: int, merges: np.ndarray) -> tuple[list[tuple[int, ...]], np.nd
     return spelling, result
 
 
-def pair_tables(
-    n_base: int, merges: np.ndarray, spelling: list[tuple[int, ...]]
-) -> tuple[np.ndarray, np.ndarray]:
-    """(rank, inner): rank uint16 [V, V], 1 + a pair's merge or 0; inner bool [base, base], whether
-    two symbols stand side by side inside some token."""
-    size = len(spelling)
-    rank = np.zeros((size, size) if len(merges) else (0, 0), np.uint16)
-    for m, (left, right) in enumerate(np.asarray(merges).tolist()):
-        rank[left, right] = m + 1
+class Matcher(NamedTuple):
+    """What encoding looks up; V tokens, B base symbols, P distinct prefixes of spellings."""
+
+    step: np.ndarray
+    """int16 or int32 [P, B]: the prefix that is this one and a symbol more, -1 if none is."""
+    token: np.ndarray
+    """int32 [P]: the token that a prefix spells, -1 if none does."""
+    shorter: np.ndarray
+    """int32 [V]: the longest token that spells a beginning of this one, -1 if none does."""
+    length: np.ndarray
+    """int32 [V]"""
+    neighbours: np.ndarray
+    """uint8 [V, V / 8]: bit b & 7 of [a, b >> 3] tells whether merging what the tokens a and b spell
+    gives them back; [0, 0] where tokens are shared."""
+    rank: np.ndarray
+    """uint16 [V, V]: 1 + the merge of a pair, or 0; only with shared tokens, else [0, 0]."""
+    result: np.ndarray
+    """int32 [M]: the token that each merge makes."""
+
+
+def inner_pairs(n_base: int, spelling: list[tuple[int, ...]]) -> np.ndarray:
+    """bool [B, B]: whether two symbols stand side by side inside some token."""
     inner = np.zeros((n_base, n_base), np.bool_)
     for symbols in spelling[n_base:]:
         for a, b in pairwise(symbols):
             inner[a, b] = True
-    return rank, inner
+    return inner
+
+
+def make_matcher(
+    n_base: int, merges: np.ndarray, spelling: list[tuple[int, ...]], result: np.ndarray
+) -> Matcher:
+    """The look-up tables of a vocabulary."""
+    size = len(spelling)
+    rank = np.zeros((size, size), np.uint16)
+    for m, (left, right) in enumerate(np.asarray(merges).tolist()):
+        rank[left, right] = m + 1
+    numbers: dict[tuple[int, ...], int] = {(): 0}
+    steps: list[tuple[int, int, int]] = []
+    for symbols in spelling:
+        for end in range(1, len(symbols) + 1):
+            if symbols[:end] not in numbers:
+                numbers[symbols[:end]] = len(numbers)
+                steps.append((numbers[symbols[: end - 1]], symbols[end - 1], len(numbers) - 1))
+    # Small tables, since they must stay in the cache.
+    step = np.full((len(numbers), n_base), -1, np.int16 if len(numbers) < 32768 else np.int32)
+    for prefix, symbol, longer in steps:
+        step[prefix, symbol] = longer
+    token = np.full(len(numbers), -1, np.int32)
+    shorter = np.full(size, -1, np.int32)
+    place = {symbols: t for t, symbols in enumerate(spelling)}
+    for t, symbols in enumerate(spelling):
+        token[numbers[symbols]] = t
+        ends = range(len(symbols) - 1, 0, -1)
+        shorter[t] = next((place[symbols[:e]] for e in ends if symbols[:e] in place), -1)
+    length = np.array([len(symbols) for symbols in spelling], np.int32)
+    none = np.zeros((0, 0), np.uint8)
+    if len(set(np.asarray(result).tolist())) < len(result):
+        return Matcher(step, token, shorter, length, none, rank, result)
+    halves = np.full((size, 2), -1, np.int32)
+    halves[result] = np.asarray(merges, np.int32).reshape(-1, 2)
+    neighbours = np.zeros((size, (size + 7) // 8), np.uint8)
+    _find_neighbours(rank, halves, n_base, neighbours)
+    return Matcher(step, token, shorter, length, neighbours, rank[:0, :0], result)
 
 
 @kernel()
-def _merge_piece(piece, n, rank, result):
-    """Apply the merges to piece[:n] in place, lowest rank first; give the new length."""
+def _find_neighbours(rank, halves, n_base, neighbours):
+    """Fill `neighbours`: pull two tokens apart in the reverse order of their merges, and see
+    whether a merge across the border would have come first."""
+    for a in range(len(halves)):
+        for b in range(len(halves)):
+            left, right = np.int64(a), np.int64(b)
+            # Merges that come before this token's were open to the symbols at the border.
+            limit = np.int64(1) << 40
+            good = True
+            while True:
+                found = np.int64(rank[left, right])
+                if found and n_base + found - 1 < limit:
+                    good = False
+                    break
+                if left < n_base and right < n_base:
+                    break
+                # Of equal merges the left one comes first.
+                if left > right:
+                    limit = left
+                    left = np.int64(halves[left, 1])
+                else:
+                    limit = right + 1
+                    right = np.int64(halves[right, 0])
+            if good:
+                neighbours[a, b >> 3] |= 1 << (b & 7)
+
+
+@kernel()
+def _merge_all(ids, n, rank, result):
+    """Apply the merges to ids[:n] in place, lowest rank first; give the new length."""
     while n > 1:
         best = 65536
         for i in range(n - 1):
-            found = int(rank[piece[i], piece[i + 1]])
+            found = int(rank[ids[i], ids[i + 1]])
             if 0 < found < best:
                 best = found
         if best == 65536:
@@ -140,25 +220,25 @@ def _merge_piece(piece, n, rank, result):
         new = result[best - 1]
         out, i = 0, 0
         while i < n:
-            if i + 1 < n and rank[piece[i], piece[i + 1]] == best:
-                piece[out] = new
+            if i + 1 < n and rank[ids[i], ids[i + 1]] == best:
+                ids[out] = new
                 i += 2
                 # Two merges may share a token, so an earlier merge can become possible here.
                 earlier = False
                 if out > 0:
-                    r = rank[piece[out - 1], new]
+                    r = rank[ids[out - 1], new]
                     earlier = 0 < r < best
                 if i < n:
-                    r = rank[new, piece[i]]
+                    r = rank[new, ids[i]]
                     earlier = earlier or 0 < r < best
                 out += 1
                 if earlier:
                     while i < n:
-                        piece[out] = piece[i]
+                        ids[out] = ids[i]
                         out += 1
                         i += 1
             else:
-                piece[out] = piece[i]
+                ids[out] = ids[i]
                 out += 1
                 i += 1
         n = out
@@ -166,22 +246,46 @@ def _merge_piece(piece, n, rank, result):
 
 
 @kernel()
-def encode(symbols, rank, result, inner, out):
-    """Token ids of `symbols` into `out` (as long as symbols); give how many."""
-    n = len(symbols)
-    start, filled = 0, 0
-    while start < n:
-        end = start + 1
-        while end < n and inner[symbols[end - 1], symbols[end]]:
-            end += 1
-        for i in range(start, end):
-            out[filled + i - start] = symbols[i]
-        if end - start > 1:
-            filled += _merge_piece(out[filled:], end - start, rank, result)
+def encode(symbols, matcher, out, barred):
+    """Token ids of `symbols` into `out` (as long as symbols); give how many.
+
+    Token by token, the longest that may stand beside the one before; where none may, the last one
+    is taken back and a shorter one tried. barred: bool [symbols + 1], False, scratch: places from
+    which no tokens lead on.
+    """
+    size = len(symbols)
+    if len(matcher.rank):
+        for i in range(size):
+            out[i] = symbols[i]
+        return _merge_all(out, size, matcher.rank, matcher.result)
+    n, at = 0, 0
+    token = np.int64(-2)  # -2: the longest that fits here
+    while at < size or token != -2:
+        if token == -2:
+            node = np.int64(0)
+            token = np.int64(-1)
+            for i in range(at, size):
+                node = np.int64(matcher.step[node, symbols[i]])
+                if node < 0:
+                    break
+                if matcher.token[node] >= 0:
+                    token = np.int64(matcher.token[node])
+        while token >= 0 and (
+            barred[at + matcher.length[token]]
+            or (n > 0 and not matcher.neighbours[out[n - 1], token >> 3] >> (token & 7) & 1)
+        ):
+            token = np.int64(matcher.shorter[token])
+        if token >= 0:
+            out[n] = token
+            n += 1
+            at += matcher.length[token]
+            token = np.int64(-2)
         else:
-            filled += 1
-        start = end
-    return filled
+            barred[at] = True
+            n -= 1
+            at -= matcher.length[out[n]]
+            token = np.int64(matcher.shorter[out[n]])
+    return n
 
 
 @kernel()

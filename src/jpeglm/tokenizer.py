@@ -50,7 +50,7 @@ class Tokenizer:
         self.bos = len(self.spelling)
         self.eos = self.bos + 1
         self.vocab_size = self.eos + 1 + n_classes
-        self._rank, self._inner = bpe.pair_tables(self.n_base, self.merges, self.spelling)
+        self._inner = bpe.inner_pairs(self.n_base, self.spelling)
         lengths = [len(symbols) for symbols in self.spelling]
         self.offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         """int64 [tokens + 1]: token t spells `symbols[offsets[t]:offsets[t + 1]]`."""
@@ -67,6 +67,10 @@ class Tokenizer:
             }
         )
 
+    @cached_property
+    def _matcher(self) -> bpe.Matcher:
+        return bpe.make_matcher(self.n_base, self.merges, self.spelling, self._result)
+
     def class_token(self, label: int) -> int:
         if not 0 <= label < self.n_classes:
             raise InputError(
@@ -80,7 +84,7 @@ class Tokenizer:
         if not len(self.merges):
             return symbols.copy()
         out = np.empty(len(symbols), np.int32)
-        n = bpe.encode(symbols, self._rank, self._result, self._inner, out)
+        n = bpe.encode(symbols, self._matcher, out, np.zeros(len(symbols) + 1, np.bool_))
         return out[:n].copy()
 
     def encode_stream(self, stream: bytes) -> np.ndarray:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jpeglm import bpe
 from jpeglm.codecs import JpegCodec
 from jpeglm.config import InputError, JpegConfig
 from jpeglm.tokenizer import Tokenizer
@@ -53,6 +54,29 @@ def small():
     codec = JpegCodec(JpegConfig(64, 64))
     merges = [(1, 1), (204, 1), (1, 204), (2, 1), (206, 204), (2, 204), (204, 204), (3, 3), (1, 2)]
     return Tokenizer(codec, "jpeg-symbols", np.array(merges, np.int32))
+
+
+@pytest.fixture(scope="module")
+def dense():
+    """Every token in one way alone, and most sequences of three symbols inside some token."""
+    rng = np.random.default_rng(0)
+    merges = bpe.train_merges(rng.choice(3, 4000, p=[0.6, 0.3, 0.1]).astype(np.int32), 204, 260)
+    distinct = next(
+        n for n in range(len(merges), 0, -1)
+        if len(set(bpe.spell(204, np.array(merges[:n]))[1].tolist())) == n
+    )  # fmt: skip
+    assert distinct > 20
+    return Tokenizer(JpegCodec(JpegConfig(64, 64)), "jpeg-symbols", np.array(merges[:distinct]))
+
+
+@settings(max_examples=1000, deadline=None)
+@given(symbols=st.lists(st.integers(0, 2), max_size=60))
+def test_encoding_by_neighbours_is_hugging_faces(dense, symbols):
+    peer = tokenizers.Tokenizer.from_str(json.dumps(dense.to_hugging_face()))
+    array = np.array(symbols, np.int32)
+    ids = dense.encode_symbols(array)
+    assert ids.tolist() == peer.encode("".join(map(dense.character, symbols))).ids
+    assert dense.decode(ids).tolist() == symbols
 
 
 @settings(max_examples=300, deadline=None)

@@ -19,6 +19,7 @@ bits, most significant first; the leading chunk of a long amplitude has 4 bits. 
 
 from __future__ import annotations
 
+import itertools
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -430,7 +431,7 @@ def _is_dc(symbol: int) -> bool:
 
 
 def _of_header(symbols: tuple[int, ...]) -> bool:
-    pairs = zip(symbols, symbols[1:])
+    pairs = itertools.pairwise(symbols)
     return any(a == 0xFF and b not in (0, 0xD9) and not 0 <= b - RST0 < 8 for a, b in pairs)
 
 
@@ -461,7 +462,7 @@ def key(spec, state, reach, swing):
     if spec.kind == CODES_KIND:
         return min(spec.mcus - state[MCU], reach)
     phase = state[PHASE]
-    if phase == HEADER or phase == TRAILER:
+    if phase in (HEADER, TRAILER):
         return np.int64(-1)
     for i in range(3):
         if abs(state[PREDICTION + i]) + swing > DC_LIMIT:
