@@ -124,8 +124,8 @@ class Matcher(NamedTuple):
     length: np.ndarray
     """int32 [V]"""
     neighbours: np.ndarray
-    """uint8 [V, V / 8]: bit b & 7 of [a, b >> 3] tells whether merging what the tokens a and b spell
-    gives them back; [0, 0] where tokens are shared."""
+    """uint8 [V, V / 8]: bit b & 7 of [a, b >> 3] tells whether merging what the tokens a and b
+    spell gives them back; [0, 0] where tokens are shared."""
     rank: np.ndarray
     """uint16 [V, V]: 1 + the merge of a pair, or 0; only with shared tokens, else [0, 0]."""
     result: np.ndarray

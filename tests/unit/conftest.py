@@ -72,6 +72,7 @@ TOKENIZERS = {
     "symbols": (JpegConfig(48, 32), "jpeg-symbols", 300),
     "symbols-restart": (JpegConfig(48, 32, restart_interval=2), "jpeg-symbols", 300),
     "blocks": (JpegConfig(48, 32, restart_interval=1), "jpeg-block-symbols", 360),
+    "coarse": (JpegConfig(48, 32), "jpeg-coarse-symbols", 360),
     "bytes": (JpegConfig(48, 32), "bytes", 320),
     "bytes-restart": (JpegConfig(48, 32, restart_interval=1), "bytes", 320),
     "paper": (JpegConfig(48, 32, restart_interval=1), "paper-bytes", 320),

@@ -255,9 +255,9 @@ def train_tokenizer(
     alphabet: Annotated[
         str | None,
         typer.Option(
-            help="Of JPEG: jpeg-block-symbols (default), jpeg-symbols, bytes, or paper-bytes (the "
-            "preset's). Of avc: avc-placed-symbols (default), avc-symbols or "
-            "bytes. Of vq and pixels: codes."
+            help="Of JPEG: jpeg-block-symbols (default), jpeg-symbols, jpeg-coarse-symbols (DC "
+            "first), bytes, or paper-bytes (the preset's). Of avc: avc-placed-symbols (default), "
+            "avc-symbols or bytes. Of vq and pixels: codes."
         ),
     ] = None,
     vocab_size: Annotated[

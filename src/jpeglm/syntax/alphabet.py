@@ -3,7 +3,8 @@
 `jpeg-symbols` are the entropy coder's own symbols (204): the model never sees Huffman codes,
 stuffing, fill bits or restart markers, which the stream's geometry implies. In
 `jpeg-block-symbols`, the default, a DC size also names its block in the MCU, so that the model need
-not count blocks to know luma from chroma (docs/log.md has the figures). `bytes` is the scan as it
+not count blocks to know luma from chroma (docs/log.md has the figures); `jpeg-coarse-symbols` are
+these with all DC coefficients of the picture first. `bytes` is the scan as it
 stands, a restart marker being one symbol. `paper-bytes` is the whole stream, header and EOI
 included, as the paper has it. `codes` are those of a learned codec. All are lossless on canonical
 streams.
@@ -30,7 +31,7 @@ from jpeglm.syntax.jpeg import (
     symbol_name,
 )
 from jpeglm.syntax.jpeg_tables import DC_SIZES
-from jpeglm.syntax.scan import inspect_scan, write_scan
+from jpeglm.syntax.scan import coarse_first, in_sequence, inspect_scan, write_scan
 
 EOI = b"\xff\xd9"
 
@@ -73,7 +74,8 @@ class JpegSymbols:
 
     by_block: a DC size also says which block of the MCU it opens (12 symbols more for each block
     after the first). It carries no information, the grammar implies it, but the model need not
-    learn to count blocks.
+    learn to count blocks. coarse: the DC coefficients of the whole picture come first, as in the
+    first scan of a progressive JPEG; such a stream has no prefix of MCUs.
     """
 
     atomic: tuple[int, ...] = ()
@@ -85,13 +87,18 @@ class JpegSymbols:
         interval: int,
         header: bytes,
         by_block: bool = False,
+        coarse: bool = False,
     ) -> None:
         self.name = "jpeg-block-symbols" if by_block else "jpeg-symbols"
-        self.header, self.by_block = header, by_block
+        if coarse:
+            self.name = "jpeg-coarse-symbols"
+        self.header, self.by_block, self.coarse = header, by_block, coarse
         self.blocks = len(component)
         self.size = SYMBOLS + (DC_SIZES * (self.blocks - 1) if by_block else 0)
         self._plain = jpeg_spec(SYMBOL_KIND, component, mcus, interval)
-        self.spec: JpegSpec = jpeg_spec(SYMBOL_KIND, component, mcus, interval, by_block=by_block)
+        self.spec: JpegSpec = jpeg_spec(
+            SYMBOL_KIND, component, mcus, interval, by_block=by_block, coarse=coarse
+        )
 
     def _inspect(self, stream: bytes) -> tuple[np.ndarray, np.ndarray]:
         symbols, starts, _ = inspect_scan(_body(stream, self.header), self._plain)
@@ -103,16 +110,26 @@ class JpegSymbols:
         return symbols, starts
 
     def split(self, stream: bytes) -> np.ndarray:
-        return self._inspect(stream)[0]
+        symbols = self._inspect(stream)[0]
+        return coarse_first(symbols) if self.coarse else symbols
 
     def join(self, symbols: np.ndarray) -> bytes:
         symbols = np.asarray(symbols, np.int32)
+        if self.coarse:
+            symbols = in_sequence(symbols, self.spec)
         symbols = np.where(symbols >= SYMBOLS, (symbols - SYMBOLS) % DC_SIZES, symbols)
         return self.header + write_scan(symbols, self._plain)[0] + EOI
 
     def prefix(self, stream: bytes, units: int) -> Prefix:
         symbols, starts = self._inspect(stream)
-        return Prefix(symbols[: starts[units]])
+        if not self.coarse:
+            return Prefix(symbols[: starts[units]])
+        if 0 < units < len(starts) - 1:
+            raise InputError(
+                f"{self.name} begin with the whole picture, so that no part of it can be kept; "
+                "complete pictures with a checkpoint of another alphabet"
+            )
+        return Prefix(coarse_first(symbols) if units else symbols[:0])
 
     def grammar(self) -> SpecGrammar:
         return SpecGrammar(self.spec, self.size)
@@ -247,7 +264,7 @@ def _body(stream: bytes, header: bytes) -> bytes:
     return stream[len(header) : -len(EOI)]
 
 
-ALPHABETS = ("jpeg-block-symbols", "jpeg-symbols", "bytes", "paper-bytes")
+ALPHABETS = ("jpeg-block-symbols", "jpeg-symbols", "jpeg-coarse-symbols", "bytes", "paper-bytes")
 """Of JPEG, the default one first."""
 
 
@@ -255,8 +272,10 @@ def jpeg_alphabet(
     name: str, component: tuple[int, ...], mcus: int, interval: int, header: bytes
 ) -> JpegSymbols | JpegBytes:
     """The alphabet `name` for streams of this geometry and header."""
-    if name in ("jpeg-symbols", "jpeg-block-symbols"):
-        return JpegSymbols(component, mcus, interval, header, name == "jpeg-block-symbols")
+    if name.endswith("symbols") and name in ALPHABETS:
+        coarse = name == "jpeg-coarse-symbols"
+        by_block = coarse or name == "jpeg-block-symbols"
+        return JpegSymbols(component, mcus, interval, header, by_block, coarse)
     if name in ("bytes", "paper-bytes"):
         return JpegBytes(component, mcus, interval, header, whole=name == "paper-bytes")
     raise InputError(

@@ -40,14 +40,15 @@ DC_LIMIT = 32767
 # Fields of a state.
 MCU, BLOCK, K, PENDING, SIZE, VALUE, ZEROS, PREDICTION = 0, 1, 2, 3, 4, 5, 6, 7
 INTERVAL_END, NODE, PHASE, POSITION = 10, 11, 12, 13
-STATE_SIZE = 14
+PASS = 14  # with `coarse`: 0 the DC coefficients of all blocks, 1 their AC coefficients
+STATE_SIZE = 15
+# Values of PHASE, byte form only.
+DATA, STUFFING, MARKER, HEADER, TRAILER = 0, 1, 2, 3, 4
+RST0, FIRST_RST_SYMBOL = 0xD0, 256
 NODES = 512
 """More than any tree of the standard tables has."""
 LARGEST_DC = 2047
 """Of a difference of the largest size, 11."""
-# Values of PHASE, byte form only.
-DATA, STUFFING, MARKER, HEADER, TRAILER = 0, 1, 2, 3, 4
-RST0, FIRST_RST_SYMBOL = 0xD0, 256
 GROWTH = 4
 """A symbol lengthens the shortest completion by at most three (a long amplitude)."""
 
@@ -58,6 +59,7 @@ class JpegSpec(NamedTuple):
     kind: int
     codes: int  # CODES_KIND only: `mcus` symbols, each any of so many
     by_block: int  # 1: DC sizes of blocks 1.. of an MCU have symbols of their own
+    coarse: int  # 1: the DC coefficients of the whole picture come first (symbols only)
     mcus: int
     interval: int  # MCUs between restart markers, 0: none
     atomic: int  # 1: a restart marker is one symbol (256 + n), 0: its two bytes
@@ -137,6 +139,7 @@ def jpeg_spec(
     header: bytes = b"",
     trailer: bytes = b"",
     by_block: bool = False,
+    coarse: bool = False,
 ) -> JpegSpec:
     """The state machine for `mcus` MCUs whose blocks belong to the components `component`."""
     child, need, cost = _tree_tables()
@@ -146,6 +149,7 @@ def jpeg_spec(
         kind,
         0,
         int(by_block),
+        int(coarse),
         mcus,
         interval,
         int(atomic),
@@ -168,20 +172,24 @@ def start_state(spec):
 
 
 @kernel()
-def _next_block(component, mcus, interval, state):
-    state[K] = 0
+def _next_block(spec, state):
+    state[K] = state[PASS]
     state[ZEROS] = 0
     state[BLOCK] += 1
-    if state[BLOCK] == len(component):
+    if state[BLOCK] == len(spec.component):
         state[BLOCK] = 0
         state[MCU] += 1
-        if state[MCU] == mcus or (interval and state[MCU] % interval == 0):
+        if state[MCU] == spec.mcus or (spec.interval and state[MCU] % spec.interval == 0):
             state[INTERVAL_END] = 1
-            state[PREDICTION : PREDICTION + 3] = 0
+            for i in range(3):
+                state[PREDICTION + i] = 0
+        if spec.coarse and state[MCU] == spec.mcus and state[PASS] == 0:
+            state[PASS] = state[K] = 1
+            state[MCU] = 0
 
 
 @kernel()
-def _amplitude(component, mcus, interval, state, value, bits):
+def _amplitude(spec, state, value, bits):
     """Take `bits` more bits of the pending amplitude (T.81 F.1.2.1.1)."""
     state[VALUE] = (state[VALUE] << bits) | value
     state[PENDING] -= bits
@@ -191,45 +199,46 @@ def _amplitude(component, mcus, interval, state, value, bits):
             difference = state[VALUE]
             if difference < (1 << (size - 1)):
                 difference -= (1 << size) - 1
-            state[PREDICTION + component[state[BLOCK]]] += difference
+            state[PREDICTION + spec.component[state[BLOCK]]] += difference
             state[SIZE] = 0
+            if spec.coarse:
+                _next_block(spec, state)
         elif state[K] == 64:
-            _next_block(component, mcus, interval, state)
+            _next_block(spec, state)
 
 
 @kernel()
-def _dc_fits(component, state, size):
-    prediction = state[PREDICTION + component[state[BLOCK]]]
+def _dc_fits(spec, state, size):
+    prediction = state[PREDICTION + spec.component[state[BLOCK]]]
     return abs(prediction) + (1 << size) - 1 <= DC_LIMIT
 
 
 @kernel()
-def symbol_step(component, mcus, interval, by_block, state, symbol):
-    """Advance by one entropy-coder symbol; False (state untouched) when it is illegal.
-
-    Takes four fields of the spec, so that readers and writers may step without the rest of it.
-    """
-    if state[MCU] >= mcus:
+def symbol_step(spec, state, symbol):
+    """Advance by one entropy-coder symbol; False (state untouched) when it is illegal."""
+    if state[MCU] >= spec.mcus:
         return False
     if state[PENDING] > 0:
         bits = min(CHUNK, state[PENDING])
         value = symbol - AMPLITUDE_FIRST - ((1 << bits) - 2)
         if value < 0 or value >= (1 << bits):
             return False
-        _amplitude(component, mcus, interval, state, value, bits)
+        _amplitude(spec, state, value, bits)
         return True
     k = state[K]
     if k == 0:
         size = symbol
-        if by_block and state[BLOCK] > 0:
+        if spec.by_block and state[BLOCK] > 0:
             size = symbol - SYMBOLS - (state[BLOCK] - 1) * DC_SIZES
-        if size < 0 or size >= DC_SIZES or not _dc_fits(component, state, size):
+        if size < 0 or size >= DC_SIZES or not _dc_fits(spec, state, size):
             return False
         state[K] = 1
         state[PENDING] = size
         state[SIZE] = size
         state[VALUE] = 0
         state[INTERVAL_END] = 0
+        if spec.coarse and size == 0:
+            _next_block(spec, state)
         return True
     index = symbol - AC_FIRST
     if index < 0 or symbol >= AMPLITUDE_FIRST:
@@ -237,7 +246,7 @@ def symbol_step(component, mcus, interval, by_block, state, symbol):
     if index == 0:  # EOB
         if state[ZEROS]:
             return False
-        _next_block(component, mcus, interval, state)
+        _next_block(spec, state)
     elif index == 1:  # ZRL
         if k + 16 > 63:
             return False
@@ -261,7 +270,7 @@ def _bit_step(spec, state, bit):
     if state[INTERVAL_END]:  # the last byte of an interval is filled with 1-bits
         return bit == 1
     if state[PENDING] > 0:
-        _amplitude(spec.component, spec.mcus, spec.interval, state, bit, 1)
+        _amplitude(spec, state, bit, 1)
         return True
     k = state[K]
     chroma = 1 if spec.component[state[BLOCK]] > 0 else 0
@@ -271,7 +280,7 @@ def _bit_step(spec, state, bit):
         return False
     if step >= 0:
         need = spec.need[table, step, state[ZEROS]]
-        if (not _dc_fits(spec.component, state, need)) if k == 0 else (k + need > 63):
+        if (not _dc_fits(spec, state, need)) if k == 0 else (k + need > 63):
             return False
         state[NODE] = step
         return True
@@ -283,7 +292,7 @@ def _bit_step(spec, state, bit):
             symbol = AC_FIRST + (run > 0)
         else:
             symbol = AC_FIRST + 2 + run * 10 + size - 1
-    return symbol_step(spec.component, spec.mcus, spec.interval, 0, state, symbol)
+    return symbol_step(spec, state, symbol)
 
 
 @kernel()
@@ -344,7 +353,7 @@ def step(spec, state, symbol):
             return False
         state[MCU] += 1
         return True
-    return symbol_step(spec.component, spec.mcus, spec.interval, spec.by_block, state, symbol)
+    return symbol_step(spec, state, symbol)
 
 
 @kernel()
@@ -364,6 +373,9 @@ def _shortest_symbols(spec, state):
     blocks = len(spec.component)
     rest = (spec.mcus - state[MCU]) * blocks - state[BLOCK] - 1
     k = state[K]
+    if spec.coarse and state[PASS] == 0:
+        now = (state[PENDING] + CHUNK - 1) // CHUNK if state[PENDING] > 0 else 1
+        return rest + now + spec.mcus * blocks
     if state[PENDING] > 0:
         now = (state[PENDING] + CHUNK - 1) // CHUNK + (1 if k < 64 else 0)
     elif k == 0:
@@ -372,7 +384,7 @@ def _shortest_symbols(spec, state):
         now = 2 if k >= 48 else 3  # a coefficient must come; a run of up to 15 may reach 63
     else:
         now = 1
-    return 2 * rest + now
+    return (1 if spec.coarse else 2) * rest + now
 
 
 @kernel()
@@ -450,7 +462,9 @@ def limits(spec: JpegSpec, spelling: list[tuple[int, ...]]) -> tuple[int, int]:
         for symbols in spelling
     ]
     moved = max(sum((1 << size) - 1 for size in row) for row in sizes)
-    return max(map(len, sizes)) + 1, moved + LARGEST_DC  # the last: of a size read before
+    # A block may also end at coefficient 63, without a symbol that says so.
+    blocks = longest if spec.coarse else max(map(len, sizes))
+    return blocks + 1, moved + LARGEST_DC  # the last: of a size read before
 
 
 @kernel()
@@ -470,6 +484,9 @@ def key(spec, state, reach, swing):
     blocks = len(spec.component)
     here = state[MCU] * blocks + state[BLOCK]
     number = min(spec.mcus * blocks - here, reach)
+    if spec.coarse:
+        rest = (2 - state[PASS]) * spec.mcus * blocks - here
+        number = (number * (reach + 1) + min(rest, reach)) * 2 + state[PASS]
     if spec.kind == BYTE_KIND:
         if spec.interval > 0:
             intervals = state[MCU] // spec.interval

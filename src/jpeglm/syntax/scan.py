@@ -21,14 +21,22 @@ from jpeglm.syntax.jpeg import (
     DC_LIMIT,
     INTERVAL_END,
     MCU,
+    PASS,
     PENDING,
     RST0,
+    SYMBOLS,
     JpegSpec,
     K,
     start_state,
     symbol_step,
 )
-from jpeglm.syntax.jpeg_tables import AC_INDEX, AC_RUN_SIZES, AC_TABLES, DC_TABLES
+from jpeglm.syntax.jpeg_tables import (
+    AC_INDEX,
+    AC_RUN_SIZES,
+    AC_TABLES,
+    DC_SIZES,
+    DC_TABLES,
+)
 
 LOOKUP = np.stack([table.lookup for table in (*DC_TABLES, *AC_TABLES)])
 LENGTH = np.stack([table.length for table in (*DC_TABLES, *AC_TABLES)])
@@ -160,7 +168,6 @@ def _write(symbols, spec, length, code, run_sizes, out, mcu_limit):
     Stops after `mcu_limit` MCUs if that is less than the picture; then nothing is filled up.
     """
     state = start_state(spec)
-    component = spec.component
     n, used = 0, 0
     buffer, bits = np.int64(0), 0
     flat = False
@@ -184,7 +191,7 @@ def _write(symbols, spec, length, code, run_sizes, out, mcu_limit):
         if not flat and used < len(symbols):
             symbol = np.int64(symbols[used])
             used += 1
-            if not symbol_step(component, spec.mcus, spec.interval, 0, state, symbol):
+            if not symbol_step(spec, state, symbol):
                 flat = True
                 used -= 1
                 symbol = np.int64(-1)
@@ -197,9 +204,9 @@ def _write(symbols, spec, length, code, run_sizes, out, mcu_limit):
                 symbol = np.int64(0)
             else:
                 symbol = np.int64(AC_FIRST)
-            if not symbol_step(component, spec.mcus, spec.interval, 0, state, symbol):
+            if not symbol_step(spec, state, symbol):
                 symbol = np.int64(AC_FIRST + 2)  # run 0, size 1: EOB may not follow a ZRL
-                symbol_step(component, spec.mcus, spec.interval, 0, state, symbol)
+                symbol_step(spec, state, symbol)
         if symbol >= AMPLITUDE_FIRST:
             rest = symbol - AMPLITUDE_FIRST + 2
             size = 1
@@ -234,6 +241,54 @@ def _write(symbols, spec, length, code, run_sizes, out, mcu_limit):
         out[n] = (buffer << (8 - bits)) & 0xFF
         n += 1
     return n, bits, used
+
+
+@njit()
+def _sequential(symbols, spec, out):
+    """Symbols whose DC coefficients come first (`coarse`) → the order of a scan; how many.
+
+    What is missing or illegal is flat; a block that ends early loses its AC coefficients.
+    """
+    total = spec.mcus * len(spec.component)
+    first = np.zeros((2, total + 1), np.int64)  # where the DC and the AC part of each block begin
+    known = np.zeros(2, np.int64)
+    state = start_state(spec)
+    for i in range(len(symbols)):
+        turn, before = state[PASS], state[MCU] * len(spec.component) + state[BLOCK]
+        if not symbol_step(spec, state, symbols[i]):
+            break
+        after = state[MCU] * len(spec.component) + state[BLOCK]
+        if after != before or state[PASS] != turn:
+            known[turn] = before + 1
+            first[turn, before + 1] = i + 1
+            if state[PASS] != turn:
+                first[1, 0] = i + 1
+    n = 0
+    for block in range(total):
+        for turn in range(2):
+            if block < known[turn]:
+                for i in range(first[turn, block], first[turn, block + 1]):
+                    out[n] = symbols[i]
+                    n += 1
+            else:
+                out[n] = AC_FIRST if turn else 0
+                n += 1
+    return n
+
+
+def coarse_first(symbols: np.ndarray) -> np.ndarray:
+    """A scan's symbols with the DC coefficients of all blocks before the AC coefficients."""
+    begins = (symbols < AMPLITUDE_FIRST) | (symbols >= SYMBOLS)
+    owner = np.maximum.accumulate(np.where(begins, np.arange(len(symbols)), 0))
+    dc = ((symbols < DC_SIZES) | (symbols >= SYMBOLS))[owner]
+    return np.concatenate([symbols[dc], symbols[~dc]])
+
+
+def in_sequence(symbols: np.ndarray, spec: JpegSpec) -> np.ndarray:
+    """The inverse, of any symbols; spec: of the coarse order."""
+    symbols = np.ascontiguousarray(symbols, np.int32)
+    out = np.empty(len(symbols) + 2 * spec.mcus * len(spec.component), np.int32)
+    return out[: _sequential(symbols, spec, out)]
 
 
 def read_scan(data: bytes, spec: JpegSpec) -> np.ndarray:
