@@ -51,8 +51,9 @@ LOWEST = np.float32(-87)
 """Where `exp` stops falling."""
 
 if COMPILED:
+    intrinsic: Any = extending.intrinsic
 
-    @extending.intrinsic
+    @intrinsic
     def _float_of(context, bits):  # type: ignore[no-untyped-def]
         """The float32 whose bits an int32 holds."""
 

@@ -159,7 +159,8 @@ def choose(logits, mask, draw, uniform, weight, order):
             nucleus = _nucleus(weight, total, draw.top_k, draw.top_p, order)
         for i in range(nucleus):
             token = order[i] if narrowed else i
-            legal += weight[token] if mask[token] else np.float32(0)
+            if mask[token]:
+                legal += weight[token]
         target = uniform * legal
         for i in range(nucleus):
             token = order[i] if narrowed else i

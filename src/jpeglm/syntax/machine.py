@@ -66,7 +66,7 @@ def key(spec, state, reach, swing):  # type: ignore[no-untyped-def]
 if COMPILED:
     from numba.extending import overload
 
-    BARE = {"_nrt": False}  # as `kernels.kernel`
+    BARE: Any = {"_nrt": False}  # as `kernels.kernel`
 
     def _machine(spec: Any) -> Any:
         return MACHINES[spec.instance_class]
