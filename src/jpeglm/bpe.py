@@ -31,17 +31,39 @@ def _count_pairs(data, mergeable, counts):
 
 
 @kernel()
-def _best_pair(counts, size):
-    best, left, right = 0, 0, 0
-    for a in range(size):
+def _best_pair(counts, size, most, sure):
+    """(count, left, right) of the pair that is next: the most frequent, of equals the smallest.
+
+    most: int64 [V], at least the largest count of each row; where `sure`, bool [V], exactly it.
+    """
+    while True:
+        left = 0
+        for a in range(1, size):
+            if most[a] > most[left]:
+                left = a
+        if sure[left]:
+            break
+        most[left] = 0
         for b in range(size):
-            if counts[a, b] > best:
-                best, left, right = counts[a, b], a, b
-    return best, left, right
+            most[left] = max(most[left], counts[left, b])
+        sure[left] = True
+    right = 0
+    while right < size - 1 and counts[left, right] != most[left]:
+        right += 1
+    return most[left], left, right
 
 
 @kernel()
-def _merge_pair(data, n, left, right, new, mergeable, counts):
+def _change(counts, a, b, by, most, sure):
+    counts[a, b] += by
+    if counts[a, b] > most[a]:
+        most[a] = counts[a, b]
+    elif by < 0 and counts[a, b] + 1 == most[a]:
+        sure[a] = False
+
+
+@kernel()
+def _merge_pair(data, n, left, right, new, mergeable, counts, most, sure):
     """Replace the pair in data[:n] in place, keep `counts` right; give the new length."""
     out, i = 0, 0
     while i < n:
@@ -49,13 +71,13 @@ def _merge_pair(data, n, left, right, new, mergeable, counts):
             if out > 0:
                 before = data[out - 1]
                 if before >= 0 and mergeable[before]:
-                    counts[before, left] -= 1
-                    counts[before, new] += 1
+                    _change(counts, before, left, -1, most, sure)
+                    _change(counts, before, new, 1, most, sure)
             if i + 2 < n:
                 after = data[i + 2]
                 if after >= 0 and mergeable[after]:
-                    counts[right, after] -= 1
-                    counts[new, after] += 1
+                    _change(counts, right, after, -1, most, sure)
+                    _change(counts, new, after, 1, most, sure)
             data[out] = new
             i += 2
         else:
@@ -63,6 +85,7 @@ def _merge_pair(data, n, left, right, new, mergeable, counts):
             i += 1
         out += 1
     counts[left, right] = 0
+    sure[left] = False
     return out
 
 
@@ -80,11 +103,12 @@ def train_merges(
     mergeable[list(atomic)] = False
     counts = np.zeros((n_tokens, n_tokens), np.int64)
     _count_pairs(data, mergeable, counts)
+    most, sure = counts.max(axis=1), np.ones(n_tokens, np.bool_)
     spelling: list[tuple[int, ...]] = [(s,) for s in range(n_base)]
     ids = {symbols: i for i, symbols in enumerate(spelling)}
     merges: list[tuple[int, int]] = []
     while len(ids) < n_tokens:
-        count, left, right = _best_pair(counts, len(ids))
+        count, left, right = _best_pair(counts, len(ids), most, sure)
         if count < 2:
             break
         symbols = spelling[left] + spelling[right]
@@ -92,7 +116,7 @@ def train_merges(
         if new == len(spelling):
             spelling.append(symbols)
         merges.append((left, right))
-        n = _merge_pair(data, n, left, right, new, mergeable, counts)
+        n = _merge_pair(data, n, left, right, new, mergeable, counts, most, sure)
         if progress:
             progress(len(ids) - n_base, n_tokens - n_base)
     return merges
