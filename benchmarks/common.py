@@ -43,8 +43,13 @@ def rates(
     }
 
 
-def finish(name: str, unit: str, tables: dict[str, dict[str, dict[str, float]]]) -> None:
-    """Print the tables and write docs/results/bench-NAME.json."""
+def finish(
+    name: str,
+    unit: str,
+    tables: dict[str, dict[str, dict[str, float]]],
+    unavailable: dict[str, str] | None = None,
+) -> None:
+    """Print the tables and write docs/results/bench-NAME.json; unavailable: peers, and why."""
     print(f"\n{name} ({unit}, median of turns; ratio to the first row)")
     for title, rows in tables.items():
         print(f"  {title}")
@@ -54,9 +59,16 @@ def finish(name: str, unit: str, tables: dict[str, dict[str, dict[str, float]]])
                 f"    {row:34s} {figures['median']:12,.1f}   {figures['median'] / first:7.2f}x"
                 f"   ({figures['least']:,.1f} to {figures['most']:,.1f})"
             )
-    packages = ("numpy", "numba", "Pillow", "tokenizers", "torch", "transformers")
+    packages = (
+        "numpy", "numba", "Pillow", "tokenizers", "torch", "transformers", "sentencepiece",
+        "ctranslate2", "onnxruntime-genai", "llama-cpp-python",
+    )  # fmt: skip
     command = " ".join(["python", os.path.relpath(sys.argv[0], ROOT), *sys.argv[1:]])
     machine = environment(*packages) | {"command": command}
     out = ROOT / "docs" / "results" / f"bench-{name}.json"
-    write_json(out, {"unit": unit, "tables": json.loads(json.dumps(tables)), "machine": machine})
+    record = {"unit": unit, "tables": json.loads(json.dumps(tables)), "machine": machine}
+    if unavailable:
+        record["unavailable"] = unavailable
+        print("  not measured: " + "; ".join(f"{who} ({why})" for who, why in unavailable.items()))
+    write_json(out, record)
     print(f"  {out.relative_to(ROOT)}")

@@ -1,88 +1,136 @@
-"""Sampling speed of the shipped model: our engine against transformers.generate, same sampling.
+"""Sampling speed of our engine and of others on the same weights.
 
-python benchmarks/generation.py [--tokens 200] [--repeats 3] [--checkpoint DIR]
+    python benchmarks/generation.py [--models shipped 10m 85m] [--batches 1 16] [--tokens 200]
 
-Tokens/s of all sequences, prefill of one BOS included. The peer samples without grammar; our rows
-say whether the grammar was on.
+Tokens/s of all sequences of a batch, prefill of one BOS included. Models are the shipped one or a
+preset with random weights; every row samples with top-k 40 and top-p 0.9, ours also with its
+grammar. Peers lie in benchmarks/peers, one file each; pip install -r benchmarks/requirements.txt.
+
+The row `floor` is no engine: what one core would reach if it did nothing but read the weights once
+a token, measured in the same run.
 """
 
 from __future__ import annotations
 
 import argparse
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
 from common import finish, rates
-from transformers import LlamaForCausalLM
+from peers import peers
 
-from jpeglm.checkpoint import load_checkpoint, shipped_checkpoint
+from jpeglm.checkpoint import Checkpoint, load_checkpoint, shipped_checkpoint, write_checkpoint
 from jpeglm.generation.constraint import Constraint, Prompt
 from jpeglm.generation.generate import make_engine, run
 from jpeglm.generation.sampling import Sampling
+from jpeglm.kernels import njit
+from jpeglm.models.llama import build, parameters, preset
+
+BYTES = {"float32": 4, "bfloat16": 2, "int8": 1}
+
+
+def random_checkpoint(name: str, folder: Path) -> Checkpoint:
+    """A preset with random weights and the shipped model's tokenizer."""
+    tokenizer = load_checkpoint(shipped_checkpoint()).tokenizer
+    shape = preset(name, tokenizer.vocab_size, 1024)
+    model = build(shape, 0)
+    weights = {key: value for key, value in model.state_dict().items() if key != "lm_head.weight"}
+    write_checkpoint(folder, weights, shape, tokenizer, "", {}, "float32")
+    return load_checkpoint(folder)
+
+
+@njit(fastmath=True)
+def _read(data):
+    total = np.int64(0)
+    for i in range(len(data)):
+        total += data[i]
+    return total
+
+
+def ours(
+    checkpoint: Checkpoint, precision: str, grammar: bool, batch: int, budget: int
+) -> Callable[[], int]:
+    """A call that draws `batch` streams and gives the number of tokens."""
+    engine, constraint = (
+        make_engine(checkpoint, precision=precision),
+        Constraint(checkpoint.tokenizer),
+    )
+    prompt = Prompt(np.array([checkpoint.tokenizer.bos], np.int32), np.zeros(0, np.int32))
+
+    def call() -> int:
+        sampling = Sampling(1.0, 40, 0.9, grammar=grammar)
+        drawn, _ = run(engine, constraint, prompt, batch, sampling, 0, budget, batch=batch)
+        return sum(map(len, drawn))
+
+    return call
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--models", nargs="+", default=["shipped"], help="shipped, or presets")
+    parser.add_argument("--batches", nargs="+", type=int, default=[1, 16])
     parser.add_argument("--tokens", type=int, default=200)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--checkpoint", type=Path)
     arguments = parser.parse_args()
-    checkpoint = load_checkpoint(arguments.checkpoint or shipped_checkpoint())
-    peer = LlamaForCausalLM.from_pretrained(
-        checkpoint.folder, local_files_only=True, dtype=torch.float32
-    ).eval()
-    constraint = Constraint(checkpoint.tokenizer)
-    prompt = Prompt(np.array([checkpoint.tokenizer.bos], np.int32), np.zeros(0, np.int32))
-    grammar = constraint.grammar
-    shortest = grammar.shortest(grammar.start()) + 2
-    budget = max(arguments.tokens, shortest)
-    tables = {}
-    for batch in (1, 16):
-        ids = torch.full((batch, 1), checkpoint.tokenizer.bos)
-        sampled: dict[str, int] = {}
+    others, unavailable = peers()
+    tables: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as home:
+        for name in arguments.models:
+            folder = Path(home, name)
+            if name == "shipped":
+                checkpoint = load_checkpoint(shipped_checkpoint())
+            else:
+                checkpoint = random_checkpoint(name, folder)
+            grammar = Constraint(checkpoint.tokenizer).grammar
+            budget = max(arguments.tokens, grammar.shortest(grammar.start()) + 2)
+            opened = {}
+            for peer in others:
+                for precision in peer.PRECISIONS:
+                    work = Path(home, f"{name}-{peer.__name__}-{precision}")
+                    work.mkdir()
+                    call = peer.open(checkpoint.folder, work, precision)
+                    opened[f"{peer.NAME}, {precision}"] = call
+            size = parameters(checkpoint.config)
+            for batch in arguments.batches:
+                title = f"{name} ({size / 1e6:.1f} M), batch {batch}, {budget} tokens"
+                tables[title] = table(checkpoint, opened, batch, budget, arguments.repeats, size)
+    finish("generation", "tokens/s", tables, unavailable)
 
-        def transformers_generate(ids: torch.Tensor = ids) -> None:
-            # No end of sequence, so that every turn draws the same number of tokens.
-            peer.generate(
-                ids,
-                attention_mask=torch.ones_like(ids),
-                do_sample=True,
-                temperature=1.0,
-                top_k=40,
-                top_p=0.9,
-                max_new_tokens=budget - 1,
-                min_new_tokens=budget - 1,
-                pad_token_id=checkpoint.tokenizer.eos,
-            )
 
-        rows = {"transformers.generate, float32": transformers_generate}
-        for precision in ("float32", "bfloat16", "int8"):
-            engine = make_engine(checkpoint, precision=precision)
-            for name, legal in (("", True), (", no grammar", False)):
-                if name and precision != "float32":
-                    continue
-
-                def ours(
-                    engine=engine,
-                    legal=legal,
-                    batch=batch,
-                    key=precision + name,
-                    sampled=sampled,
-                ) -> None:
-                    sampling = Sampling(1.0, 40, 0.9, grammar=legal)
-                    drawn, _ = run(
-                        engine, constraint, prompt, batch, sampling, 0, budget, batch=batch
-                    )
-                    sampled[key] = sum(map(len, drawn))
-
-                rows[f"jpeglm, {precision}{name}"] = ours
-        table = rates(rows, 1.0, arguments.repeats)
-        for name, figures in table.items():
-            tokens = sampled.get(name.removeprefix("jpeglm, "), batch * (budget - 1))
-            table[name] = {key: value * tokens for key, value in figures.items()}
-        tables[f"batch {batch}, {budget} tokens"] = table
-    finish("generation", "tokens/s", tables)
+def table(
+    checkpoint: Checkpoint,
+    opened: dict[str, Callable[[int, int], None]],
+    batch: int,
+    budget: int,
+    repeats: int,
+    size: int,
+) -> dict[str, dict[str, float]]:
+    """Rates of everybody at one batch size."""
+    counts: dict[str, int] = {}
+    rows: dict[str, Callable[[], Any]] = {}
+    for name, call in opened.items():
+        rows[name] = lambda call=call: call(batch, budget - 1)
+        counts[name] = batch * (budget - 1)
+    for precision in BYTES:
+        for grammar in (True, False):
+            if grammar or precision == "float32":
+                call = ours(checkpoint, precision, grammar, batch, budget)
+                name = f"jpeglm, {precision}{'' if grammar else ', no grammar'}"
+                rows[name], counts[name] = call, call()
+    for precision, width in BYTES.items():
+        data = np.zeros(size * width // 8, np.int64)
+        name = f"floor, {precision}"
+        rows[name], counts[name] = (lambda data=data: [_read(data) for _ in range(20)]), 20 * batch
+    found = rates(rows, 1.0, repeats)
+    return {
+        name: {key: value * counts[name] for key, value in figures.items()}
+        for name, figures in found.items()
+    }
 
 
 if __name__ == "__main__":

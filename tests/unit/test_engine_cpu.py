@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from jpeglm.config import InputError
-from jpeglm.generation import engine_cpu
+from jpeglm.generation import tiles
 from jpeglm.generation.engine_cpu import CpuEngine
+from jpeglm.kernels import njit
 
 from .conftest import random_llama
 
@@ -125,9 +126,9 @@ def test_tiles_of_every_processor_agree_to_the_bit():
     x = rng.normal(size=(4, 33)).astype(np.float32)
     w = rng.normal(size=(33, 64)).astype(np.float32)
     expected = np.empty((4, 64), np.float32)
-    tile_1 = engine_cpu._tile_1
+    tile_1 = tiles.tile_1
 
-    @engine_cpu.njit()
+    @njit()
     def rows(x, w, out):
         for n in range(4):
             tile_1(x[n : n + 1], w, out[n:])
@@ -135,9 +136,9 @@ def test_tiles_of_every_processor_agree_to_the_bit():
     rows(x, w, expected)
     np.testing.assert_allclose(expected, x @ w, atol=1e-5)
     for tokens, lanes in ((2, 32), (2, 64), (4, 16), (4, 64)):
-        tile = engine_cpu._make_tile(tokens, lanes)
+        tile = tiles._make_tile(tokens, lanes)
 
-        @engine_cpu.njit()
+        @njit()
         def blocks(x, w, out, tokens, lanes, tile=tile):
             for n in range(0, 4, tokens):
                 for lane in range(0, 64, lanes):
@@ -146,6 +147,26 @@ def test_tiles_of_every_processor_agree_to_the_bit():
         out = np.empty_like(expected)
         blocks(x, w, out, tokens, lanes)
         assert (out == expected).all()
+
+
+def test_integer_tiles_of_every_processor_are_exact():
+    rng = np.random.default_rng(6)
+    q = rng.integers(-127, 128, (4, 12)).astype(np.int8)
+    weights = rng.integers(-127, 128, (64, 12))
+    panel = np.ascontiguousarray((weights + 128).astype(np.uint8).reshape(64, 3, 4).swapaxes(0, 1))
+    start = -128 * q.sum(axis=1, dtype=np.int32)
+    for tokens in (1, 2, 4):
+        for vnni in {False, tiles._VNNI}:
+            tile = tiles._make_integer_tile(tokens, vnni)
+
+            @njit()
+            def blocks(q, w, out, tokens, tile=tile):
+                for n in range(0, 4, tokens):
+                    tile(q[n:], w, out[n:])
+
+            out = np.repeat(start[:, None], 64, axis=1)
+            blocks(q, panel, out, tokens)
+            assert (out == q.astype(np.int64) @ weights.T).all()
 
 
 def test_context_is_enforced():

@@ -1,10 +1,9 @@
 """Llama on a CPU without torch: numba kernels over float32, bfloat16 or int8 weights.
 
-One call computes all layers for a group of tokens. Weights lie in panels of 64 output rows,
-transposed, so that one vector instruction advances many rows of one token and every value is
-summed over the inputs strictly in order: a sequence gives the same logits, to the bit, in any
-batch, on any number of threads, and a prompt the same whether it is prefilled or fed token by
-token. A panel is expanded to float32 in registers and shared by up to four tokens.
+One call computes all layers for a group of tokens. The products (`generation.tiles`) sum in an
+order that depends on nothing else: a sequence gives the same logits, to the bit, in any batch, on
+any number of threads, and a prompt the same whether it is prefilled or fed token by token. Weights
+that are read serve up to four tokens.
 
     x [tokens, d] -> norm -> q k v -> rotary -> cache, attention -> output, + x
                   -> norm -> gate, up -> silu(gate) up -> down, + x          (each layer)
@@ -13,14 +12,16 @@ Several sequences are spread over threads, each walking the whole model for its 
 nothing waits at a barrier inside a token. The price: up to four sequences run on one thread. Two
 threads that meet after every matrix (numba's prange, 10M parameters) gained up to 2 times while
 both cores were free, but took 130 ms a token instead of 0.4 once another process held one of them.
-int8 weights have one float32 scale a row, made at load; activations stay float32.
+int8 rounds weights at load (a scale a row) and what they are multiplied with at each product (a
+scale a token); norms, attention and its cache stay float32. It costs 0.01 to 0.03 % of the bits of
+a held-out picture or clip (docs/log.md).
 Run it: `CpuEngine(checkpoint.config, checkpoint.weights).start([ids])`.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -28,117 +29,14 @@ from typing import Any
 import numpy as np
 
 from jpeglm.config import InputError
+from jpeglm.generation.tiles import NARROW, PANEL, linear, scratch, store, tile_1, tile_narrow
 from jpeglm.kernels import COMPILED, exp, kernel, njit
 
-intrinsic: Any
-if COMPILED:
-    from llvmlite import binding, ir
-    from numba import extending
-    from numba.core import cgutils, types
-
-    intrinsic = extending.intrinsic
-    _WIDE = binding.get_host_cpu_features().get("avx512f", False)
-else:
-    intrinsic, _WIDE = staticmethod, False
-
 PRECISIONS = ("float32", "bfloat16", "int8")
-PANEL = 64
-"""Rows of a weight matrix, or positions of the key cache, that lie side by side."""
 PREFILL = 64
 """Tokens of a prompt computed together."""
-_LANES_2, _LANES_4 = (64, 64) if _WIDE else (32, 16)  # what 32 or 16 vector registers hold
-_NARROW = 16
 _FAST = {"reassoc", "contract", "nsz", "arcp"}
 _ORDERED = {"contract", "nsz"}
-
-
-def _make_tile(tokens: int, lanes: int) -> Callable[..., Any]:
-    """An intrinsic tile(x, w, out): out[t, l] = sum over i of x[t, i] w[i, l], i in order.
-
-    x float32 [>= tokens, d], w [d, >= lanes] float32, bfloat16 bits or int8, out float32; rows are
-    contiguous. numba cannot keep an array in registers, hence the vector instructions by hand.
-    """
-
-    @intrinsic
-    def tile(context, x, w, out):  # type: ignore[no-untyped-def]
-        def build(context, b, signature, arguments):  # type: ignore[no-untyped-def]
-            byte, int32, real = ir.IntType(8).as_pointer(), ir.IntType(32), ir.FloatType()
-            vector, integers = ir.VectorType(real, lanes), ir.VectorType(int32, lanes)
-            undefined = ir.Constant(vector, ir.Undefined)
-            stored = context.get_data_type(signature.args[1].dtype)
-            arrays = [
-                context.make_array(kind)(context, b, array)
-                for kind, array in zip(signature.args, arguments)
-            ]
-            strides = [cgutils.unpack_tuple(b, array.strides, 2)[0] for array in arrays]
-            (x, w, out), (x_stride, w_stride, out_stride) = arrays, strides
-            depth = cgutils.unpack_tuple(b, x.shape, 2)[1]
-            size = depth.type
-
-            def place(array, offset, kind):  # type: ignore[no-untyped-def]
-                return b.bitcast(b.gep(b.bitcast(array.data, byte), [offset]), kind.as_pointer())
-
-            multiply_add = cgutils.get_or_insert_function(
-                b.module, ir.FunctionType(vector, [vector] * 3), f"llvm.fmuladd.v{lanes}f32"
-            )
-            sums = [cgutils.alloca_once_value(b, ir.Constant(vector, None)) for _ in range(tokens)]
-            with cgutils.for_range(b, depth) as loop:
-                row = place(w, b.mul(loop.index, w_stride), ir.VectorType(stored, lanes))
-                weight = b.load(row)
-                weight.align = 1
-                if isinstance(stored, ir.IntType) and stored.width == 16:
-                    shift = ir.Constant(integers, [16] * lanes)
-                    weight = b.bitcast(b.shl(b.zext(weight, integers), shift), vector)
-                elif isinstance(stored, ir.IntType):
-                    weight = b.sitofp(weight, vector)
-                for t, total in enumerate(sums):
-                    at = b.add(b.mul(x_stride, size(t)), b.mul(loop.index, size(4)))
-                    value = b.insert_element(undefined, b.load(place(x, at, real)), int32(0))
-                    spread = b.shuffle_vector(value, undefined, ir.Constant(integers, None))
-                    b.store(b.call(multiply_add, [weight, spread, b.load(total)]), total)
-            for t, total in enumerate(sums):
-                b.store(b.load(total), place(out, b.mul(out_stride, size(t)), vector)).align = 4
-            return context.get_dummy_value()
-
-        return types.void(x, w, out), build
-
-    return tile
-
-
-_tile_1 = _make_tile(1, PANEL)
-_tile_2 = _make_tile(2, _LANES_2)
-_tile_4 = _make_tile(4, _LANES_4)
-_tile_narrow = _make_tile(1, _NARROW)
-
-
-@kernel(nogil=True)
-def _linear(x, weight, scale, block, out):
-    """out[n, r] = scale[r] · Σ weight[r, i] x[n, i]; x [N, d], weight in panels [P, d, 64].
-
-    block: float32 [4, 64], scratch.
-    """
-    tokens, rows = out.shape
-    for p in range(weight.shape[0]):
-        panel = weight[p]
-        first = p * PANEL
-        count = min(PANEL, rows - first)
-        n = 0
-        while n < tokens:
-            if tokens - n >= 4:
-                step = 4
-                for lane in range(0, PANEL, _LANES_4):
-                    _tile_4(x[n : n + 4], panel[:, lane:], block[:, lane:])
-            elif tokens - n >= 2:
-                step = 2
-                for lane in range(0, PANEL, _LANES_2):
-                    _tile_2(x[n : n + 2], panel[:, lane:], block[:, lane:])
-            else:
-                step = 1
-                _tile_1(x[n : n + 1], panel, block)
-            for t in range(step):
-                for r in range(count):
-                    out[n + t, first + r] = block[t, r] * scale[first + r]
-            n += step
 
 
 @kernel(fastmath=_FAST, nogil=True)
@@ -170,7 +68,7 @@ def _attend(query, keys, values, length, scale, weight, out):
     out [1, head padded] scratch and result.
     """
     for p in range((length + PANEL - 1) // PANEL):
-        _tile_1(query, keys[p], weight[:, p * PANEL :])
+        tile_1(query, keys[p], weight[:, p * PANEL :])
     row = weight[0]
     peak = row[0]
     for t in range(length):
@@ -185,11 +83,11 @@ def _attend(query, keys, values, length, scale, weight, out):
     lane, width = 0, values.shape[1]
     while lane < width:
         if width - lane >= PANEL:
-            _tile_1(weight[:, :length], values[:, lane:], out[:, lane:])
+            tile_1(weight[:, :length], values[:, lane:], out[:, lane:])
             lane += PANEL
         else:
-            _tile_narrow(weight[:, :length], values[:, lane:], out[:, lane:])
-            lane += _NARROW
+            tile_narrow(weight[:, :length], values[:, lane:], out[:, lane:])
+            lane += NARROW
 
 
 @kernel(fastmath=_ORDERED, nogil=True)
@@ -207,18 +105,17 @@ def _forward(tokens, first_logit, shape, model, cache, logits):
     """All layers for N tokens; logits of tokens first_logit.. go to logits [N - first_logit, V].
 
     tokens: int64 [3, N], id, cache slot and position of each. shape: (query heads, KV heads, head
-    width). model: (embedding, weights, scales, norms, cos, sin, eps); weights: (qkv, output, gate
-    and up, down, head) in panels. cache: (K [L, slots, KV heads, T / 64, head, 64], V [L, slots,
-    KV heads, T, head padded]).
+    width, feed-forward width). model: (embedding, weights, scales, norms, cos, sin, eps); weights:
+    (qkv, output, gate and up, down, head) in panels. cache: (K [L, slots, KV heads, T / 64, head,
+    64], V [L, slots, KV heads, T, head padded]).
     """
-    heads, kv_heads, head = shape
+    heads, kv_heads, head, inner = shape
     embedding, weights, scales, norms, cos, sin, eps = model
     qkv, output, gate_up, down, final = weights
     scale_qkv, scale_output, scale_gate_up, scale_down, scale_final = scales
     keys, values = cache
     ids, slots, places = tokens
     n_tokens, width = len(ids), embedding.shape[1]
-    inner = down.shape[2]
     x = np.empty((n_tokens, width), np.float32)
     for n in range(n_tokens):
         x[n] = embedding[ids[n]]
@@ -228,14 +125,14 @@ def _forward(tokens, first_logit, shape, model, cache, logits):
     added = np.empty((n_tokens, width), np.float32)
     both = np.empty((n_tokens, 2 * inner), np.float32)
     gated = np.empty((n_tokens, inner), np.float32)
-    block = np.empty((4, PANEL), np.float32)
+    space = scratch(n_tokens, max(width, heads * head, inner))
     weight = np.empty((1, keys.shape[3] * PANEL), np.float32)
     mean = np.empty((1, values.shape[4]), np.float32)
     factor = np.float32(1.0 / np.sqrt(head))
     group = heads // kv_heads
     for layer in range(qkv.shape[0]):
         _rms_norm(x, norms[2 * layer], eps, normed)
-        _linear(normed, qkv[layer], scale_qkv[layer], block, mixed)
+        linear(normed, qkv[layer], scale_qkv[layer], space, mixed)
         for n in range(n_tokens):
             place, slot = places[n], slots[n]
             for h in range(heads + kv_heads):
@@ -259,16 +156,16 @@ def _forward(tokens, first_logit, shape, model, cache, logits):
                 )
                 for i in range(head):
                     attended[n, h * head + i] = mean[0, i]
-        _linear(attended, output[layer], scale_output[layer], block, added)
+        linear(attended, output[layer], scale_output[layer], space, added)
         x += added
         _rms_norm(x, norms[2 * layer + 1], eps, normed)
-        _linear(normed, gate_up[layer], scale_gate_up[layer], block, both)
+        linear(normed, gate_up[layer], scale_gate_up[layer], space, both)
         _gate(both, gated)
-        _linear(gated, down[layer], scale_down[layer], block, added)
+        linear(gated, down[layer], scale_down[layer], space, added)
         x += added
     if first_logit < n_tokens:
         _rms_norm(x, norms[2 * qkv.shape[0]], eps, normed)
-        _linear(normed[first_logit:], final, scale_final, block, logits)
+        linear(normed[first_logit:], final, scale_final, space, logits)
 
 
 def compiled() -> bool:
@@ -283,21 +180,6 @@ def _as_float32(array: np.ndarray) -> np.ndarray:
     if array.dtype == np.uint16:
         return (array.astype(np.uint32) << 16).view(np.float32)
     return np.ascontiguousarray(array, np.float32)
-
-
-def _store(matrix: np.ndarray, precision: str) -> tuple[np.ndarray, np.ndarray]:
-    """(weights in panels [ceil(rows / 64), width, 64], float32 scale [rows]) of [rows, width]."""
-    rows, width = matrix.shape
-    scale = np.ones(rows, np.float32)
-    if precision == "bfloat16":
-        bits = np.ascontiguousarray(matrix).view(np.uint32)
-        matrix = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
-    elif precision == "int8":
-        scale = np.maximum(np.abs(matrix).max(axis=1), 1e-12).astype(np.float32) / np.float32(127)
-        matrix = np.rint(matrix / scale[:, None]).astype(np.int8)
-    panels = np.zeros((-(-rows // PANEL) * PANEL, width), matrix.dtype)
-    panels[:rows] = matrix
-    return np.ascontiguousarray(panels.reshape(-1, PANEL, width).transpose(0, 2, 1)), scale
 
 
 def _rope_base(config: dict[str, Any]) -> float:
@@ -349,6 +231,7 @@ class CpuEngine:
         kv_heads = int(config.get("num_key_value_heads") or heads)
         head = int(config.get("head_dim") or config["hidden_size"] // heads)
         self._shape = (heads, kv_heads, head)
+        self._inner = int(config["intermediate_size"])
         self._n_layers = int(config["num_hidden_layers"])
         power = np.arange(0, head, 2, dtype=np.float32) / np.float32(head)
         inverse = np.float32(1) / np.float32(_rope_base(config)) ** power
@@ -368,7 +251,7 @@ class CpuEngine:
     def _load(self, config: dict[str, Any], weights: dict[str, np.ndarray]) -> tuple[Any, ...]:
         """(embedding, weights, scales, norms) as `_forward` takes them."""
         heads, kv_heads, head = self._shape
-        width, inner = int(config["hidden_size"]), int(config["intermediate_size"])
+        width, inner = int(config["hidden_size"]), self._inner
 
         def get(name: str, *shape: int) -> np.ndarray:
             if name not in weights:
@@ -387,7 +270,7 @@ class CpuEngine:
             for i in range(self._n_layers):
                 prefix = f"model.layers.{i}.{room}."
                 parts = [get(f"{prefix}{k}_proj.weight", n, columns) for k, n in rows.items()]
-                stored, scale = _store(np.concatenate(parts), self.precision)
+                stored, scale = store(np.concatenate(parts), self.precision)
                 panels.append(stored)
                 scales.append(scale)
             return np.stack(panels), np.stack(scales)
@@ -400,7 +283,7 @@ class CpuEngine:
             stack(heads * head, o=width),
             stack(width, gate=inner, up=inner),
             stack(inner, down=width),
-            _store(final, self.precision),
+            store(final, self.precision),
         ]
         norms = [
             get(f"model.layers.{i}.{kind}_layernorm.weight", width)
@@ -431,7 +314,7 @@ class CpuEngine:
         capacity = min(self.max_length, max(256, 1 << (length - 1).bit_length()))
         panels = -(-capacity // PANEL)
         lead = (self._n_layers, slots, kv_heads)
-        padded = -(-head // _NARROW) * _NARROW
+        padded = -(-head // NARROW) * NARROW
         old, self._cache = self._cache, None
         keys = np.zeros((*lead, panels, head, PANEL), np.float32)
         values = np.zeros((*lead, panels * PANEL, padded), np.float32)
@@ -443,7 +326,7 @@ class CpuEngine:
 
     def _compute(self, tokens: np.ndarray, first: int, out: np.ndarray) -> None:
         assert self._cache is not None
-        _forward(tokens, first, self._shape, self._model, self._cache, out)
+        _forward(tokens, first, (*self._shape, self._inner), self._model, self._cache, out)
 
     def start(self, prompts: Sequence[np.ndarray]) -> np.ndarray:
         lengths = np.array([len(prompt) for prompt in prompts], np.int64)

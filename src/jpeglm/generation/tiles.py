@@ -1,0 +1,302 @@
+"""Products of a few tokens with a weight matrix, in the vector instructions of this processor.
+
+Weights lie in panels of 64 output rows, inputs running slowest, so that one instruction advances
+many rows of one token. Sums do not depend on the processor or on how many tokens share a tile:
+floats are added strictly in the order of the inputs, integers exactly.
+
+    float32, bfloat16   [panels, inputs, 64]        expanded to float32 in registers
+    int8                [panels, inputs / 4, 64, 4] times int8 activations, four inputs at a time
+
+int8 activations have one scale a token, weights one a row; both are symmetric. Stored weights have
+128 added, because the processors' instruction (AVX-512 VNNI) multiplies unsigned by signed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from jpeglm.kernels import COMPILED, kernel, njit
+
+intrinsic: Any
+overload: Any
+if COMPILED:
+    from llvmlite import binding, ir
+    from numba import extending
+    from numba.core import cgutils, types
+
+    intrinsic, overload = extending.intrinsic, extending.overload
+    _FEATURES = binding.get_host_cpu_features()
+else:
+    intrinsic, overload, _FEATURES = staticmethod, lambda *_, **__: staticmethod, {}
+
+PANEL = 64
+"""Rows of a weight matrix, or positions of the key cache, that lie side by side."""
+_WIDE = _FEATURES.get("avx512f", False)
+_VNNI = _WIDE and _FEATURES.get("avx512vnni", False)
+_LANES_2, _LANES_4 = (64, 64) if _WIDE else (32, 16)  # what 32 or 16 vector registers hold
+NARROW = 16
+
+
+def _rows_of(context: Any, b: Any, signature: Any, arguments: Any) -> tuple[list[Any], list[Any]]:
+    """(arrays, strides of their rows) of 2- or 3-dimensional arguments."""
+    arrays = [
+        context.make_array(kind)(context, b, array)
+        for kind, array in zip(signature.args, arguments)
+    ]
+    strides = [
+        cgutils.unpack_tuple(b, array.strides, kind.ndim)[0]
+        for kind, array in zip(signature.args, arrays)
+    ]
+    return arrays, strides
+
+
+def _make_tile(tokens: int, lanes: int) -> Callable[..., Any]:
+    """An intrinsic tile(x, w, out): out[t, l] = sum over i of x[t, i] w[i, l], i in order.
+
+    x float32 [>= tokens, d], w [d, >= lanes] float32 or bfloat16 bits, out float32; rows are
+    contiguous. numba cannot keep an array in registers, hence the vector instructions by hand.
+    """
+
+    @intrinsic
+    def tile(context, x, w, out):  # type: ignore[no-untyped-def]
+        def build(context, b, signature, arguments):  # type: ignore[no-untyped-def]
+            byte, int32, real = ir.IntType(8).as_pointer(), ir.IntType(32), ir.FloatType()
+            vector, integers = ir.VectorType(real, lanes), ir.VectorType(int32, lanes)
+            undefined = ir.Constant(vector, ir.Undefined)
+            stored = context.get_data_type(signature.args[1].dtype)
+            (x, w, out), (x_stride, w_stride, out_stride) = _rows_of(
+                context, b, signature, arguments
+            )
+            depth = cgutils.unpack_tuple(b, x.shape, 2)[1]
+            size = depth.type
+
+            def place(array, offset, kind):  # type: ignore[no-untyped-def]
+                return b.bitcast(b.gep(b.bitcast(array.data, byte), [offset]), kind.as_pointer())
+
+            multiply_add = cgutils.get_or_insert_function(
+                b.module, ir.FunctionType(vector, [vector] * 3), f"llvm.fmuladd.v{lanes}f32"
+            )
+            sums = [cgutils.alloca_once_value(b, ir.Constant(vector, None)) for _ in range(tokens)]
+            with cgutils.for_range(b, depth) as loop:
+                row = place(w, b.mul(loop.index, w_stride), ir.VectorType(stored, lanes))
+                weight = b.load(row)
+                weight.align = 1
+                if isinstance(stored, ir.IntType):
+                    shift = ir.Constant(integers, [16] * lanes)
+                    weight = b.bitcast(b.shl(b.zext(weight, integers), shift), vector)
+                for t, total in enumerate(sums):
+                    at = b.add(b.mul(x_stride, size(t)), b.mul(loop.index, size(4)))
+                    value = b.insert_element(undefined, b.load(place(x, at, real)), int32(0))
+                    spread = b.shuffle_vector(value, undefined, ir.Constant(integers, None))
+                    b.store(b.call(multiply_add, [weight, spread, b.load(total)]), total)
+            for t, total in enumerate(sums):
+                b.store(b.load(total), place(out, b.mul(out_stride, size(t)), vector)).align = 4
+            return context.get_dummy_value()
+
+        return types.void(x, w, out), build
+
+    return tile
+
+
+def _make_integer_tile(tokens: int, vnni: bool) -> Callable[..., Any]:
+    """An intrinsic tile(q, w, out): out[t, r] += sum over i, k of q[t, 4 i + k] w[i, r, k].
+
+    q int8 [>= tokens, >= 4 d], w uint8 [d, 64, 4], out int32 [>= tokens, 64].
+    """
+
+    @intrinsic
+    def tile(context, q, w, out):  # type: ignore[no-untyped-def]
+        def build(context, b, signature, arguments):  # type: ignore[no-untyped-def]
+            byte, int32 = ir.IntType(8).as_pointer(), ir.IntType(32)
+            vector = ir.VectorType(int32, 16)
+            undefined = ir.Constant(vector, ir.Undefined)
+            (q, w, out), (q_stride, w_stride, out_stride) = _rows_of(
+                context, b, signature, arguments
+            )
+            depth = cgutils.unpack_tuple(b, w.shape, 3)[0]
+            size = depth.type
+
+            def place(array, offset, kind):  # type: ignore[no-untyped-def]
+                return b.bitcast(b.gep(b.bitcast(array.data, byte), [offset]), kind.as_pointer())
+
+            def constant(value):  # type: ignore[no-untyped-def]
+                return ir.Constant(vector, [value] * 16)
+
+            dot = None
+            if vnni:
+                name = "llvm.x86.avx512.vpdpbusd.512"
+                dot = cgutils.get_or_insert_function(
+                    b.module, ir.FunctionType(vector, [vector] * 3), name
+                )
+
+            def add_products(total, weight, value):  # type: ignore[no-untyped-def]
+                if dot is not None:
+                    return b.call(dot, [total, weight, value])
+                for k in range(4):
+                    one = b.and_(b.lshr(weight, constant(8 * k)), constant(255))
+                    other = b.ashr(b.shl(value, constant(24 - 8 * k)), constant(24))
+                    total = b.add(total, b.mul(one, other))
+                return total
+
+            columns = PANEL // 16
+            sums = []
+            for t in range(tokens):
+                for column in range(columns):
+                    at = b.add(b.mul(out_stride, size(t)), size(64 * column))
+                    start = b.load(place(out, at, vector))
+                    start.align = 4
+                    sums.append(cgutils.alloca_once_value(b, start))
+            with cgutils.for_range(b, depth) as loop:
+                spread = []
+                for t in range(tokens):
+                    at = b.add(b.mul(q_stride, size(t)), b.mul(loop.index, size(4)))
+                    four = b.load(place(q, at, int32))
+                    four.align = 1
+                    value = b.insert_element(undefined, four, int32(0))
+                    spread.append(b.shuffle_vector(value, undefined, constant(0)))
+                for column in range(columns):
+                    at = b.add(b.mul(loop.index, w_stride), size(64 * column))
+                    weight = b.load(place(w, at, vector))
+                    weight.align = 1
+                    for t in range(tokens):
+                        total = sums[t * columns + column]
+                        b.store(add_products(b.load(total), weight, spread[t]), total)
+            for t in range(tokens):
+                for column in range(columns):
+                    at = b.add(b.mul(out_stride, size(t)), size(64 * column))
+                    end = b.store(b.load(sums[t * columns + column]), place(out, at, vector))
+                    end.align = 4
+            return context.get_dummy_value()
+
+        return types.void(q, w, out), build
+
+    return tile
+
+
+tile_1 = _make_tile(1, PANEL)
+tile_narrow = _make_tile(1, NARROW)
+_tile_2 = _make_tile(2, _LANES_2)
+_tile_4 = _make_tile(4, _LANES_4)
+_integer_1, _integer_2, _integer_4 = (_make_integer_tile(n, _VNNI) for n in (1, 2, 4))
+
+
+def store(matrix: np.ndarray, precision: str) -> tuple[np.ndarray, np.ndarray]:
+    """(panels, float32 scale [rows]) of a float32 matrix [rows, inputs]."""
+    rows, width = matrix.shape
+    scale = np.ones(rows, np.float32)
+    if precision == "bfloat16":
+        bits = np.ascontiguousarray(matrix).view(np.uint32)
+        matrix = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+    elif precision == "int8":
+        scale = np.maximum(np.abs(matrix).max(axis=1), 1e-12).astype(np.float32) / np.float32(127)
+        matrix = (np.rint(matrix / scale[:, None]) + 128).astype(np.uint8)
+        width = -(-width // 4) * 4
+    panels = np.zeros((-(-rows // PANEL) * PANEL, width), matrix.dtype)
+    panels[:rows, : matrix.shape[1]] = matrix
+    if precision == "int8":
+        panels = panels.reshape(-1, PANEL, width // 4, 4)
+    else:
+        panels = panels.reshape(-1, PANEL, width)
+    return np.ascontiguousarray(panels.swapaxes(1, 2)), scale
+
+
+@njit()
+def scratch(tokens: int, width: int) -> tuple[np.ndarray, ...]:
+    """What `linear` needs for so many tokens of at most `width` inputs."""
+    return (
+        np.empty((4, PANEL), np.float32),
+        np.empty((4, PANEL), np.int32),
+        np.zeros((tokens, -(-width // 4) * 4), np.int8),
+        np.empty(tokens, np.float32),
+        np.empty(tokens, np.int32),
+    )
+
+
+def linear(x, weight, scale, space, out):  # type: ignore[no-untyped-def]
+    """out[n, r] = scale[r] · Σ weight[r, i] x[n, i]; x [N, d], weight in panels, space: `scratch`.
+
+    Compiled code alone: which product it is depends on the panels' form.
+    """
+    raise NotImplementedError
+
+
+@overload(linear, jit_options={"_nrt": False})
+def _linear(x, weight, scale, space, out):  # type: ignore[no-untyped-def]
+    if weight.ndim == 4:
+        return _integer_linear
+    return _float_linear
+
+
+def _float_linear(x, weight, scale, space, out):  # type: ignore[no-untyped-def]
+    block = space[0]
+    tokens, rows = out.shape
+    for p in range(weight.shape[0]):
+        panel = weight[p]
+        first = p * PANEL
+        count = min(PANEL, rows - first)
+        n = 0
+        while n < tokens:
+            if tokens - n >= 4:
+                step = 4
+                for lane in range(0, PANEL, _LANES_4):
+                    _tile_4(x[n : n + 4], panel[:, lane:], block[:, lane:])
+            elif tokens - n >= 2:
+                step = 2
+                for lane in range(0, PANEL, _LANES_2):
+                    _tile_2(x[n : n + 2], panel[:, lane:], block[:, lane:])
+            else:
+                step = 1
+                tile_1(x[n : n + 1], panel, block)
+            for t in range(step):
+                for r in range(count):
+                    out[n + t, first + r] = block[t, r] * scale[first + r]
+            n += step
+
+
+@kernel(nogil=True)
+def _quantise(x, levels, steps, starts):
+    """Rows of x as int8: levels[n, i] = x[n, i] / steps[n]; starts: what the weights' 128 adds."""
+    for n in range(x.shape[0]):
+        peak = np.float32(1e-12)
+        for i in range(x.shape[1]):
+            peak = max(peak, abs(x[n, i]))
+        steps[n] = peak / np.float32(127)
+        inverse = np.float32(127) / peak
+        total = np.int32(0)
+        for i in range(x.shape[1]):
+            level = np.int32(np.rint(x[n, i] * inverse))
+            levels[n, i] = level
+            total += level
+        for i in range(x.shape[1], (x.shape[1] + 3) // 4 * 4):
+            levels[n, i] = 0
+        starts[n] = -128 * total
+
+
+def _integer_linear(x, weight, scale, space, out):  # type: ignore[no-untyped-def]
+    _, sums, levels, steps, starts = space
+    _quantise(x, levels, steps, starts)
+    tokens, rows = out.shape
+    for p in range(weight.shape[0]):
+        panel = weight[p]
+        first = p * PANEL
+        count = min(PANEL, rows - first)
+        n = 0
+        while n < tokens:
+            step = 4 if tokens - n >= 4 else 2 if tokens - n >= 2 else 1
+            for t in range(step):
+                for r in range(PANEL):
+                    sums[t, r] = starts[n + t]
+            if step == 4:
+                _integer_4(levels[n : n + 4], panel, sums)
+            elif step == 2:
+                _integer_2(levels[n : n + 2], panel, sums)
+            else:
+                _integer_1(levels[n : n + 1], panel, sums)
+            for t in range(step):
+                unit = steps[n + t]
+                for r in range(count):
+                    out[n + t, first + r] = np.float32(sums[t, r]) * (unit * scale[first + r])
+            n += step
