@@ -7,7 +7,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +33,12 @@ def rates(
             start = time.perf_counter()
             call()
             seconds[name].append(time.perf_counter() - start)
-    return {
-        name: {
-            "median": work / statistics.median(times),
-            "least": work / max(times),
-            "most": work / min(times),
-        }
-        for name, times in seconds.items()
-    }
+    return {name: spread([work / one for one in times]) for name, times in seconds.items()}
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Median, least and most."""
+    return {"median": statistics.median(values), "least": min(values), "most": max(values)}
 
 
 def finish(

@@ -1,4 +1,4 @@
-"""All benchmarks in their short form; `make bench`. Each is also a command of its own."""
+"""All benchmarks in their short form, then their page; `make bench`. Each runs by itself too."""
 
 import subprocess
 import sys
@@ -6,5 +6,8 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 
-for name in ("tokens.py", "generation.py", "clips.py"):
+for name in (
+    "tokens.py", "masks.py", "generation.py", "start.py", "lengths.py", "training.py", "clips.py",
+    "report.py",
+):  # fmt: skip
     subprocess.run([sys.executable, HERE / name], check=True)

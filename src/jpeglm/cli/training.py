@@ -42,8 +42,8 @@ def train(
     epochs: Annotated[float, typer.Option(min=0.0, help="Budget in passes over the data.")] = 0.0,
     minutes: Annotated[float, typer.Option(min=0.0, help="Budget in minutes.")] = 0.0,
     optimizer: Annotated[
-        str, typer.Option(help="muon (layers' matrices, the rest AdamW) or adamw.")
-    ] = "muon",
+        str, typer.Option(help="muon (layers' matrices, the rest AdamW), adamw, or auto.")
+    ] = "auto",
     learning_rate: Annotated[
         float, typer.Option(min=0.0, help="Peak; 0 takes the preset's, twice it with muon.")
     ] = 0.0,

@@ -303,6 +303,11 @@ class CpuEngine:
         """Bytes that a step reads of the weights (the embedding, one row a token, not counted)."""
         return sum(weight.nbytes for weight in self._model[1])
 
+    @property
+    def cache_bytes(self) -> int:
+        """Bytes of the keys and values held, room for growth included."""
+        return sum(array.nbytes for array in self._cache or ())
+
     def _room(self, slots: int, length: int, fresh: bool) -> tuple[np.ndarray, np.ndarray]:
         """A cache for so many slots and positions; doubled when it grows, kept unless `fresh`."""
         _, kv_heads, head = self._shape

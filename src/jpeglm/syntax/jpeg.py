@@ -490,8 +490,11 @@ def key(spec, state, reach, swing):
     if spec.kind == BYTE_KIND:
         if spec.interval > 0:
             intervals = state[MCU] // spec.interval
-            end = (intervals + 1) * spec.interval * blocks - here
-            number = (number * (reach + 1) + min(end, reach)) * 8 + intervals % 8
+            end = min((intervals + 1) * spec.interval * blocks - here, reach)
+            if spec.atomic:  # no token goes past a marker, so nothing behind it counts
+                number = end * 8 + (intervals % 8 if state[INTERVAL_END] else 0)
+            else:
+                number = (number * (reach + 1) + end) * 8 + intervals % 8
         number = ((number * 8 + phase) * NODES + state[NODE]) * 2 + state[INTERVAL_END]
     number = (number * 2 + (state[SIZE] > 0)) * 2 + state[ZEROS]
     return ((number * 16 + state[PENDING]) * 128 + state[K]) * 8 + state[BLOCK]

@@ -16,7 +16,7 @@ from jpeglm.models.llama import PRESETS, learning_rate
 PACKINGS = ("pictures", "chunks")
 PRECISIONS = ("auto", "float32", "bfloat16")
 COMPILE = ("auto", "on", "off")
-OPTIMIZERS = ("muon", "adamw")
+OPTIMIZERS = ("auto", "muon", "adamw")
 MUON_RATE = 2.0
 """Muon's peak learning rate for AdamW's, which is what presets name (docs/log.md)."""
 
@@ -38,8 +38,9 @@ class TrainConfig(Settings):
     """Passes over the training pictures, turned into steps when the data are known."""
     minutes: float = 0.0
     """Evaluation, saving and compilation included, loading of the data not."""
-    optimizer: str = "muon"
-    """`muon` for the layers' matrices, with AdamW for the rest; or `adamw` for everything."""
+    optimizer: str = "auto"
+    """`muon` for the layers' matrices, with AdamW for the rest; or `adamw` for everything. `auto` is
+    muon, but adamw under FSDP, which splits matrices."""
     learning_rate: float = 0.0
     """Peak; 0 takes the preset's, twice it with Muon."""
     warmup: int = 100
@@ -120,7 +121,7 @@ class TrainConfig(Settings):
     @property
     def peak(self) -> float:
         """The peak learning rate."""
-        scale = MUON_RATE if self.optimizer == "muon" else 1.0
+        scale = 1.0 if self.optimizer == "adamw" else MUON_RATE
         return self.learning_rate or scale * learning_rate(self.preset)
 
     def rate(self, step: int, share: float) -> float:

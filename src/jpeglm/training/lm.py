@@ -26,7 +26,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -140,6 +140,9 @@ def train(
                 f"{launched} processes were launched but accelerate joined "
                 f"{accelerator.num_processes}; start them with torchrun or accelerate launch"
             )
+        if config.optimizer == "auto":
+            split = accelerator.distributed_type == DistributedType.FSDP
+            config = replace(config, optimizer="adamw" if split else "muon")
         trainer = Trainer(Path(data), tokenizer, Path(out), config, accelerator, resume)
         trainer.sampler = sampler
         if accelerator.is_main_process:

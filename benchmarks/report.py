@@ -1,0 +1,106 @@
+"""docs/benchmarks.md out of docs/results/bench-*.json: python benchmarks/report.py
+
+Whatever is said in words about a table stands here, whatever is a number in its JSON.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from common import ROOT
+
+from jpeglm.files import atomic_write
+
+HEAD = """# Benchmarks
+
+Made by `python benchmarks/report.py` from `docs/results/bench-*.json`; each file holds the
+command, the processor, the versions and the commit. Contestants take turns in one run, so ratios
+mean more than rates: the machines are shared. In brackets the least and the most of the turns.
+`make bench` runs the short forms; `pip install -r benchmarks/requirements.txt` adds the peers. A
+new peer of generation is one file in `benchmarks/peers`.
+"""
+
+TABLES: dict[str, tuple[str, str]] = {
+    "generation": (
+        "Generation",
+        """Tokens/s of all sequences, prefill included, top-k 40 and top-p 0.9. `floor` is what one
+core would reach if it only read the weights once a token. Aims on two cores, 10M parameters: 15
+times transformers.generate and 2.5 times llama.cpp at batch 1, 6 times transformers and twice the
+best peer at 16.""",
+    ),
+    "masks": (
+        "The grammar's cost a token",
+        """Mask and advance on real streams, median, in brackets mean and 99th percentile; `first`
+are the first pictures, while masks are computed, `later` what follows. Aim: a median of 3 and a
+99th percentile of 20 microseconds.""",
+    ),
+    "pictures-to-tokens": (
+        "Pictures to token ids",
+        "Aim: 70 % of Pillow alone, 5 times Pillow and Hugging Face, 15 times the authors' way.",
+    ),
+    "bpe-encode": (
+        "BPE encoding alone",
+        "The ids are compared first. Aim: 60 times Hugging Face.",
+    ),
+    "bpe-training": ("BPE training", "The merges are the same (tests). Aim: faster."),
+    "start": (
+        "Time to the first picture",
+        "Seconds of a whole process. Aim: 3 with a warm cache, 30 the first time.",
+    ),
+    "lengths": (
+        "Cost against length",
+        """One sequence on one core; `predicted` is the first row and the bytes of keys and values
+that come on top, at the measured bandwidth.""",
+    ),
+    "training": (
+        "Training on a CPU",
+        "Aim: 1.3 times Hugging Face's Trainer, padding below 3 %.",
+    ),
+    "clips": (
+        "Clips",
+        "H.264 of 256 x 144 and 15 frames. Aim: reading at 3 MB/s of stream.",
+    ),
+}
+
+
+def section(name: str, record: dict[str, Any]) -> str:
+    title, text = TABLES[name]
+    machine = record["machine"]
+    lines = [f"\n## {title}\n", f"{text}\n"]
+    for caption, rows in record["tables"].items():
+        lines += [f"{caption} ({record['unit']}):\n", "| | median | | against the first |"]
+        lines.append("|---|---|---|---|")
+        first = next(iter(rows.values()))["median"]
+        for row, found in rows.items():
+            cells = f"{number(found['least'])} to {number(found['most'])}"
+            ratio = found["median"] / first
+            lines.append(f"| {row} | {number(found['median'])} | ({cells}) | {ratio:.2f} |")
+        lines.append("")
+    if "unavailable" in record:
+        missing = "; ".join(f"{who}: {why}" for who, why in record["unavailable"].items())
+        lines.append(f"Not measured: {missing}.\n")
+    lines.append(
+        f"`{machine['command']}`, {machine['cores']} cores of {machine['processor']}, load "
+        f"{machine['load']:.1f}, commit {machine['commit'][:10]}"
+    )
+    return "\n".join(lines) + "\n"
+
+
+def number(value: float) -> str:
+    """Three digits at least, none behind the point from 100 on."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def main() -> None:
+    text = HEAD
+    for name in TABLES:
+        file = ROOT / "docs" / "results" / f"bench-{name}.json"
+        if file.exists():
+            text += section(name, json.loads(file.read_text()))
+    atomic_write(ROOT / "docs" / "benchmarks.md", text.encode())
+    print("docs/benchmarks.md")
+
+
+if __name__ == "__main__":
+    main()
