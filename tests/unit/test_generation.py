@@ -10,7 +10,7 @@ from jpeglm.generation.constraint import Constraint, Prompt, make_prompt
 from jpeglm.generation.engine_cpu import CpuEngine
 from jpeglm.generation.generate import load, run
 from jpeglm.generation.guidance import Guided
-from jpeglm.generation.sampling import Sampling, choose
+from jpeglm.generation.sampling import Sampling, _nucleus, choose
 from jpeglm.syntax.alphabet import ALPHABETS, Prefix
 from jpeglm.tokenizer import Tokenizer
 
@@ -174,6 +174,22 @@ def test_choose_follows_the_stated_order():
     assert share(everything, temperature=0.0) == pytest.approx([1, 0, 0, 0])
     squared = np.array([0.25, 0.09, 0.0225, 0.0025])
     assert share(everything, temperature=0.5) == pytest.approx(squared / squared.sum(), abs=2e-3)
+
+
+@pytest.mark.parametrize("top_k", [0, 1, 5, 40, 300])
+@pytest.mark.parametrize("top_p", [0.01, 0.3, 0.9, 0.999])
+def test_the_nucleus_is_that_of_a_sorted_list(top_k, top_p):
+    """Equal weights, of which there are many here, count in the order of their tokens."""
+    rng = np.random.default_rng(top_k)
+    place = np.empty(500, np.int64)
+    for _ in range(20):
+        weight = np.exp(np.round(rng.normal(0, 2, 500))).astype(np.float32)
+        order = np.argsort(-weight, kind="stable")[: top_k or None]
+        mass = np.cumsum(weight[order].astype(np.float64))
+        expected = order[: 1 + int(np.argmax(mass >= top_p * mass[-1]))]
+        total = float(weight.astype(np.float64).sum())
+        count = _nucleus(weight, total, top_k, top_p, place)
+        assert place[::-1][:count].tolist() == expected.tolist()
 
 
 @pytest.mark.parametrize(

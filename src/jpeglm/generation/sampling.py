@@ -69,60 +69,80 @@ def _uniform(seed, picture, step):
     return np.float64(x[0] >> np.uint64(11)) * 2.0**-53
 
 
-SHORT = 64
-"""So many tokens are tried first as a nucleus of `top_p` alone."""
-LONG = 256
-"""Up to here insertion finds the best tokens sooner than sorting all."""
+FEW = 128
+"""So many tokens are found sooner by insertion than by a heap of all."""
 
 
 @kernel()
 def _best(weight, count, order):
-    """The `count` largest weights' places, largest first and of equals the first, in `order`."""
+    """The `count` largest weights' places, as `_nucleus` leaves them."""
+    end = len(weight) - 1  # the first of them comes last
     n = 0
     for i in range(len(weight)):
         w = weight[i]
-        if n == count:
-            if w <= weight[order[n - 1]]:
-                continue
-        else:
+        if n < count:
             n += 1
-        j = n - 1
-        while j > 0 and weight[order[j - 1]] < w:
-            order[j] = order[j - 1]
-            j -= 1
-        order[j] = i
+        elif w <= weight[order[end - n + 1]]:
+            continue
+        place = end - n + 1
+        while place < end and weight[order[place + 1]] < w:
+            order[place] = order[place + 1]
+            place += 1
+        order[place] = i
 
 
-@njit()
-def _sort(weight, order):
-    order[:] = np.argsort(-weight, kind="mergesort")
+@kernel()
+def _sift(weight, order, place, size):
+    """Restore the heap order[:size] below `place`: on top the largest weight, of equals the
+    first."""
+    token = order[place]
+    while True:
+        child = 2 * place + 1
+        if child >= size:
+            break
+        a = order[child]
+        if child + 1 < size:
+            b = order[child + 1]
+            if weight[b] > weight[a] or (weight[b] == weight[a] and b < a):
+                child += 1
+                a = b
+        if weight[token] > weight[a] or (weight[token] == weight[a] and token < a):
+            break
+        order[place] = a
+        place = child
+    order[place] = token
 
 
 @kernel()
 def _nucleus(weight, total, top_k, top_p, order):
-    """How many of the most probable tokens, put first in `order`, are in the nucleus."""
+    """How many of the most probable tokens are in the nucleus: the last so many of `order`, the
+    most probable one last, of equals the first."""
     size = len(weight)
     kept = size if top_k == 0 else min(top_k, size)
-    found = kept
-    if top_k == 0:
-        found = min(SHORT, size)
-    if found <= LONG:
-        _best(weight, found, order)
-    else:
-        found = size
-        _sort(weight, order)
-    if kept < size:
-        total = 0.0
+    inside = 0.0
+    if kept <= FEW:
+        _best(weight, kept, order)
         for i in range(kept):
-            total += weight[order[i]]
-    nucleus, inside = 0, 0.0
-    while nucleus < kept and (nucleus == 0 or inside < top_p * total):
-        if nucleus == found:
-            found = size
-            _sort(weight, order)
-        inside += weight[order[nucleus]]
-        nucleus += 1
-    return nucleus
+            inside += weight[order[size - 1 - i]]
+    else:
+        for i in range(size):
+            order[i] = i
+        for place in range(size // 2 - 1, -1, -1):
+            _sift(weight, order, place, size)
+        for i in range(kept):
+            last = size - 1 - i
+            order[0], order[last] = order[last], order[0]
+            _sift(weight, order, 0, last)
+            inside += weight[order[last]]
+            if top_k == 0 and inside >= top_p * total:
+                return i + 1
+    if top_p < 1.0:
+        share, inside = top_p * inside, 0.0
+        for i in range(kept):
+            inside += weight[order[size - 1 - i]]
+            if inside >= share:
+                return i + 1
+    return kept
 
 
 @kernel()
@@ -158,12 +178,12 @@ def choose(logits, mask, draw, uniform, weight, order):
         if narrowed:
             nucleus = _nucleus(weight, total, draw.top_k, draw.top_p, order)
         for i in range(nucleus):
-            token = order[i] if narrowed else i
+            token = order[size - 1 - i] if narrowed else i
             if mask[token]:
                 legal += weight[token]
         target = uniform * legal
         for i in range(nucleus):
-            token = order[i] if narrowed else i
+            token = order[size - 1 - i] if narrowed else i
             if mask[token] and weight[token] > 0:
                 last = np.int64(token)
                 target -= weight[token]

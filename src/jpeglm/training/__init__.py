@@ -39,8 +39,8 @@ class TrainConfig(Settings):
     minutes: float = 0.0
     """Evaluation, saving and compilation included, loading of the data not."""
     optimizer: str = "auto"
-    """`muon` for the layers' matrices, with AdamW for the rest; or `adamw` for everything. `auto` is
-    muon, but adamw under FSDP, which splits matrices."""
+    """`muon` for the layers' matrices, with AdamW for the rest; or `adamw` for everything. `auto`
+    is muon, but adamw under FSDP, which splits matrices."""
     learning_rate: float = 0.0
     """Peak; 0 takes the preset's, twice it with Muon."""
     warmup: int = 100
