@@ -1,6 +1,7 @@
 """Which tokens learn a codec's streams best: curves of held-out bits against training FLOPs.
 
-    python recipes/token_study.py clips --flops 4e13 --seeds 2
+    python recipes/token_study.py photos --flops 2.5e13
+    python recipes/token_study.py clips --flops 4e13
 
 Every form of a study is trained from scratch on the same shards with the same Llama, the same
 FLOPs (PaLM's count, appendix B) and the same number of tokens a step; forms differ in alphabet and
@@ -34,7 +35,8 @@ POINTS = 6
 
 @dataclass(frozen=True)
 class Form:
-    """Tokens: an alphabet, and the size of the vocabulary with BOS and EOS."""
+    """Tokens: an alphabet, and the size of the vocabulary with BOS and EOS; 266 leaves both
+    alphabets of JPEG, 264 symbols each, without merges."""
 
     alphabet: str
     vocabulary: int
@@ -55,6 +57,21 @@ class Study:
 
 
 STUDIES = {
+    "photos": Study(
+        Path("data/photos64"),
+        "recipes/photos.py",
+        "picture",
+        (
+            Form("jpeg-block-symbols", 1024),
+            Form("bytes", 320),
+            Form("jpeg-coarse-symbols", 1024),
+            Form("jpeg-block-symbols", 2048),
+            Form("jpeg-block-symbols", 512),
+            Form("bytes", 1024),
+            Form("jpeg-block-symbols", 266),
+            Form("bytes", 266),
+        ),
+    ),
     "clips": Study(
         Path("data/motion-64x48"),
         "recipes/clips.py",

@@ -11,7 +11,8 @@ anything new, so that the model chooses its own tokens and the prompt stays as g
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -28,6 +29,9 @@ from jpeglm.syntax.machine import (
     step,
 )
 from jpeglm.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from jpeglm.generation.automaton import Automaton
 
 
 @dataclass(frozen=True)
@@ -244,6 +248,13 @@ class Constraint:
             *limits(self.spec, tokenizer.spelling),
         )
         self.masks = make_masks(self.spec, tokens, tokenizer.vocab_size)
+
+    @cached_property
+    def automaton(self) -> Automaton | None:
+        """The grammar as tables for a device, where there can be such."""
+        from jpeglm.generation.automaton import build
+
+        return build(self)
 
     def start(self, prompt: Prompt, budget: int) -> tuple[np.ndarray, Ahead]:
         """(state, ahead): where the prompt's stable tokens lead, and what it forces from there;
