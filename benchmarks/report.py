@@ -57,6 +57,11 @@ that come on top, at the measured bandwidth.""",
         "Training on a CPU",
         "Aim: 1.3 times Hugging Face's Trainer, padding below 3 %.",
     ),
+    "device-cuda": (
+        "On a GPU",
+        """`floor` is what the device's memory allows if a step reads the weights and nothing else.
+Training by the share of the FLOPs that a product of large matrices reaches.""",
+    ),
     "clips": (
         "Clips",
         "H.264 of 256 x 144 and 15 frames. Aim: reading at 3 MB/s of stream.",

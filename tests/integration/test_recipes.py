@@ -66,3 +66,40 @@ def test_the_long_tail_and_the_parquet_of_cifar10(tmp_path):
     assert open_source(tmp_path / "x.parquet").label_names[3] == "cat"
     picture = pq.read_table(tmp_path / "x.parquet").column("image")[0].as_py()["bytes"]
     assert (np.asarray(Image.open(io.BytesIO(picture))) == pixels[0]).all()
+
+
+def test_a_token_study_reads_its_runs(tmp_path, monkeypatch):
+    """Two seeds of a form that learns and one of a form that does not, as `train` records them."""
+    import json
+
+    from jpeglm.models.llama import flops_per_token, preset
+
+    monkeypatch.syspath_prepend(str(ROOT / "recipes"))
+    import token_study
+
+    monkeypatch.chdir(tmp_path)
+    study = token_study.STUDIES["clips"]
+    shape = preset("2m", 320, 512)
+
+    def finished(form, seed, bits):
+        run = tmp_path / "runs" / "tokens" / "clips" / f"{form.name}-{seed}"
+        run.mkdir(parents=True)
+        (run / "finished").touch()
+        (run / "config.json").write_text(json.dumps({"model": shape, "parameters": 7}))
+        rows = [{"step": 10 * i, "images": 40 * i, "tokens": 4000 * i} for i in (1, 2, 3)]
+        rows += [{"step": 10 * (i + 1), "bits_per_image": b} for i, b in enumerate(bits)]
+        (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    finished(study.forms[0], 0, [300, 200, 100])
+    finished(study.forms[0], 1, [300, 200, 120])
+    finished(study.forms[2], 0, [260, 255, 250])
+    found = token_study.collect("clips", study, 1.0)["forms"]
+    good, bad = found[study.forms[0].name], found[study.forms[2].name]
+    assert (good["bits"], good["least"], good["most"], good["seeds"]) == (110, 100, 120, 2)
+    assert good["tokens_per_stream"] == 100 and bad["seeds"] == 1
+    each = flops_per_token(shape, 100) * 400
+    assert good["runs"][0]["flops"] == [10 * each, 20 * each, 30 * each]
+    # The mean curve falls from 300 to 200 in the middle third; it passes 250 halfway.
+    assert bad["best_form_needs"] == pytest.approx(0.5, abs=0.01)
+    token_study.plot(token_study.collect("clips", study, 1.0), tmp_path / "plot.svg")
+    assert (tmp_path / "plot.svg").stat().st_size > 5000
