@@ -189,12 +189,17 @@ def install(out: Path, data: Path, sets: list[str], commands: list[str]) -> None
             for c in ("model", "model+grammar", "cabac", "cavlc")
         ]
         bits.append(f"| {name} ({table['pictures']}) | {' | '.join(cells)} |")
-    continued = ["| clips | model | repeat | nearer than repeat |", "|---|---|---|---|"]
+    continued = [
+        "| clips | model | repeat | model − repeat | nearer than repeat |",
+        "|---|---|---|---|---|",
+    ]
     for name, table in tables["continuation"].items():
         cells = [
             "{psnr:.2f} ({0:.2f} to {1:.2f})".format(*row["interval"], psnr=row["psnr"])
             for row in (table["rows"]["model"], table["rows"]["repeat"])
         ]
+        margin, (low, high) = table["margin"], table["margin_interval"]
+        cells.append(f"{margin:+.2f} ({low:+.2f} to {high:+.2f})")
         share = f"{100 * table['better']:.0f} %"
         continued.append(f"| {name} ({table['clips']}) | {' | '.join(cells)} | {share} |")
     card = CARD.format(

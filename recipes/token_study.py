@@ -1,12 +1,14 @@
-"""Which tokens learn a codec's streams best: curves of held-out bits against training FLOPs.
+"""Which tokens, picture sizes and model sizes learn a codec's streams best: bits against FLOPs.
 
-    python recipes/token_study.py photos --flops 2.5e13
-    python recipes/token_study.py clips --flops 4e13
+    python recipes/token_study.py photos          the alphabets and vocabularies, at 64 px
+    python recipes/token_study.py photos --seeds 3 --only bytes-320 jpeg-block-symbols-1024
+    python recipes/token_study.py restart | small | wider | scaling | clips
 
-Every form of a study is trained from scratch on the same shards with the same Llama, the same
-FLOPs (PaLM's count, appendix B) and the same number of tokens a step; forms differ in alphabet and
-vocabulary alone. Runs lie in runs/tokens/<study>/<form>-<seed> and are resumed; the table and its
-plot are written to docs/results/tokens-<study>.{json,svg} after each of them.
+Every run of a study trains a Llama from scratch for the same FLOPs (PaLM's count, appendix B) with
+the same number of tokens a step; forms differ in what their study names alone. Runs lie in
+runs/tokens/<shards>/<form>-<seed>, are resumed, and serve every study that names them; the table
+and its plot are written to docs/results/tokens-<study>.{json,svg} after each of them, and
+docs/tokens.md quotes the tables.
 
 Trade-off: a run's learning rate falls to its own end, so that a curve's last point is what its
 budget can give; the points before would be a little lower in shorter runs.
@@ -32,72 +34,145 @@ from jpeglm.models.llama import flops_per_token
 POINTS = 6
 """Evaluations of a run."""
 
+SHARDS = {
+    "photos64": "recipes/photos.py",
+    "photos64-unmarked": "--crops 24 --restart-interval 0",
+    "photos32": "--size 32 --crops 24 --restart-interval 1",
+    "motion-64x48": "recipes/clips.py",
+}
+"""Prepared data by name: the recipe that makes them, or how `prepare` makes them of data/photos."""
+
 
 @dataclass(frozen=True)
 class Form:
     """Tokens: an alphabet, and the size of the vocabulary with BOS and EOS; 266 leaves both
-    alphabets of JPEG, 264 symbols each, without merges."""
+    alphabets of JPEG, 264 symbols each, without merges. shards: a name of SHARDS."""
 
     alphabet: str
     vocabulary: int
+    shards: str = "photos64"
+    preset: str = "2m"
+
+    @property
+    def tokens(self) -> str:
+        return f"{self.alphabet}-{self.vocabulary}"
 
     @property
     def name(self) -> str:
-        return f"{self.alphabet}-{self.vocabulary}"
+        return self.tokens if self.preset == "2m" else f"{self.tokens}-{self.preset}"
+
+    @property
+    def data(self) -> Path:
+        return Path("data") / self.shards
+
+    @property
+    def home(self) -> Path:
+        return Path("runs/tokens") / self.shards
 
 
 @dataclass(frozen=True)
 class Study:
-    """shards: prepared data, made by the recipe named in `made_by`; unit: what a stream is."""
+    """unit: what a stream is; flops: of each run; varied: the property of forms to name them by."""
 
-    shards: Path
-    made_by: str
     unit: str
+    flops: float
     forms: tuple[Form, ...]
+    varied: str = "name"
+
+    def label(self, form: Form) -> str:
+        return form.name if self.varied == "name" else f"{form.name} {getattr(form, self.varied)}"
 
 
+SYMBOLS = "jpeg-block-symbols"
 STUDIES = {
     "photos": Study(
-        Path("data/photos64"),
-        "recipes/photos.py",
         "picture",
+        2.5e13,
         (
-            Form("jpeg-block-symbols", 1024),
+            Form(SYMBOLS, 1024),
             Form("bytes", 320),
             Form("jpeg-coarse-symbols", 1024),
-            Form("jpeg-block-symbols", 2048),
-            Form("jpeg-block-symbols", 512),
+            Form(SYMBOLS, 512),
+            Form(SYMBOLS, 2048),
             Form("bytes", 1024),
-            Form("jpeg-block-symbols", 266),
+            Form(SYMBOLS, 266),
             Form("bytes", 266),
         ),
     ),
+    "restart": Study(
+        "picture",
+        2.5e13,
+        tuple(
+            Form(*tokens, shards)
+            for tokens in ((SYMBOLS, 1024), ("bytes", 320))
+            for shards in ("photos64", "photos64-unmarked")
+        ),
+        "shards",
+    ),
+    "small": Study(
+        "picture",
+        1e13,
+        (
+            Form(SYMBOLS, 1024, "photos32"),
+            Form("jpeg-coarse-symbols", 1024, "photos32"),
+            Form("bytes", 320, "photos32"),
+        ),
+    ),
+    "wider": Study(
+        "picture",
+        2.5e13,
+        (
+            Form(SYMBOLS, 1024, preset="5m"),
+            Form("jpeg-coarse-symbols", 1024, preset="5m"),
+            Form("bytes", 320, preset="5m"),
+        ),
+    ),
+    "scaling": Study(
+        "picture",
+        2.5e13,
+        tuple(Form(SYMBOLS, 1024, preset=size) for size in ("1m", "2m", "3m", "5m")),
+    ),
     "clips": Study(
-        Path("data/motion-64x48"),
-        "recipes/clips.py",
         "clip",
-        (Form("avc-placed-symbols", 1024), Form("avc-symbols", 1024), Form("bytes", 320)),
+        4e13,
+        tuple(
+            Form(*tokens, "motion-64x48")
+            for tokens in (("avc-placed-symbols", 1024), ("avc-symbols", 1024), ("bytes", 320))
+        ),
     ),
 }
 
 
-def train(name: str, study: Study, form: Form, seed: int, arguments: argparse.Namespace) -> None:
+def data_of(form: Form) -> None:
+    """Prepare the shards of a form, where no recipe of their own does."""
+    if SHARDS[form.shards].endswith(".py") and not (form.data / "dataset.json").exists():
+        sys.exit(f"{form.data} is missing; run python {SHARDS[form.shards]} first")
+    words = [] if SHARDS[form.shards].endswith(".py") else SHARDS[form.shards].split()
+    if words and not Path("data/photos/corpus.json").exists():
+        sys.exit("data/photos is missing; run python recipes/data/photos.py data/photos first")
+    if words:
+        Steps().do(
+            form.data / "dataset.json", *JPEGLM, "prepare", "data/photos/train", form.data, *words
+        )
+
+
+def train(study: Study, form: Form, seed: int, threads: int) -> None:
     """One run, to its end."""
-    home = Path("runs/tokens") / name
-    tokenizer = home / f"{form.name}-tokenizer"
+    data_of(form)
+    tokenizer = form.home / f"{form.tokens}-tokenizer"
     steps = Steps()
     steps.do(
         tokenizer / "tokenizer.json",
-        *JPEGLM, "train-tokenizer", study.shards, "--out", tokenizer,
+        *JPEGLM, "train-tokenizer", form.data, "--out", tokenizer,
         "--alphabet", form.alphabet, "--vocab-size", form.vocabulary,
     )  # fmt: skip
-    out = home / f"{form.name}-{seed}"
-    count = steps_for(arguments.flops, study.shards, tokenizer)
+    out = form.home / f"{form.name}-{seed}"
+    count = steps_for(study.flops, form.data, tokenizer, form.preset)
     steps.do(
         out / "finished",
-        *JPEGLM, "train", study.shards, "--tokenizer", tokenizer, "--out", out, "--preset", "2m",
-        "--steps", count, "--batch-tokens", BATCH_TOKENS, "--seed", seed,
-        "--threads", arguments.threads, "--compile", "on", "--samples", 0,
+        *JPEGLM, "train", form.data, "--tokenizer", tokenizer, "--out", out,
+        "--preset", form.preset, "--steps", count, "--batch-tokens", BATCH_TOKENS, "--seed", seed,
+        "--threads", threads, "--compile", "on", "--samples", 0,
         "--eval-every", -(-count // POINTS), "--eval-images", 256, "--save-every", 100,
     )  # fmt: skip
 
@@ -120,37 +195,64 @@ def curve(run: Path) -> dict[str, Any]:
     }
 
 
-def collect(name: str, study: Study, flops: float) -> dict[str, Any]:
+def collect(name: str) -> dict[str, Any]:
     """All finished runs of a study."""
+    study = STUDIES[name]
     forms: dict[str, Any] = {}
     for form in study.forms:
-        found = sorted(Path("runs/tokens", name).glob(f"{form.name}-[0-9]*/finished"))
+        found = sorted(form.home.glob(f"{form.name}-[0-9]/finished"))
         if not found:
             continue
         runs = [curve(path.parent) for path in found]
         final = [run["bits"][-1] for run in runs]
-        forms[form.name] = {
+        forms[study.label(form)] = {
             "bits": float(np.mean(final)),
             "least": min(final),
             "most": max(final),
             "seeds": len(final),
+            "parameters": runs[0]["parameters"],
             "tokens_per_stream": float(np.mean([run["tokens_per_stream"] for run in runs])),
             "runs": runs,
         }
     best = min(forms.values(), key=lambda row: row["bits"])
     for row in forms.values():
-        # Where the best form's mean curve first is as low as this one's end.
-        x, y = mean_curve(best["runs"])
-        reached = [at for at, bits in zip(x, y) if bits <= row["bits"]]
-        row["best_form_needs"] = min(reached) / mean_curve(row["runs"])[0][-1] if reached else None
-    return {"study": name, "unit": study.unit, "flops": flops, "forms": forms} | environment()
+        # Where the best form's mean curve first is as low as this one's end, in FLOPs and streams.
+        for measure in ("flops", "streams"):
+            x, y = mean_curve(best["runs"], measure)
+            reached = [at for at, bits in zip(x, y) if bits <= row["bits"]]
+            end = mean_curve(row["runs"], measure)[0][-1]
+            row[f"best_form_needs_{measure}"] = min(reached) / end if reached else None
+    return {"study": name, "unit": study.unit, "flops": study.flops, "forms": forms} | environment()
 
 
-def mean_curve(runs: list[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
-    """(FLOPs, bits) of equally long runs, the mean over seeds, 200 places on straight lines."""
-    end = min(run["flops"][-1] for run in runs)
-    x = np.linspace(max(run["flops"][0] for run in runs), end, 200)
-    return x, np.mean([np.interp(x, run["flops"], run["bits"]) for run in runs], axis=0)
+def table(results: dict[str, Any]) -> str:
+    """The study as a Markdown table, best form first."""
+    unit = results["unit"]
+    lines = [
+        f"| tokens | parameters | tokens a {unit} | {unit}s seen | bits a {unit} (seeds) "
+        f"| FLOPs that the best needs | {unit}s that it needs |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, row in sorted(results["forms"].items(), key=lambda item: item[1]["bits"]):
+        seen = np.mean([run["streams"][-1] for run in row["runs"]])
+        spread = f"{row['least']:.0f} to {row['most']:.0f}, " if row["seeds"] > 1 else ""
+        needs = (row["best_form_needs_flops"], row["best_form_needs_streams"])
+        shares = " | ".join("–" if x is None else f"{100 * x:.0f} %" for x in needs)
+        lines.append(
+            f"| {name} | {row['parameters'] / 1e6:.1f} M | {row['tokens_per_stream']:.0f} | "
+            f"{seen:,.0f} | {row['bits']:.0f} ({spread}{row['seeds']}) | {shares} |"
+        )
+    return "\n".join(lines)
+
+
+def mean_curve(
+    runs: list[dict[str, Any]], measure: str = "flops"
+) -> tuple[np.ndarray, np.ndarray]:
+    """(FLOPs or streams, bits) of equally long runs, the mean over seeds, 200 places on straight
+    lines."""
+    end = min(run[measure][-1] for run in runs)
+    x = np.linspace(max(run[measure][0] for run in runs), end, 200)
+    return x, np.mean([np.interp(x, run[measure], run["bits"]) for run in runs], axis=0)
 
 
 def plot(results: dict[str, Any], out: Path) -> None:
@@ -181,7 +283,6 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("study", choices=list(STUDIES))
-    parser.add_argument("--flops", type=float, default=4e13, help="of each run")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--only", nargs="+", help="names of forms")
     parser.add_argument("--threads", type=int, default=1)
@@ -189,20 +290,21 @@ def main() -> None:
     arguments = parser.parse_args()
     os.chdir(arguments.work)
     study = STUDIES[arguments.study]
-    if not (study.shards / "dataset.json").exists():
-        sys.exit(f"{study.shards} is missing; run python {study.made_by} first")
+    unknown = set(arguments.only or ()) - {form.name for form in study.forms}
+    if unknown:
+        names = ", ".join(form.name for form in study.forms)
+        sys.exit(f"{arguments.study} has no {', '.join(sorted(unknown))}; it has {names}")
     out = ROOT / "docs" / "results" / f"tokens-{arguments.study}.json"
     # Seeds outside: after the first round there is one run of every form to compare.
     for seed in range(arguments.seeds):
         for form in study.forms:
             if arguments.only and form.name not in arguments.only:
                 continue
-            train(arguments.study, study, form, seed, arguments)
-            results = collect(arguments.study, study, arguments.flops)
+            train(study, form, seed, arguments.threads)
+            results = collect(arguments.study)
             write_json(out, results)
             plot(results, out.with_suffix(".svg"))
-    for name, row in results["forms"].items():
-        print(f"{name}: {row['bits']:.0f} bits ({row['least']:.0f} to {row['most']:.0f})")
+    print(table(results))
 
 
 if __name__ == "__main__":

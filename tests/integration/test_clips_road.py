@@ -160,7 +160,11 @@ def test_clips_are_measured(road):
     assert repeat["psnr"] == pytest.approx(10 * math.log10(255**2 / errors.mean()), abs=1e-3)
     exact = [10 * math.log10(255**2 / max(e, 1e-10)) for e in errors.mean(0)]
     assert repeat["by_frame"] == pytest.approx(exact, abs=1e-3)
-    assert len(result["rows"]["model"]["by_frame"]) == 2 and 0 <= result["better"] <= 1
+    model = result["rows"]["model"]
+    assert len(model["by_frame"]) == 2 and 0 <= result["better"] <= 1
+    assert result["margin"] == pytest.approx(model["psnr"] - repeat["psnr"])
+    low, high = result["margin_interval"]
+    assert low <= result["margin"] <= high
 
 
 def refused(folder, *words):

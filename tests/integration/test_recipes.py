@@ -82,7 +82,7 @@ def test_a_token_study_reads_its_runs(tmp_path, monkeypatch):
     shape = preset("2m", 320, 512)
 
     def finished(form, seed, bits):
-        run = tmp_path / "runs" / "tokens" / "clips" / f"{form.name}-{seed}"
+        run = tmp_path / form.home / f"{form.name}-{seed}"
         run.mkdir(parents=True)
         (run / "finished").touch()
         (run / "config.json").write_text(json.dumps({"model": shape, "parameters": 7}))
@@ -93,13 +93,17 @@ def test_a_token_study_reads_its_runs(tmp_path, monkeypatch):
     finished(study.forms[0], 0, [300, 200, 100])
     finished(study.forms[0], 1, [300, 200, 120])
     finished(study.forms[2], 0, [260, 255, 250])
-    found = token_study.collect("clips", study, 1.0)["forms"]
+    found = token_study.collect("clips")["forms"]
     good, bad = found[study.forms[0].name], found[study.forms[2].name]
     assert (good["bits"], good["least"], good["most"], good["seeds"]) == (110, 100, 120, 2)
     assert good["tokens_per_stream"] == 100 and bad["seeds"] == 1
     each = flops_per_token(shape, 100) * 400
     assert good["runs"][0]["flops"] == [10 * each, 20 * each, 30 * each]
     # The mean curve falls from 300 to 200 in the middle third; it passes 250 halfway.
-    assert bad["best_form_needs"] == pytest.approx(0.5, abs=0.01)
-    token_study.plot(token_study.collect("clips", study, 1.0), tmp_path / "plot.svg")
+    assert bad["best_form_needs_flops"] == pytest.approx(0.5, abs=0.01)
+    assert bad["best_form_needs_streams"] == pytest.approx(0.5, abs=0.01)
+    assert token_study.table(token_study.collect("clips")).splitlines()[2].endswith(
+        "| 0.0 M | 100 | 120 | 110 (100 to 120, 2) | 100 % | 100 % |"
+    )
+    token_study.plot(token_study.collect("clips"), tmp_path / "plot.svg")
     assert (tmp_path / "plot.svg").stat().st_size > 5000

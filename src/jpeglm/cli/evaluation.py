@@ -361,8 +361,10 @@ def continuation(
         low, high = row["interval"]
         frames = " ".join(f"{value:6.2f}" for value in row["by_frame"])
         lines.append(f"  {name:8s} {row['psnr']:6.2f}  ({low:.2f} to {high:.2f})   {frames}")
+    low, high = result["margin_interval"]
     lines.append(
-        f"  nearer to the truth than «repeat»: {100 * result['better']:.0f} % of the clips"
+        f"  «model» is {result['margin']:+.2f} dB ({low:+.2f} to {high:+.2f}) from «repeat», and "
+        f"nearer to the truth in {100 * result['better']:.0f} % of the clips"
     )
     _finish(result, out, as_json, lines)
 

@@ -36,7 +36,7 @@ def train(
         typer.Option(help="Tokenizer folder. Default: the one that the token shards were made by."),
     ] = None,
     preset: Annotated[
-        str, typer.Option(help="Model size: 2m, 3m, 5m, 10m, 30m, 85m, 300m, 1b, 7b.")
+        str, typer.Option(help="Model size: 1m, 2m, 3m, 5m, 10m, 30m, 85m, 300m, 1b, 7b.")
     ] = "2m",
     steps: Annotated[int, typer.Option(min=0, help="Budget in steps.")] = 0,
     epochs: Annotated[float, typer.Option(min=0.0, help="Budget in passes over the data.")] = 0.0,

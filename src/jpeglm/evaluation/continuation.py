@@ -10,7 +10,7 @@ import numpy as np
 from jpeglm.config import InputError
 from jpeglm.evaluation.features import Extractor, extract
 from jpeglm.evaluation.frechet import compare
-from jpeglm.evaluation.likelihood import interval, pictures_of
+from jpeglm.evaluation.likelihood import interval, pictures_of, ratio_interval
 from jpeglm.generation.generate import KEEP, Model
 
 Progress = Callable[[int, int, str], None]
@@ -79,6 +79,8 @@ def continuation(
         "keep_frames": keep,
         "seeds": list(seeds),
         "rows": rows,
+        "margin": rows["model"]["psnr"] - rows["repeat"]["psnr"],
+        "margin_interval": [10 * float(np.log10(x)) for x in ratio_interval(*gain[::-1], films)],
         "better": float((gain[0] < gain[1]).mean()),
         "still": float((gain[1] == 0).mean()),
         "bits": float(np.mean(bits)),

@@ -75,12 +75,19 @@ def interval(values: np.ndarray, groups: np.ndarray | None = None, seed: int = 0
 
     values: float64 [streams]; groups: int [streams], the picture of each, default one each.
     """
+    return ratio_interval(values, np.ones(len(values)), groups, seed)
+
+
+def ratio_interval(
+    above: np.ndarray, below: np.ndarray, groups: np.ndarray | None = None, seed: int = 0
+) -> list[float]:
+    """The same of Σ above / Σ below, of which both belong to the same streams."""
     if groups is None:
-        groups = np.arange(len(values))
-    totals, counts = np.bincount(groups, values), np.bincount(groups)
-    drawn = np.random.default_rng(seed).integers(0, len(totals), (2000, len(totals)))
-    means = totals[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
-    return [float(x) for x in np.percentile(means, [2.5, 97.5])]
+        groups = np.arange(len(above))
+    tops, bottoms = np.bincount(groups, above), np.bincount(groups, below)
+    drawn = np.random.default_rng(seed).integers(0, len(tops), (2000, len(tops)))
+    ratios = tops[drawn].sum(axis=1) / bottoms[drawn].sum(axis=1)
+    return [float(x) for x in np.percentile(ratios, [2.5, 97.5])]
 
 
 def pictures_of(keys: Sequence[str]) -> np.ndarray:

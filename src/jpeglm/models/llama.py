@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 # in multiples of 64. 7b is Llama-2 7B (arXiv 2307.09288) with the paper's learning rate; the other
 # rates fall with the width.
 _SHAPES: dict[str, tuple[int, int, int, int, float]] = {
+    "1m": (128, 4, 2, 384, 3e-3),
     "2m": (192, 4, 3, 512, 2e-3),
     "3m": (256, 4, 4, 704, 2e-3),
     "5m": (320, 4, 5, 832, 1.5e-3),
