@@ -1,8 +1,10 @@
-"""Pictures to token ids, and BPE alone, against Hugging Face `tokenizers` on the same streams.
+"""Pictures to token ids, and BPE alone, against Hugging Face `tokenizers` and sentencepiece.
 
-python benchmarks/tokens.py [--pictures 200] [--repeats 5]
+    python benchmarks/tokens.py [--pictures 200] [--repeats 5]
 
-The peer reads our own tokenizer.json, so that both do the same work: the ids are compared first.
+The peers are given our own merges, so that all do the same work: the ids are compared first.
+sentencepiece is what the paper's authors encode with (there inside transformers' slow tokenizer,
+which adds Python's time to what is measured here); `pip install -r benchmarks/requirements.txt`.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Callable
 
 import numpy as np
 import tokenizers
@@ -19,6 +22,8 @@ from PIL import Image
 from jpeglm.codecs import JpegCodec
 from jpeglm.config import PAPER_JPEG, JpegConfig
 from jpeglm.tokenizer import Tokenizer
+
+DEFAULT = JpegCodec.alphabets[0]
 
 
 def crops(n: int, width: int, height: int) -> list[Image.Image]:
@@ -37,6 +42,26 @@ def crops(n: int, width: int, height: int) -> list[Image.Image]:
     return out
 
 
+def sentencepiece_of(tokenizer: Tokenizer) -> Callable[[str], list[int]] | None:
+    """sentencepiece's encoder over the same merges, giving the same ids; None if not installed."""
+    try:
+        import sentencepiece
+        from sentencepiece import sentencepiece_model_pb2 as pb
+    except ImportError:
+        return None
+    model = pb.ModelProto()
+    model.trainer_spec.model_type = pb.TrainerSpec.BPE
+    model.normalizer_spec.name = "identity"
+    for name in ("add_dummy_prefix", "remove_extra_whitespaces", "escape_whitespaces"):
+        setattr(model.normalizer_spec, name, False)
+    vocabulary = tokenizer.to_hugging_face()["model"]["vocab"]
+    for text, token in sorted(vocabulary.items(), key=lambda item: item[1]):
+        model.pieces.add(piece=text, score=-float(max(0, token - tokenizer.n_base + 1)))
+    model.pieces.add(piece="<unk>", score=0.0, type=pb.ModelProto.SentencePiece.UNKNOWN)
+    processor = sentencepiece.SentencePieceProcessor(model_proto=model.SerializeToString())
+    return lambda text: processor.encode(text)
+
+
 def measure(
     config: JpegConfig, alphabet: str, size: int, n: int, repeats: int
 ) -> tuple[dict, dict, dict]:
@@ -49,6 +74,10 @@ def measure(
     ours = Tokenizer.train(streams, codec, alphabet, size)
     ours_seconds = time.perf_counter() - start
     theirs = tokenizers.Tokenizer.from_str(json.dumps(ours.to_hugging_face()))
+    peers = {"Hugging Face tokenizers": lambda text: theirs.encode(text).ids}
+    piece = sentencepiece_of(ours)
+    if piece:
+        peers["sentencepiece"] = piece
     characters = np.array([ours.character(symbol) for symbol in range(ours.n_base)])
 
     def text(stream: bytes) -> str:
@@ -57,12 +86,15 @@ def measure(
     symbols = [ours.alphabet.split(stream) for stream in streams]
     texts = [text(stream) for stream in streams]
     for one, other in zip(symbols, texts, strict=True):
-        assert ours.encode_symbols(one).tolist() == theirs.encode(other).ids
+        for encode in peers.values():
+            assert ours.encode_symbols(one).tolist() == encode(other)
+
+    def whole(encode: Callable[[str], list[int]]) -> Callable[[], object]:
+        return lambda: [encode(text(codec.encode(picture))) for picture in pictures]
+
     pipeline = rates(
-        {
-            "Pillow + Hugging Face tokenizers": lambda: [
-                theirs.encode(text(codec.encode(picture))).ids for picture in pictures
-            ],
+        {f"Pillow + {name}": whole(encode) for name, encode in peers.items()}
+        | {
             "Pillow alone": lambda: [codec.encode(picture) for picture in pictures],
             "jpeglm": lambda: [ours.encode_stream(codec.encode(p)) for p in pictures],
         },
@@ -71,8 +103,8 @@ def measure(
     )
     megabytes = sum(map(len, streams)) / 1e6
     alone = rates(
-        {
-            "Hugging Face tokenizers": lambda: [theirs.encode(t).ids for t in texts],
+        {name: (lambda e=encode: [e(t) for t in texts]) for name, encode in peers.items()}
+        | {
             "jpeglm": lambda: [ours.encode_symbols(s) for s in symbols],
         },
         megabytes,
@@ -106,7 +138,8 @@ def main() -> None:
     tables: tuple[dict, dict, dict] = ({}, {}, {})
     for title, config, alphabet, size in (
         ("paper: 256 px, bytes, 320 tokens", PAPER_JPEG, "paper-bytes", 320),
-        ("64 px, symbols, 1024 tokens", JpegConfig(restart_interval=1), "jpeg-symbols", 1024),
+        ("64 px, symbols, 1024 tokens", JpegConfig(restart_interval=1), DEFAULT, 1024),
+        ("64 px, symbols, 2048 tokens", JpegConfig(restart_interval=1), DEFAULT, 2048),
     ):
         parts = measure(config, alphabet, size, arguments.pictures, arguments.repeats)
         for table, part in zip(tables, parts, strict=True):

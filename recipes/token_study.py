@@ -245,9 +245,7 @@ def table(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def mean_curve(
-    runs: list[dict[str, Any]], measure: str = "flops"
-) -> tuple[np.ndarray, np.ndarray]:
+def mean_curve(runs: list[dict[str, Any]], measure: str = "flops") -> tuple[np.ndarray, np.ndarray]:
     """(FLOPs or streams, bits) of equally long runs, the mean over seeds, 200 places on straight
     lines."""
     end = min(run[measure][-1] for run in runs)

@@ -204,7 +204,19 @@ def export_hugging_face(checkpoint: Checkpoint, folder: Path, dtype: str = "bflo
 
 def shipped_checkpoint(name: str = "photos") -> Path:
     """The folder of a checkpoint that is part of the package."""
-    folder = Path(str(resources.files("jpeglm"))) / "assets" / name
+    folder = _asset(name)
     if not folder.is_dir():
         raise InputError(f"this installation ships no checkpoint {name!r}; give --checkpoint DIR")
     return folder
+
+
+def checkpoint_folder(given: Path | str | None) -> Path:
+    """The folder that is meant: itself, the shipped one of that name, or the default."""
+    if given is None:
+        return shipped_checkpoint()
+    folder, named = Path(given), _asset(str(given))
+    return named if folder.name == str(given) and not folder.exists() and named.is_dir() else folder
+
+
+def _asset(name: str) -> Path:
+    return Path(str(resources.files("jpeglm"))) / "assets" / name

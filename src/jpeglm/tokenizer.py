@@ -12,7 +12,7 @@ tokens, BOS, EOS, class tokens.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -37,16 +37,26 @@ def first_character(alphabet: str) -> int:
 class Tokenizer:
     """BPE over the symbols of one codec's streams.
 
-    merges: int32 [M, 2], pairs of token ids in the order they were learnt.
+    merges: int32 [M, 2], pairs of token ids in the order they were learnt. class_names: one for
+    each class, or none, which are then numbers.
     """
 
-    def __init__(self, codec: Codec, alphabet: str, merges: np.ndarray, n_classes: int = 0) -> None:
+    def __init__(
+        self,
+        codec: Codec,
+        alphabet: str,
+        merges: np.ndarray,
+        n_classes: int = 0,
+        class_names: Sequence[str] = (),
+    ) -> None:
+        assert len(class_names) in (0, n_classes), "as many names as classes"
         self.codec = codec
         self.alphabet: Alphabet = codec.alphabet(alphabet)
         self.n_base = self.alphabet.size
         self.merges = np.asarray(merges, np.int32).reshape(-1, 2)
         self.spelling, self._result = bpe.spell(self.n_base, self.merges)
         self.n_classes = n_classes
+        self.class_names = tuple(class_names)
         self.bos = len(self.spelling)
         self.eos = self.bos + 1
         self.vocab_size = self.eos + 1 + n_classes
@@ -71,12 +81,17 @@ class Tokenizer:
     def _matcher(self) -> bpe.Matcher:
         return bpe.make_matcher(self.n_base, self.merges, self.spelling, self._result)
 
-    def class_token(self, label: int) -> int:
-        if not 0 <= label < self.n_classes:
+    def class_token(self, label: int | str) -> int:
+        """The token of a class, by its number or name."""
+        if isinstance(label, str) and label in self.class_names:
+            label = self.class_names.index(label)
+        number = int(label) if str(label).isdigit() else -1
+        if not 0 <= number < self.n_classes:
+            names = f": {', '.join(self.class_names)}" if self.class_names else ""
             raise InputError(
-                f"label {label} is unknown: this tokenizer has {self.n_classes} classes"
+                f"label {label} is unknown: this tokenizer has {self.n_classes} classes{names}"
             )
-        return self.eos + 1 + label
+        return self.eos + 1 + number
 
     def encode_symbols(self, symbols: np.ndarray) -> np.ndarray:
         """Token ids, int32, without BOS and EOS."""
@@ -120,6 +135,7 @@ class Tokenizer:
         alphabet: str | None = None,
         vocab_size: int = 1024,
         n_classes: int = 0,
+        class_names: Sequence[str] = (),
         progress: Callable[[int, int], None] | None = None,
     ) -> Tokenizer:
         """Learn merges from streams; `vocab_size` counts BOS and EOS but no class tokens.
@@ -145,7 +161,7 @@ class Tokenizer:
         merges = bpe.train_merges(
             np.concatenate(pieces), symbols.size, n_tokens, symbols.atomic, progress
         )
-        return cls(codec, alphabet, np.array(merges, np.int32), n_classes)
+        return cls(codec, alphabet, np.array(merges, np.int32), n_classes, class_names)
 
     # Files
 
@@ -215,6 +231,7 @@ class Tokenizer:
                 "codec": self.codec.to_dict(),
                 "fingerprint": self.codec.fingerprint,
                 "alphabet": self.alphabet.name,
+                **({"classes": list(self.class_names)} if self.class_names else {}),
             },
         )
         write_json(folder / "tokenizer.json", self.to_hugging_face())
@@ -245,7 +262,10 @@ class Tokenizer:
             ids = model["model"]["vocab"]
             merges = [[ids[a], ids[b]] for a, b in model["model"]["merges"]]
             n_classes = len(model["added_tokens"]) - 2
-            tokenizer = cls(codec, alphabet, np.array(merges, np.int32), n_classes)
+            names = settings.get("classes", [])
+            if len(names) not in (0, n_classes):
+                raise InputError(f"{len(names)} names of classes for {n_classes} class tokens")
+            tokenizer = cls(codec, alphabet, np.array(merges, np.int32), n_classes, names)
         except (KeyError, TypeError, ValueError) as error:
             if isinstance(error, InputError):
                 raise InputError(f"{folder / 'codec.json'}: {error}") from error

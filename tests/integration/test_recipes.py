@@ -102,8 +102,10 @@ def test_a_token_study_reads_its_runs(tmp_path, monkeypatch):
     # The mean curve falls from 300 to 200 in the middle third; it passes 250 halfway.
     assert bad["best_form_needs_flops"] == pytest.approx(0.5, abs=0.01)
     assert bad["best_form_needs_streams"] == pytest.approx(0.5, abs=0.01)
-    assert token_study.table(token_study.collect("clips")).splitlines()[2].endswith(
-        "| 0.0 M | 100 | 120 | 110 (100 to 120, 2) | 100 % | 100 % |"
+    assert (
+        token_study.table(token_study.collect("clips"))
+        .splitlines()[2]
+        .endswith("| 0.0 M | 100 | 120 | 110 (100 to 120, 2) | 100 % | 100 % |")
     )
     token_study.plot(token_study.collect("clips"), tmp_path / "plot.svg")
     assert (tmp_path / "plot.svg").stat().st_size > 5000

@@ -8,7 +8,7 @@ import pytest
 from jpeglm.codecs import JpegCodec
 from jpeglm.config import JpegConfig
 from jpeglm.evaluation.coders import coder_bits, make_coders, without_markers
-from jpeglm.evaluation.likelihood import interval, model_bits, pictures_of
+from jpeglm.evaluation.likelihood import interval, model_bits, pictures_of, ratio_interval
 from jpeglm.generation.constraint import Constraint
 
 from .conftest import hugging_face, random_llama
@@ -75,3 +75,12 @@ def test_interval_counts_pictures_and_not_crops():
     assert interval(values[groups], groups) == pytest.approx(interval(values))
     low, high = interval(values[groups])
     assert high - low < 0.6 * np.subtract(*interval(values)[::-1])
+
+
+def test_interval_of_a_ratio_pairs_what_belongs_together():
+    """Two coders whose sizes differ by a tenth everywhere: no doubt about the tenth."""
+    below = np.random.default_rng(0).normal(100, 30, 100)
+    groups = np.arange(100) // 4
+    assert ratio_interval(1.1 * below, below, groups) == pytest.approx([1.1, 1.1])
+    low, high = ratio_interval(1.1 * below[::-1], below, groups)
+    assert low < 1.1 < high and high - low > 0.05

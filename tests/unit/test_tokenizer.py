@@ -111,15 +111,17 @@ def test_files_round_trip_and_load_in_transformers(tmp_path, pictures):
     transformers = pytest.importorskip("transformers")
     codec = JpegCodec(JpegConfig(64, 64, restart_interval=1))
     streams = [codec.encode(p) for p in pictures]
-    tokenizer = Tokenizer.train(streams, codec, vocab_size=400, n_classes=3)
+    names = ("cat", "dog", "ship")
+    tokenizer = Tokenizer.train(streams, codec, vocab_size=400, n_classes=3, class_names=names)
     tokenizer.save(tmp_path)
     for path in (tmp_path, tmp_path / "tokenizer.json"):
         again = Tokenizer.load(path)
         assert again.fingerprint == tokenizer.fingerprint
         assert (again.bos, again.eos, again.vocab_size) == (398, 399, 403)
-        assert again.class_token(2) == 402
-    with pytest.raises(InputError, match="label 3"):
-        again.class_token(3)
+        assert {again.class_token(label) for label in (2, "2", "ship")} == {402}
+    for label in (3, -1, "3", "-1", "horse", "½"):
+        with pytest.raises(InputError, match=f"label {label} is unknown.*: cat, dog, ship"):
+            again.class_token(label)
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path, local_files_only=True)
     assert (theirs.bos_token_id, theirs.eos_token_id, len(theirs)) == (398, 399, 403)
     ids = tokenizer.encode_stream(streams[0])

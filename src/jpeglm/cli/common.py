@@ -16,7 +16,9 @@ from jpeglm.config import InputError, JpegConfig
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 CheckpointOption = Annotated[
     Path | None,
-    typer.Option(help="Checkpoint folder; without it the shipped model is used."),
+    typer.Option(
+        help="Checkpoint folder, or a shipped one's name: photos (the default), cifar10, clips."
+    ),
 ]
 EngineOption = Annotated[
     str, typer.Option(help="cpu (numba, needs no torch) or torch (any device).")
@@ -53,7 +55,8 @@ MaxTokensOption = Annotated[
 BatchOption = Annotated[int, typer.Option(min=1, help="Pictures drawn together.")]
 SeedOption = Annotated[int, typer.Option(min=0, help="Same seed, same pictures.")]
 LabelOption = Annotated[
-    int | None, typer.Option(min=0, help="Class, for a class-conditional checkpoint.")
+    str | None,
+    typer.Option(help="Class, by number or name, for a class-conditional checkpoint."),
 ]
 GuidanceOption = Annotated[
     float | None,

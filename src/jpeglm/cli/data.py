@@ -307,7 +307,8 @@ def train_tokenizer(
         vocab_size = codes or (320 if preset and not clips else 1024)
     with Reporter("train-tokenizer", "merges") as report:
         streams = (stream for _, stream, _ in islice(dataset.streams("train"), limit))
-        tokenizer = Tokenizer.train(streams, codec, alphabet, vocab_size, classes, report)
+        names = dataset.label_names if len(dataset.label_names) == classes else []
+        tokenizer = Tokenizer.train(streams, codec, alphabet, vocab_size, classes, names, report)
     tokenizer.save(out)
     result = {
         "out": str(out),

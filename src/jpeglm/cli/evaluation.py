@@ -69,6 +69,9 @@ def likelihood(
     checkpoint: CheckpointOption = None,
     split: Annotated[str, typer.Option(help="validation or train.")] = "validation",
     limit: Annotated[int, typer.Option(min=1, help="Pictures at most.")] = 1000,
+    labels: Annotated[
+        bool, typer.Option("--labels/--no-labels", help="Tell a conditional model the classes.")
+    ] = True,
     engine: EngineOption = "cpu",
     precision: PrecisionOption = None,
     device: DeviceOption = None,
@@ -87,10 +90,14 @@ def likelihood(
     rows = _streams(data, model, split, limit)
     keys = [key for key, _, _ in rows]
     streams = [stream for _, stream, _ in rows]
-    labels = [label for _, _, label in rows]
+    known = [label for _, _, label in rows] if labels else None
     with Reporter("likelihood", "pictures", as_json) as report:
-        result = measure(model, streams, labels, keys, report)
-    result |= record_of(checkpoint, model, engine, precision) | {"data": str(data), "split": split}
+        result = measure(model, streams, known, keys, report)
+    result |= record_of(checkpoint, model, engine, precision) | {
+        "data": str(data),
+        "split": split,
+        "class_conditional": labels and bool(model.classes),
+    }
     if out:
         write_json(out, result)
     base = next(key for key in result["coders"]["model"] if key.startswith("against_"))

@@ -185,11 +185,11 @@ def export(
     as_json: JsonOption = False,
 ) -> None:
     """Write a checkpoint for other tools."""
-    from jpeglm.checkpoint import export_hugging_face, load_checkpoint
+    from jpeglm.checkpoint import checkpoint_folder, export_hugging_face, load_checkpoint
 
     if to != "hf":
         raise InputError(f"--to is {to!r}; hf is the form that can be written")
-    export_hugging_face(load_checkpoint(checkpoint), out, dtype)
+    export_hugging_face(load_checkpoint(checkpoint_folder(checkpoint)), out, dtype)
     show(
         {"out": str(out), "to": to, "dtype": dtype},
         as_json,

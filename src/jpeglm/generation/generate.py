@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from jpeglm.checkpoint import Checkpoint, load_checkpoint, shipped_checkpoint
+from jpeglm.checkpoint import Checkpoint, checkpoint_folder, load_checkpoint
 from jpeglm.config import InputError
 from jpeglm.files import read_json
 from jpeglm.generation.constraint import Ahead, Constraint, Prompt, make_prompt
@@ -154,7 +154,7 @@ class Model:
         values |= {k: v for k, v in changes.items() if v is not None}
         return Sampling(**values)
 
-    def _first(self, label: int | None) -> int:
+    def _first(self, label: int | str | None) -> int:
         return self.tokenizer.bos if label is None else self.tokenizer.class_token(label)
 
     def _draw(
@@ -203,7 +203,7 @@ class Model:
         n: int = 1,
         *,
         seed: int = 0,
-        label: int | None = None,
+        label: int | str | None = None,
         guidance: float | None = None,
         temperature: float | None = None,
         top_k: int | None = None,
@@ -231,7 +231,7 @@ class Model:
         *,
         units: int | None = None,
         seed: int = 0,
-        label: int | None = None,
+        label: int | str | None = None,
         guidance: float | None = None,
         temperature: float | None = None,
         top_k: int | None = None,
@@ -268,7 +268,7 @@ class Model:
         n: int = 1,
         *,
         seed: int = 0,
-        label: int | None = None,
+        label: int | str | None = None,
         guidance: float | None = None,
         temperature: float | None = None,
         top_k: int | None = None,
@@ -303,17 +303,19 @@ def load(
     device: str | None = None,
     threads: int | None = None,
 ) -> Any:
-    """Open a checkpoint folder (default: the shipped photo model) with an engine: a `Model`.
+    """Open a checkpoint with an engine: a `Model`. It is a folder, or one that ships with the
+    package by its name: `photos` (the default), `cifar10`, `clips`.
 
     engine: `cpu` (numba, no torch; precision float32, bfloat16 or int8) or `torch` (device as torch
     names it, precision float32 or bfloat16). A folder of `train-vae` gives a `Prior`, which has
     `generate` alone.
     """
-    if checkpoint is not None and _is_vae(Path(checkpoint)):
+    folder = checkpoint_folder(checkpoint)
+    if _is_vae(folder):
         from jpeglm.generation.prior import Prior
 
-        return Prior(Path(checkpoint))
-    opened = load_checkpoint(checkpoint or shipped_checkpoint())
+        return Prior(folder)
+    opened = load_checkpoint(folder)
     model = Model(opened, make_engine(opened, engine, precision, device, threads))
     if engine == "cpu":
         model.warm_up()
@@ -322,11 +324,12 @@ def load(
 
 def open_coder(folder: Path) -> Any:
     """The tokenizer of a checkpoint or tokenizer folder, or the `Prior` of a VAE's: no model."""
-    if _is_vae(Path(folder)):
+    folder = checkpoint_folder(folder)
+    if _is_vae(folder):
         from jpeglm.generation.prior import Prior
 
-        return Prior(Path(folder))
-    return Tokenizer.load(Path(folder))
+        return Prior(folder)
+    return Tokenizer.load(folder)
 
 
 def _is_vae(folder: Path) -> bool:

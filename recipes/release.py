@@ -1,0 +1,107 @@
+"""What the recipes of shipped checkpoints share: their cards' tables, figures, the installation."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from steps import ROOT
+
+from jpeglm.environment import processor
+from jpeglm.files import atomic_folder, atomic_write, read_json
+from jpeglm.generation.generate import load
+from jpeglm.generation.outputs import contact_sheet
+
+ASSETS = ROOT / "src" / "jpeglm" / "assets"
+RESULTS = ROOT / "docs" / "results"
+FIGURES = ROOT / "docs" / "figures"
+
+
+def trained(out: Path) -> dict[str, Any]:
+    """What a run did, as a card names it."""
+    record, codec = read_json(out / "config.json"), read_json(out / "model" / "codec.json")
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    last = [row for row in rows if "loss" in row][-1]
+    return codec["codec"] | {
+        "parameters": record["parameters"],
+        "alphabet": codec["alphabet"],
+        "vocabulary": record["model"]["vocab_size"],
+        "steps": last["step"],
+        "images": last["images"],
+        "tokens": last["tokens"],
+        "minutes": last["seconds"] / 60,
+        "machine": f"{record['settings']['threads'] or os.cpu_count()} thread(s) of {processor()}",
+    }
+
+
+def coder_table(table: dict[str, Any]) -> str:
+    """The likelihood table of pictures, best coder first."""
+    lines = ["| coder | bits a picture | 95 % interval | against Huffman |", "|---|---|---|---|"]
+    for name, row in sorted(table["coders"].items(), key=lambda item: item[1]["bits_per_image"]):
+        low, high = row["interval"]
+        lines.append(
+            f"| {name} | {row['bits_per_image']:.0f} | {low:.0f} to {high:.0f} | "
+            f"{100 * row['against_huffman']:+.1f} % |"
+        )
+    return "\n".join(lines)
+
+
+def best_rival(table: dict[str, Any]) -> tuple[str, float]:
+    """(name, bits against Huffman) of the best coder that is not the model."""
+    rivals = {
+        name: row["against_huffman"]
+        for name, row in table["coders"].items()
+        if not name.startswith("model")
+    }
+    best = min(rivals, key=rivals.__getitem__)
+    return best, rivals[best]
+
+
+def figure(tiles: Sequence[tuple[str, Image.Image]], columns: int, tile: int, out: Path) -> None:
+    """Captioned pictures as one JPEG, to be shown in documents."""
+    data = BytesIO()
+    contact_sheet(list(tiles), columns, tile).save(data, "JPEG", quality=88)
+    atomic_write(out, data.getvalue())
+
+
+def side_by_side(
+    models: dict[str, Path],
+    pictures: Sequence[Image.Image],
+    keep: float,
+    out: Path,
+    labels: Sequence[int] | None = None,
+) -> None:
+    """Completions of the same pictures by several checkpoints, a row a picture, seeds 0 and 1."""
+    rows: list[list[tuple[str, Image.Image]]] = [[] for _ in pictures]
+    for name, folder in models.items():
+        model = load(folder)
+        for number, picture in enumerate(pictures):
+            label = labels[number] if labels is not None and model.classes else None
+            drawn = model.complete(picture, keep, 2, label=label)
+            if not rows[number]:
+                rows[number] = [
+                    ("original", model.codec.decode(drawn.original)),
+                    ("prompt", model.codec.decode(drawn.prompt)),
+                ]
+            rows[number] += [(name, image) for image in drawn.images]
+    figure([tile for row in rows for tile in row], 2 + 2 * len(models), 128, out)
+
+
+def install(model: Path, name: str, card: str, limit: int) -> None:
+    """Put a checkpoint and its card into the package, unless it is larger than `limit` bytes."""
+    asset = ASSETS / name
+    size = sum(file.stat().st_size for file in model.iterdir())
+    if size > limit:
+        sys.exit(f"{model} has {size} bytes; a shipped checkpoint may have {limit}")
+    with atomic_folder(asset) as draft:
+        for file in model.iterdir():
+            shutil.copyfile(file, draft / file.name)
+        atomic_write(draft / "README.md", card.encode())
+    print(f"{asset.relative_to(ROOT)}: {size / 1e6:.1f} MB")
