@@ -154,6 +154,8 @@ class Matcher(NamedTuple):
     """uint16 [V, V]: 1 + the merge of a pair, or 0; only with shared tokens, else [0, 0]."""
     result: np.ndarray
     """int32 [M]: the token that each merge makes."""
+    inner: np.ndarray
+    """bool [B, B]: `inner_pairs`."""
 
 
 def inner_pairs(n_base: int, spelling: list[tuple[int, ...]]) -> np.ndarray:
@@ -192,14 +194,14 @@ def make_matcher(
         ends = range(len(symbols) - 1, 0, -1)
         shorter[t] = next((place[symbols[:e]] for e in ends if symbols[:e] in place), -1)
     length = np.array([len(symbols) for symbols in spelling], np.int32)
-    none = np.zeros((0, 0), np.uint8)
+    inner, none = inner_pairs(n_base, spelling), np.zeros((0, 0), np.uint8)
     if len(set(np.asarray(result).tolist())) < len(result):
-        return Matcher(step, token, shorter, length, none, rank, result)
+        return Matcher(step, token, shorter, length, none, rank, result, inner)
     halves = np.full((size, 2), -1, np.int32)
     halves[result] = np.asarray(merges, np.int32).reshape(-1, 2)
     neighbours = np.zeros((size, (size + 7) // 8), np.uint8)
     _find_neighbours(rank, halves, n_base, neighbours)
-    return Matcher(step, token, shorter, length, neighbours, rank[:0, :0], result)
+    return Matcher(step, token, shorter, length, neighbours, rank[:0, :0], result, inner)
 
 
 @kernel()
@@ -231,33 +233,33 @@ def _find_neighbours(rank, halves, n_base, neighbours):
 
 
 @kernel()
-def _merge_all(ids, n, rank, result):
-    """Apply the merges to ids[:n] in place, lowest rank first; give the new length."""
-    while n > 1:
+def _merge_all(ids, start, end, rank, result):
+    """Apply the merges to ids[start:end] in place, lowest rank first; give where they end now."""
+    while end - start > 1:
         best = 65536
-        for i in range(n - 1):
+        for i in range(start, end - 1):
             found = int(rank[ids[i], ids[i + 1]])
             if 0 < found < best:
                 best = found
         if best == 65536:
             break
         new = result[best - 1]
-        out, i = 0, 0
-        while i < n:
-            if i + 1 < n and rank[ids[i], ids[i + 1]] == best:
+        out, i = start, start
+        while i < end:
+            if i + 1 < end and rank[ids[i], ids[i + 1]] == best:
                 ids[out] = new
                 i += 2
                 # Two merges may share a token, so an earlier merge can become possible here.
                 earlier = False
-                if out > 0:
+                if out > start:
                     r = rank[ids[out - 1], new]
                     earlier = 0 < r < best
-                if i < n:
+                if i < end:
                     r = rank[new, ids[i]]
                     earlier = earlier or 0 < r < best
                 out += 1
                 if earlier:
-                    while i < n:
+                    while i < end:
                         ids[out] = ids[i]
                         out += 1
                         i += 1
@@ -265,8 +267,8 @@ def _merge_all(ids, n, rank, result):
                 ids[out] = ids[i]
                 out += 1
                 i += 1
-        n = out
-    return n
+        end = out
+    return end
 
 
 @kernel()
@@ -278,11 +280,17 @@ def encode(symbols, matcher, out, barred):
     which no tokens lead on.
     """
     size = len(symbols)
-    if len(matcher.rank):
-        for i in range(size):
-            out[i] = symbols[i]
-        return _merge_all(out, size, matcher.rank, matcher.result)
     n, at = 0, 0
+    if len(matcher.rank):
+        # No token crosses two symbols that stand side by side inside none.
+        while at < size:
+            start = n
+            while n == start or (at < size and matcher.inner[symbols[at - 1], symbols[at]]):
+                out[n] = symbols[at]
+                n += 1
+                at += 1
+            n = _merge_all(out, start, n, matcher.rank, matcher.result)
+        return n
     token = np.int64(-2)  # -2: the longest that fits here
     while at < size or token != -2:
         if token == -2:

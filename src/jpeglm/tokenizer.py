@@ -60,7 +60,6 @@ class Tokenizer:
         self.bos = len(self.spelling)
         self.eos = self.bos + 1
         self.vocab_size = self.eos + 1 + n_classes
-        self._inner = bpe.inner_pairs(self.n_base, self.spelling)
         lengths = [len(symbols) for symbols in self.spelling]
         self.offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         """int64 [tokens + 1]: token t spells `symbols[offsets[t]:offsets[t + 1]]`."""
@@ -123,7 +122,7 @@ class Tokenizer:
         The last place where two neighbours stand together inside no token (or the start).
         """
         end = len(symbols) - 1
-        while end > 0 and self._inner[symbols[end - 1], symbols[end]]:
+        while end > 0 and self._matcher.inner[symbols[end - 1], symbols[end]]:
             end -= 1
         return max(end, 0)
 
