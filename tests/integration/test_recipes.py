@@ -109,3 +109,17 @@ def test_a_token_study_reads_its_runs(tmp_path, monkeypatch):
     )
     token_study.plot(token_study.collect("clips"), tmp_path / "plot.svg")
     assert (tmp_path / "plot.svg").stat().st_size > 5000
+
+
+def test_documents_quote_the_token_studies(monkeypatch):
+    """Every table of docs/results/tokens-*.json stands in the page that discusses it."""
+    import json
+
+    monkeypatch.syspath_prepend(str(ROOT / "recipes"))
+    import token_study
+
+    results = sorted((ROOT / "docs" / "results").glob("tokens-*.json"))
+    assert results
+    for path in results:
+        page = "clips.md" if path.stem == "tokens-clips" else "tokens.md"
+        assert token_study.table(json.loads(path.read_text())) in (ROOT / "docs" / page).read_text()
