@@ -92,21 +92,16 @@ class JpegSymbols:
         self.name = "jpeg-block-symbols" if by_block else "jpeg-symbols"
         if coarse:
             self.name = "jpeg-coarse-symbols"
-        self.header, self.by_block, self.coarse = header, by_block, coarse
-        self.blocks = len(component)
-        self.size = SYMBOLS + (DC_SIZES * (self.blocks - 1) if by_block else 0)
+        self.header, self.coarse = header, coarse
+        self.size = SYMBOLS + (DC_SIZES * (len(component) - 1) if by_block else 0)
         self._plain = jpeg_spec(SYMBOL_KIND, component, mcus, interval)
+        self._read = jpeg_spec(SYMBOL_KIND, component, mcus, interval, by_block=by_block)
         self.spec: JpegSpec = jpeg_spec(
             SYMBOL_KIND, component, mcus, interval, by_block=by_block, coarse=coarse
         )
 
     def _inspect(self, stream: bytes) -> tuple[np.ndarray, np.ndarray]:
-        symbols, starts, _ = inspect_scan(_body(stream, self.header), self._plain)
-        if self.by_block:
-            at = np.flatnonzero(symbols < DC_SIZES)  # one for each block, in order
-            block = np.arange(len(at)) % self.blocks
-            later = block > 0
-            symbols[at[later]] += SYMBOLS + DC_SIZES * (block[later] - 1)
+        symbols, starts, _ = inspect_scan(_body(stream, self.header), self._read)
         return symbols, starts
 
     def split(self, stream: bytes) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 Reading uses 16-bit look-up tables (T.81 F.2.2) and checks everything that makes a stream
 canonical: fill bits, stuffing, markers, coefficient counts, nothing after the last MCU. So
-`write_scan(read_scan(x)) == x` for every x that is accepted. Writing steps the grammar of
+`write_scan(inspect_scan(x)[0]) == x` for every x that is accepted. Writing steps the grammar of
 `syntax.jpeg` and never fails: at the first illegal symbol, or where the symbols end early, the
 rest of the picture is coded flat.
 """
@@ -137,6 +137,8 @@ def _read(data, spec, lookup, ac_index, symbols, starts, prediction_peaks):
                     k += run if zeros else run + 1
                 else:
                     symbols[n] = size
+                    if spec.by_block and block:
+                        symbols[n] += SYMBOLS + DC_SIZES * (block - 1)
                     n += 1
                     k = 1
                 if size > bits:
@@ -291,18 +293,13 @@ def in_sequence(symbols: np.ndarray, spec: JpegSpec) -> np.ndarray:
     return out[: _sequential(symbols, spec, out)]
 
 
-def read_scan(data: bytes, spec: JpegSpec) -> np.ndarray:
-    """Symbols, int32 [n], of the entropy-coded `data` (after SOS, without EOI).
+def inspect_scan(data: bytes, spec: JpegSpec) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Symbols, int32 [n], of the entropy-coded `data` (after SOS, without EOI), in its own order;
+    `starts[m]`, int64 [MCUs + 1], symbols before MCU m; and `fits`, whether every running DC value
+    stays within int16, as decoders need it.
 
     Raises StreamError with the byte's place in `data` when it is no canonical, complete scan.
     """
-    symbols, _, _ = inspect_scan(data, spec)
-    return symbols
-
-
-def inspect_scan(data: bytes, spec: JpegSpec) -> tuple[np.ndarray, np.ndarray, bool]:
-    """(symbols, starts, fits): `starts[m]`, int64 [MCUs + 1], symbols before MCU m; `fits` tells
-    whether every running DC value stays within int16, as decoders need it."""
     array = np.frombuffer(data, np.uint8)
     # A byte holds at most 8 one-bit codes; the shortest codes have 2 bits.
     symbols = np.empty(4 * len(array) + 8, np.int32)
