@@ -59,7 +59,7 @@ def finish(
             )
     packages = (
         "numpy", "numba", "Pillow", "tokenizers", "torch", "transformers", "sentencepiece",
-        "ctranslate2", "onnxruntime-genai", "llama-cpp-python",
+        "ctranslate2", "onnxruntime-genai", "xllamacpp",
     )  # fmt: skip
     command = " ".join(["python", os.path.relpath(sys.argv[0], ROOT), *sys.argv[1:]])
     machine = environment(*packages) | {"command": command}

@@ -53,6 +53,7 @@ are the first pictures, while masks are computed, `later` what follows. Aim: a m
         """One sequence on one core; `predicted` is the first row and the bytes of keys and values
 that come on top, at the measured bandwidth.""",
     ),
+    "memory": ("Memory of a process that draws on", "Aim: it does not grow."),
     "training": (
         "Training on a CPU",
         "Aim: 1.3 times Hugging Face's Trainer, padding below 3 %.",

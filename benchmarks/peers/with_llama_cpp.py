@@ -1,19 +1,21 @@
-"""llama.cpp by llama-cpp-python, q8_0 weights; one sequence at a time, as its Python face has it.
+"""llama.cpp's server inside this process, by xllamacpp's wheel, q8_0 weights.
 
-Building it needs a C++ compiler and some minutes: pip install llama-cpp-python gguf
+Sequences of a batch are parallel slots, which it decodes together (continuous batching).
 """
 
 import json
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import gguf
-import llama_cpp
 import numpy as np
+import xllamacpp
 
 from jpeglm.checkpoint import load_checkpoint
 
+SLOTS = 16
 NAME = "llama.cpp"
 PRECISIONS = ("q8_0",)
 NAMES = {
@@ -33,17 +35,25 @@ def open(folder: Path, work: Path, precision: str) -> Callable[[int, int], None]
     path = work / "model.gguf"
     _convert(folder, path)
     cores = len(os.sched_getaffinity(0))
-    bos = json.loads((folder / "generation_config.json").read_text())["bos_token_id"]
-    model = llama_cpp.Llama(str(path), n_ctx=1024, n_threads=cores, verbose=False)
+    settings = json.loads((folder / "generation_config.json").read_text())
+    parameters = xllamacpp.CommonParams()
+    parameters.model.path = str(path)
+    parameters.n_ctx, parameters.n_parallel = 1024 * SLOTS, SLOTS
+    parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = cores
+    parameters.verbosity = -1
+    server = xllamacpp.Server(parameters)
+    threads = ThreadPoolExecutor(SLOTS)
 
-    def call(batch: int, tokens: int) -> None:
-        for _ in range(batch):
-            model.reset()
-            found = model.generate([bos], top_k=40, top_p=0.9, temp=1.0)
-            for _ in range(tokens):
-                next(found)
+    def one(tokens: int) -> None:
+        asked = {
+            "prompt": [settings["bos_token_id"]], "n_predict": tokens, "ignore_eos": True,
+            "temperature": 1.0, "top_k": 40, "top_p": 0.9, "min_p": 0.0, "cache_prompt": False,
+        }  # fmt: skip
+        found = server.handle_completions(asked)
+        if found["usage"]["completion_tokens"] != tokens:
+            raise RuntimeError(f"llama.cpp gave {found['usage']}")
 
-    return call
+    return lambda batch, tokens: list(threads.map(one, [tokens] * batch)) and None
 
 
 def _permuted(weight: np.ndarray, heads: int) -> np.ndarray:
