@@ -33,6 +33,8 @@ from jpeglm.models.llama import flops_per_token
 
 POINTS = 6
 """Evaluations of a run."""
+DRAWN = 100
+"""Streams that a run's model draws without grammar."""
 
 SHARDS = {
     "photos64": "recipes/photos.py",
@@ -175,6 +177,17 @@ def train(study: Study, form: Form, seed: int, threads: int) -> None:
         "--threads", threads, "--compile", "on", "--samples", 0,
         "--eval-every", -(-count // POINTS), "--eval-images", 256, "--save-every", 100,
     )  # fmt: skip
+    if seed == 0:
+        model = out / "model"
+        steps.do(
+            out / "validity.json",
+            *JPEGLM, "evaluate", "validity", "--checkpoint", model, "-n", DRAWN,
+            "--out", out / "validity.json",
+        )  # fmt: skip
+        steps.do(
+            out / "drawn" / "run.json",
+            *JPEGLM, "generate", "-n", 16, "--checkpoint", model, "--out", out / "drawn",
+        )  # fmt: skip
 
 
 def curve(run: Path) -> dict[str, Any]:
@@ -214,6 +227,15 @@ def collect(name: str) -> dict[str, Any]:
             "tokens_per_stream": float(np.mean([run["tokens_per_stream"] for run in runs])),
             "runs": runs,
         }
+        first = form.home / f"{form.name}-0"
+        if (first / "drawn" / "run.json").exists():
+            drawn = read_json(first / "drawn" / "run.json")
+            forms[study.label(form)] |= {
+                "complete_without_grammar": read_json(first / "validity.json")["without_grammar"][
+                    "complete_as_sampled"
+                ],
+                "seconds_a_stream": drawn["seconds"] / drawn["pictures"],
+            }
     best = min(forms.values(), key=lambda row: row["bits"])
     for row in forms.values():
         # Where the best form's mean curve first is as low as this one's end, in FLOPs and streams.
@@ -230,8 +252,9 @@ def table(results: dict[str, Any]) -> str:
     unit = results["unit"]
     lines = [
         f"| tokens | parameters | tokens a {unit} | {unit}s seen | bits a {unit} (seeds) "
-        f"| FLOPs that the best needs | {unit}s that it needs |",
-        "|---|---|---|---|---|---|---|",
+        f"| FLOPs that the best needs | {unit}s that it needs | whole without grammar, of {DRAWN} "
+        f"| seconds to draw one |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, row in sorted(results["forms"].items(), key=lambda item: item[1]["bits"]):
         seen = np.mean([run["streams"][-1] for run in row["runs"]])
@@ -240,7 +263,9 @@ def table(results: dict[str, Any]) -> str:
         shares = " | ".join("–" if x is None else f"{100 * x:.0f} %" for x in needs)
         lines.append(
             f"| {name} | {row['parameters'] / 1e6:.1f} M | {row['tokens_per_stream']:.0f} | "
-            f"{seen:,.0f} | {row['bits']:.0f} ({spread}{row['seeds']}) | {shares} |"
+            f"{seen:,.0f} | {row['bits']:.0f} ({spread}{row['seeds']}) | {shares} | "
+            f"{row.get('complete_without_grammar', '–')} | "
+            + (f"{row['seconds_a_stream']:.2f} |" if "seconds_a_stream" in row else "– |")
         )
     return "\n".join(lines)
 

@@ -105,7 +105,7 @@ def test_a_token_study_reads_its_runs(tmp_path, monkeypatch):
     assert (
         token_study.table(token_study.collect("clips"))
         .splitlines()[2]
-        .endswith("| 0.0 M | 100 | 120 | 110 (100 to 120, 2) | 100 % | 100 % |")
+        .endswith("| 0.0 M | 100 | 120 | 110 (100 to 120, 2) | 100 % | 100 % | – | – |")
     )
     token_study.plot(token_study.collect("clips"), tmp_path / "plot.svg")
     assert (tmp_path / "plot.svg").stat().st_size > 5000
