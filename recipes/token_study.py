@@ -7,8 +7,8 @@
 Every run of a study trains a Llama from scratch for the same FLOPs (PaLM's count, appendix B) with
 the same number of tokens a step; forms differ in what their study names alone. Runs lie in
 runs/tokens/<shards>/<form>-<seed>, are resumed, and serve every study that names them; the table
-and its plot are written to docs/results/tokens-<study>.{json,svg} after each of them, and
-docs/tokens.md quotes the tables.
+and its plot are written to docs/results/tokens-<study>.{json,svg} after each of them, and the table
+to its place in docs/tokens.md or docs/clips.md.
 
 Trade-off: a run's learning rate falls to its own end, so that a curve's last point is what its
 budget can give; the points before would be a little lower in shorter runs.
@@ -28,7 +28,7 @@ import numpy as np
 from steps import BATCH_TOKENS, JPEGLM, ROOT, Steps, steps_for
 
 from jpeglm.environment import environment
-from jpeglm.files import read_json, write_json
+from jpeglm.files import atomic_write, read_json, write_json
 from jpeglm.models.llama import flops_per_token
 
 POINTS = 6
@@ -270,6 +270,17 @@ def table(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def quote(name: str, results: dict[str, Any]) -> None:
+    """Put the table between the marks of its name in the documents."""
+    first, last = f"<!-- {name} -->\n", f"<!-- /{name} -->"
+    for page in (ROOT / "docs" / "tokens.md", ROOT / "docs" / "clips.md"):
+        text = page.read_text()
+        if first in text:
+            head, rest = text.split(first)
+            text = f"{head}{first}{table(results)}\n{last}{rest.split(last)[1]}"
+            atomic_write(page, text.encode())
+
+
 def mean_curve(runs: list[dict[str, Any]], measure: str = "flops") -> tuple[np.ndarray, np.ndarray]:
     """(FLOPs or streams, bits) of equally long runs, the mean over seeds, 200 places on straight
     lines."""
@@ -327,6 +338,7 @@ def main() -> None:
             results = collect(arguments.study)
             write_json(out, results)
             plot(results, out.with_suffix(".svg"))
+            quote(out.stem, results)
     print(table(results))
 
 
