@@ -113,7 +113,7 @@ def test_random_numbers_are_the_hosts():
     for seed, count in ((0, 0), (12345, 7), (2**40, 3000)):
         turn.seed = torch.tensor([seed])
         turn.pictures, turn.count = torch.arange(50), torch.tensor([count])
-        expected = [_uniform(seed, picture, count) for picture in range(50)]
+        expected = [_uniform(seed, picture, count, np.zeros(1, np.uint64)) for picture in range(50)]
         assert turn._uniform().tolist() == expected
 
 

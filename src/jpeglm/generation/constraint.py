@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from jpeglm.config import InputError
-from jpeglm.kernels import kernel, njit
+from jpeglm.kernels import kernel
 from jpeglm.syntax.alphabet import Prefix
 from jpeglm.syntax.machine import (
     complete,
@@ -210,15 +210,6 @@ def advance(spec, state, token, vocabulary):
     return end - first
 
 
-@njit()
-def _after_forced(spec, state, forced):
-    trial = state.copy()
-    for symbol in forced:
-        if not step(spec, trial, symbol):
-            return -1
-    return shortest(spec, trial)
-
-
 class Constraint:
     """The grammar of a tokenizer's streams, made ready for its tokens."""
 
@@ -264,9 +255,11 @@ class Constraint:
         for symbol in stable:
             if not step(self.spec, state, symbol):
                 raise InputError("the prompt is no beginning of a stream of this codec")
-        need = int(_after_forced(self.spec, state, prompt.forced))
-        if need < 0:
-            raise InputError("the prompt is no beginning of a stream of this codec")
+        trial = state.copy()
+        for symbol in prompt.forced:
+            if not step(self.spec, trial, symbol):
+                raise InputError("the prompt is no beginning of a stream of this codec")
+        need = int(shortest(self.spec, trial))
         total = len(prompt.ids) + len(prompt.forced) + need + (prompt.bits > 0) + 1
         if total > budget:
             raise InputError(

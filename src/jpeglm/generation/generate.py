@@ -25,7 +25,7 @@ from jpeglm.generation.constraint import Ahead, Constraint, Prompt, make_prompt
 from jpeglm.generation.engine import Engine
 from jpeglm.generation.guidance import Guided
 from jpeglm.generation.pictures import Pictures, Progress
-from jpeglm.generation.sampling import Sampling, sample_step
+from jpeglm.generation.sampling import Sampling, sample_step, scratch
 from jpeglm.tokenizer import Tokenizer
 
 KEEP = {"picture": 0.5, "clip": 2 / 3}
@@ -59,6 +59,7 @@ def run(
                 f"the token budget is {budget}, but the prompt alone has {len(prompt.ids)} tokens"
             )
     draw = sampling.draw(seed)
+    paper = scratch(constraint.tokenizer.vocab_size, constraint.vocabulary)
     known = len(ahead.forced) + (ahead.bits > 0)
     # An engine that follows the grammar itself takes over once nothing is forced any more.
     finish = getattr(engine, "finish", None) if sampling.grammar else None
@@ -89,7 +90,7 @@ def run(
             ids = np.zeros(len(living), np.int64)
             sample_step(
                 constraint.spec, logits, states, forced_at, ahead, left, constraint.vocabulary,
-                constraint.masks, draw, pictures, count, ids, nats,
+                constraint.masks, draw, pictures, count, ids, nats, paper,
             )  # fmt: skip
             count += 1
             sampled += len(living)

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 
 from jpeglm.config import InputError, Settings
-from jpeglm.generation.constraint import advance, token_mask
-from jpeglm.kernels import LOWEST, exp, kernel, njit
+from jpeglm.generation.constraint import Vocabulary, advance, token_mask
+from jpeglm.kernels import LOWEST, exp, kernel
 
 
 class Draw(NamedTuple):
@@ -54,18 +54,41 @@ class Sampling(Settings):
         return Draw(self.grammar, inverse, self.top_k, float(self.top_p), seed)
 
 
-@njit()
-def _uniform(seed, picture, step):
-    """A number in [0, 1) from three integers (splitmix64, Steele et al. 2014)."""
-    x = np.zeros(1, np.uint64)  # an array, whose overflow wraps without a warning in numpy too
+class Scratch(NamedTuple):
+    """What `sample_step` writes on; V tokens."""
+
+    weight: np.ndarray
+    """float32 [V]"""
+    order: np.ndarray
+    """int64 [V]"""
+    free: np.ndarray
+    """bool [V]: the tokens that are drawn from without a grammar."""
+    bits: np.ndarray
+    """uint64 [1]: an array, whose overflow wraps without a warning in numpy too."""
+
+
+def scratch(size: int, vocabulary: Vocabulary) -> Scratch:
+    """Of logits [B, size], which have class tokens too."""
+    free = np.zeros(size, np.bool_)
+    free[: len(vocabulary.offsets) - 1] = True
+    free[vocabulary.eos] = True
+    return Scratch(
+        np.empty(size, np.float32), np.empty(size, np.int64), free, np.zeros(1, np.uint64)
+    )
+
+
+@kernel()
+def _uniform(seed, picture, step, x):
+    """A number in [0, 1) from three integers (splitmix64, Steele et al. 2014); x uint64 [1]."""
+    x[:] = 0
     for part in (seed, picture, step):
         x += np.uint64(part)
         x += np.uint64(0x9E3779B97F4A7C15)
-        x ^= x >> np.uint64(30)
+        x[0] ^= x[0] >> np.uint64(30)
         x *= np.uint64(0xBF58476D1CE4E5B9)
-        x ^= x >> np.uint64(27)
+        x[0] ^= x[0] >> np.uint64(27)
         x *= np.uint64(0x94D049BB133111EB)
-        x ^= x >> np.uint64(31)
+        x[0] ^= x[0] >> np.uint64(31)
     return np.float64(x[0] >> np.uint64(11)) * 2.0**-53
 
 
@@ -198,30 +221,24 @@ def choose(logits, mask, draw, uniform, weight, order):
     return best, np.log(whole) - (logits[best] - peak)
 
 
-@njit()
+@kernel()
 def sample_step(
     spec, logits, states, forced_at, ahead, tokens_left, vocabulary, masks, draw, pictures, count,
-    ids, nats,
+    ids, nats, scratch,
 ):  # fmt: skip
     """One token for each row of logits [B, V], written to ids [B]; states move on.
 
     nats [B] grows by −ln p of the token under the model's own distribution (temperature 1).
     """
-    size = logits.shape[1]
-    weight, order = np.empty(size, np.float32), np.empty(size, np.int64)
-    free = np.zeros(size if not draw.grammar else 0, np.bool_)
-    if not draw.grammar:
-        free[: len(vocabulary.offsets) - 1] = True
-        free[vocabulary.eos] = True
     for row in range(logits.shape[0]):
-        mask = free
+        mask = scratch.free
         if draw.grammar:
             found = token_mask(
                 spec, states[row], forced_at[row], ahead, tokens_left, vocabulary, masks
             )
             mask = masks.legal[found]
-        uniform = _uniform(draw.seed, pictures[row], count)
-        token, nat = choose(logits[row], mask, draw, uniform, weight, order)
+        uniform = _uniform(draw.seed, pictures[row], count, scratch.bits)
+        token, nat = choose(logits[row], mask, draw, uniform, scratch.weight, scratch.order)
         ids[row] = token
         nats[row] += nat
         if token != vocabulary.eos and draw.grammar:

@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jpeglm.kernels import kernel, njit
+from jpeglm.kernels import kernel
 from jpeglm.syntax.jpeg_tables import AC_INDEX, AC_RUN_SIZES, AC_TABLES, DC_SIZES, DC_TABLES
 
 AC_FIRST = DC_SIZES
@@ -163,8 +163,8 @@ def jpeg_spec(
     )
 
 
-@njit()
-def start_state(spec):
+def start_state(spec: JpegSpec) -> np.ndarray:
+    """int64 [STATE_SIZE]: before the first symbol."""
     state = np.zeros(STATE_SIZE, np.int64)
     if spec.kind == BYTE_KIND and len(spec.header) > 0:
         state[PHASE] = HEADER

@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from jpeglm.config import InputError
-from jpeglm.kernels import kernel, njit
+from jpeglm.kernels import kernel
 from jpeglm.syntax.jpeg import (
     AC_FIRST,
     AMPLITUDE_FIRST,
@@ -66,14 +66,14 @@ def _byte_of(data, at, unread):
     return at
 
 
-@njit()
-def _read(data, spec, lookup, ac_index, symbols, starts, prediction_peaks):
-    """Fill `symbols`; give (symbols read, problem, byte). `starts[m]` = symbols before MCU m."""
+@kernel()
+def _read(data, spec, lookup, ac_index, symbols, starts, prediction, prediction_peaks):
+    """Fill `symbols`; give (symbols read, problem, byte). `starts[m]` = symbols before MCU m;
+    prediction and its peaks: zeros, int64 [3]."""
     at, n = 0, 0
     buffer, bits = np.uint64(0), 0
     end = len(data)
     blocks = len(spec.component)
-    prediction = np.zeros(3, np.int64)
     for mcu in range(spec.mcus + 1):
         starts[mcu] = n
         if mcu == spec.mcus or (spec.interval and mcu and mcu % spec.interval == 0):
@@ -163,13 +163,13 @@ def _read(data, spec, lookup, ac_index, symbols, starts, prediction_peaks):
     return n, 0, at
 
 
-@njit()
-def _write(symbols, spec, length, code, run_sizes, out, mcu_limit):
+@kernel()
+def _write(symbols, spec, state, length, code, run_sizes, out, mcu_limit):
     """Fill `out`; give (bytes, bits of the last byte in use (0: all), symbols used).
 
     Stops after `mcu_limit` MCUs if that is less than the picture; then nothing is filled up.
+    state: `start_state`.
     """
-    state = start_state(spec)
     n, used = 0, 0
     buffer, bits = np.int64(0), 0
     flat = False
@@ -245,16 +245,15 @@ def _write(symbols, spec, length, code, run_sizes, out, mcu_limit):
     return n, bits, used
 
 
-@njit()
-def _sequential(symbols, spec, out):
+@kernel()
+def _sequential(symbols, spec, state, first, known, out):
     """Symbols whose DC coefficients come first (`coarse`) → the order of a scan; how many.
 
     What is missing or illegal is flat; a block that ends early loses its AC coefficients.
+    state: `start_state`; first: zeros, int64 [2, blocks + 1], gets where the DC and the AC part of
+    each block begin; known: zeros, int64 [2].
     """
     total = spec.mcus * len(spec.component)
-    first = np.zeros((2, total + 1), np.int64)  # where the DC and the AC part of each block begin
-    known = np.zeros(2, np.int64)
-    state = start_state(spec)
     for i in range(len(symbols)):
         turn, before = state[PASS], state[MCU] * len(spec.component) + state[BLOCK]
         if not symbol_step(spec, state, symbols[i]):
@@ -289,8 +288,10 @@ def coarse_first(symbols: np.ndarray) -> np.ndarray:
 def in_sequence(symbols: np.ndarray, spec: JpegSpec) -> np.ndarray:
     """The inverse, of any symbols; spec: of the coarse order."""
     symbols = np.ascontiguousarray(symbols, np.int32)
-    out = np.empty(len(symbols) + 2 * spec.mcus * len(spec.component), np.int32)
-    return out[: _sequential(symbols, spec, out)]
+    blocks = spec.mcus * len(spec.component)
+    out = np.empty(len(symbols) + 2 * blocks, np.int32)
+    first, known = np.zeros((2, blocks + 1), np.int64), np.zeros(2, np.int64)
+    return out[: _sequential(symbols, spec, start_state(spec), first, known, out)]
 
 
 def inspect_scan(data: bytes, spec: JpegSpec) -> tuple[np.ndarray, np.ndarray, bool]:
@@ -304,8 +305,8 @@ def inspect_scan(data: bytes, spec: JpegSpec) -> tuple[np.ndarray, np.ndarray, b
     # A byte holds at most 8 one-bit codes; the shortest codes have 2 bits.
     symbols = np.empty(4 * len(array) + 8, np.int32)
     starts = np.zeros(spec.mcus + 1, np.int64)
-    peaks = np.zeros(3, np.int64)
-    n, problem, place = _read(array, spec, LOOKUP, AC_INDEX, symbols, starts, peaks)
+    prediction, peaks = np.zeros(3, np.int64), np.zeros(3, np.int64)
+    n, problem, place = _read(array, spec, LOOKUP, AC_INDEX, symbols, starts, prediction, peaks)
     if problem:
         raise StreamError(PROBLEMS[problem], int(place))
     return symbols[:n].copy(), starts, bool(peaks.max() <= DC_LIMIT)
@@ -333,5 +334,7 @@ def write_scan(
     # At most 2 bytes a symbol, doubled by stuffing; flat blocks take 1 byte; 3 for each marker.
     out = np.empty(5 * len(symbols) + 4 * blocks + 4 * spec.mcus + 16, np.uint8)
     limit = spec.mcus if mcus is None else mcus
-    n, bits, used = _write(symbols, spec, LENGTH, CODE, AC_RUN_SIZES, out, limit)
+    n, bits, used = _write(
+        symbols, spec, start_state(spec), LENGTH, CODE, AC_RUN_SIZES, out, limit
+    )
     return out[:n].tobytes(), int(bits), int(used)
