@@ -2,15 +2,18 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from jpeglm.checkpoint import (
     FILES,
+    checkpoint_folder,
     from_bfloat16,
     load_checkpoint,
     read_safetensors,
+    shipped_checkpoint,
     to_bfloat16,
     write_checkpoint,
     write_safetensors,
@@ -120,3 +123,16 @@ def test_files_that_do_not_belong_together(folder, tmp_path):
         load_checkpoint(copy)
     with pytest.raises(InputError, match="there is no checkpoint folder"):
         load_checkpoint(tmp_path / "nowhere")
+
+
+def test_shipped_checkpoints_by_name(tmp_path, monkeypatch):
+    """A name is the shipped checkpoint's unless a folder of that name lies here."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("photos", "clips"):
+        assert checkpoint_folder(name) == shipped_checkpoint(name)
+    assert checkpoint_folder(None) == shipped_checkpoint("photos")
+    assert load_checkpoint(checkpoint_folder("clips")).codec.media == "clip"
+    (tmp_path / "clips").mkdir()
+    assert checkpoint_folder("clips") == checkpoint_folder(Path("clips")) == Path("clips")
+    for given in ("nothing", "runs/photos", "../photos", "."):
+        assert checkpoint_folder(given) == Path(given)
