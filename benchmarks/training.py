@@ -4,9 +4,9 @@
 
 Tokens/s that are learnt from, padding not counted, in the steps after the first six, which compile.
 Both train the same Llama on the same token sequences, one a row, 4096 tokens a step; the peer's
-rows are padded to the longest of the batch, as its collator does. `peak` is a large matrix product in the
-same precision, as the tokens/s that it would be if training were nothing else (6 FLOPs a weight and
-token, and attention).
+rows are padded to the longest of the batch, as its collator does. `peak` is a large matrix product
+in the same precision, as the tokens/s that it would be if training were nothing else (6 FLOPs a
+weight and token, and attention).
 """
 
 from __future__ import annotations

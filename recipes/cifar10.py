@@ -56,8 +56,8 @@ step. {steps:,} steps, {images:,} pictures seen, {tokens:,} tokens, {minutes:.0f
 ## Bits per test picture
 
 The first {pictures:,} pictures of the standard test set with their classes, mean and 95 %
-interval. The other coders get the same coefficients without restart markers and are charged net of their fixed
-headers; `-optimize` pays for its Huffman tables, which are each picture's own.
+interval. The other coders get the same coefficients without restart markers and are charged net of
+their fixed headers; `-optimize` pays for its Huffman tables, which are each picture's own.
 
 {table}
 
