@@ -84,11 +84,13 @@ class Tokenizer:
         """The token of a class, by its number or name."""
         if isinstance(label, str) and label in self.class_names:
             label = self.class_names.index(label)
+        if not self.n_classes:
+            raise InputError(f"label {label} was given, but this checkpoint has no classes")
         number = int(label) if str(label).isdigit() else -1
         if not 0 <= number < self.n_classes:
             names = f": {', '.join(self.class_names)}" if self.class_names else ""
             raise InputError(
-                f"label {label} is unknown: this tokenizer has {self.n_classes} classes{names}"
+                f"label {label} is unknown; this checkpoint has {self.n_classes} classes{names}"
             )
         return self.eos + 1 + number
 
