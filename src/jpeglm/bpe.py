@@ -292,8 +292,18 @@ def encode(symbols, matcher, out, barred):
             n = _merge_all(out, start, n, matcher.rank, matcher.result)
         return n
     token = np.int64(-2)  # -2: the longest that fits here
+    inner = matcher.inner
     while at < size or token != -2:
         if token == -2:
+            # Two symbols that stand side by side inside no token are two tokens' border.
+            symbol = symbols[at]
+            if not (at + 1 < size and inner[symbol, symbols[at + 1]]) and not (
+                at > 0 and inner[symbols[at - 1], symbol]
+            ):
+                out[n] = symbol
+                n += 1
+                at += 1
+                continue
             node = np.int64(0)
             token = np.int64(-1)
             for i in range(at, size):
