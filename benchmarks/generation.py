@@ -2,9 +2,10 @@
 
     python benchmarks/generation.py [--models shipped 10m 85m] [--batches 1 16] [--tokens 200]
 
-Tokens/s of all sequences of a batch, prefill of one BOS included. Models are the shipped one or a
-preset with random weights; every row samples with top-k 40 and top-p 0.9, ours also with its
-grammar. Peers lie in benchmarks/peers, one file each; pip install -r benchmarks/requirements.txt.
+Tokens/s of all sequences of a batch in their first 200 tokens, prefill of one BOS included. Models
+are the shipped one or a preset with random weights; every row samples with top-k 40 and top-p 0.9,
+ours also with its grammar, under which a picture may end before. Peers lie in benchmarks/peers, one
+file each; pip install -r benchmarks/requirements.txt.
 
 The row `floor` is no engine: what one core would reach if it did nothing but read the weights once
 a token, measured in the same run.
@@ -14,7 +15,8 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +24,15 @@ import numpy as np
 from common import finish, rates
 from peers import peers
 
-from jpeglm.checkpoint import Checkpoint, load_checkpoint, shipped_checkpoint, write_checkpoint
+from jpeglm.checkpoint import (
+    Checkpoint,
+    export_hugging_face,
+    load_checkpoint,
+    shipped_checkpoint,
+    write_checkpoint,
+)
 from jpeglm.generation.constraint import Constraint, Prompt
+from jpeglm.generation.engine import Engine
 from jpeglm.generation.generate import make_engine, run
 from jpeglm.generation.sampling import Sampling
 from jpeglm.kernels import njit
@@ -51,21 +60,49 @@ def _read(data):
 
 
 def ours(
-    checkpoint: Checkpoint, precision: str, grammar: bool, batch: int, budget: int
+    checkpoint: Checkpoint, precision: str, grammar: bool, batch: int, tokens: int
 ) -> Callable[[], int]:
-    """A call that draws `batch` streams and gives the number of tokens."""
+    """A call that draws `tokens` tokens of `batch` streams and gives how many there were."""
     engine, constraint = (
         make_engine(checkpoint, precision=precision),
         Constraint(checkpoint.tokenizer),
     )
     prompt = Prompt(np.array([checkpoint.tokenizer.bos], np.int32), np.zeros(0, np.int32))
+    sampling = Sampling(1.0, 40, 0.9, grammar=grammar)
 
     def call() -> int:
-        sampling = Sampling(1.0, 40, 0.9, grammar=grammar)
-        drawn, _ = run(engine, constraint, prompt, batch, sampling, 0, budget, batch=batch)
-        return sum(map(len, drawn))
+        counted = Counted(engine, tokens)
+        with suppress(Enough):
+            run(counted, constraint, prompt, batch, sampling, batch=batch)
+        return counted.drawn
 
     return call
+
+
+class Enough(Exception):
+    """So many tokens as were asked for are drawn."""
+
+
+class Counted:
+    """An engine that stops its user after `tokens` tokens of each sequence."""
+
+    def __init__(self, engine: Engine, tokens: int) -> None:
+        self.engine, self.left, self.drawn = engine, tokens, 0
+        self.vocab_size, self.max_length = engine.vocab_size, engine.max_length
+        self.keep = engine.keep
+
+    def _count(self, logits: np.ndarray) -> np.ndarray:
+        self.left -= 1
+        self.drawn += len(logits)
+        return logits
+
+    def start(self, prompts: Sequence[np.ndarray]) -> np.ndarray:
+        return self._count(self.engine.start(prompts))
+
+    def step(self, ids: np.ndarray) -> np.ndarray:
+        if not self.left:
+            raise Enough
+        return self._count(self.engine.step(ids))
 
 
 def main() -> None:
@@ -83,11 +120,10 @@ def main() -> None:
         for name in arguments.models:
             folder = Path(home, name)
             if name == "shipped":
-                checkpoint = load_checkpoint(shipped_checkpoint())
+                export_hugging_face(load_checkpoint(shipped_checkpoint()), folder, "float32")
+                checkpoint = load_checkpoint(folder)
             else:
                 checkpoint = random_checkpoint(name, folder)
-            grammar = Constraint(checkpoint.tokenizer).grammar
-            budget = max(arguments.tokens, grammar.shortest(grammar.start()) + 2)
             opened = {}
             for peer in others:
                 for precision in peer.PRECISIONS:
@@ -97,8 +133,10 @@ def main() -> None:
                     opened[f"{peer.NAME}, {precision}"] = call
             size = parameters(checkpoint.config)
             for batch in arguments.batches:
-                title = f"{name} ({size / 1e6:.1f} M), batch {batch}, {budget} tokens"
-                tables[title] = table(checkpoint, opened, batch, budget, arguments.repeats, size)
+                title = f"{name} ({size / 1e6:.1f} M), batch {batch}, {arguments.tokens} tokens"
+                tables[title] = table(
+                    checkpoint, opened, batch, arguments.tokens, arguments.repeats, size
+                )
     finish("generation", "tokens/s", tables, unavailable)
 
 
@@ -106,7 +144,7 @@ def table(
     checkpoint: Checkpoint,
     opened: dict[str, Callable[[int, int], None]],
     batch: int,
-    budget: int,
+    tokens: int,
     repeats: int,
     size: int,
 ) -> dict[str, dict[str, float]]:
@@ -114,12 +152,12 @@ def table(
     counts: dict[str, int] = {}
     rows: dict[str, Callable[[], Any]] = {}
     for name, call in opened.items():
-        rows[name] = lambda call=call: call(batch, budget - 1)
-        counts[name] = batch * (budget - 1)
+        rows[name] = lambda call=call: call(batch, tokens)
+        counts[name] = batch * tokens
     for precision in BYTES:
         for grammar in (True, False):
             if grammar or precision == "float32":
-                call = ours(checkpoint, precision, grammar, batch, budget)
+                call = ours(checkpoint, precision, grammar, batch, tokens)
                 name = f"jpeglm, {precision}{'' if grammar else ', no grammar'}"
                 rows[name], counts[name] = call, call()
     for precision, width in BYTES.items():
