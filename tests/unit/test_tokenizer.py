@@ -120,7 +120,7 @@ def test_files_round_trip_and_load_in_transformers(tmp_path, pictures):
         assert (again.bos, again.eos, again.vocab_size) == (398, 399, 403)
         assert {again.class_token(label) for label in (2, "2", "ship")} == {402}
     for label in (3, -1, "3", "-1", "horse", "½"):
-        with pytest.raises(InputError, match=f"label {label} is unknown; .* 3 classes: cat, dog, ship"):
+        with pytest.raises(InputError, match=f"label {label} is unknown; .*: cat, dog, ship"):
             again.class_token(label)
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path, local_files_only=True)
     assert (theirs.bos_token_id, theirs.eos_token_id, len(theirs)) == (398, 399, 403)

@@ -334,7 +334,5 @@ def write_scan(
     # At most 2 bytes a symbol, doubled by stuffing; flat blocks take 1 byte; 3 for each marker.
     out = np.empty(5 * len(symbols) + 4 * blocks + 4 * spec.mcus + 16, np.uint8)
     limit = spec.mcus if mcus is None else mcus
-    n, bits, used = _write(
-        symbols, spec, start_state(spec), LENGTH, CODE, AC_RUN_SIZES, out, limit
-    )
+    n, bits, used = _write(symbols, spec, start_state(spec), LENGTH, CODE, AC_RUN_SIZES, out, limit)
     return out[:n].tobytes(), int(bits), int(used)
