@@ -10,13 +10,11 @@ one command, printed as it runs; finished ones are skipped, so it can be run aga
 
 from __future__ import annotations
 
-import argparse
-import os
 import sys
 from pathlib import Path
 
 from PIL import Image
-from release import FIGURES, RESULTS, coder_table, figure, install, side_by_side, trained
+from release import FIGURES, RESULTS, coder_table, figure, install, options, side_by_side, trained
 from steps import JPEGLM, ROOT, Steps
 
 from jpeglm.data.shards import open_data
@@ -69,23 +67,14 @@ The first six of each class in its own row, seed 0, guidance {guidance:g}:
 
 ![samples of ten classes](../../../../docs/figures/cifar10-samples.jpg)
 
-The first eight test pictures, half of each given, seeds 0 and 1:
+The first eight test pictures, half of each given, the first two draws of seed 0:
 
 ![completions](../../../../docs/figures/cifar10-completions.jpg)
 """
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--minutes", type=float, default=40, help="of training")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--work", type=Path, default=ROOT, help="where data/ and runs/ lie")
-    arguments = parser.parse_args()
-    # Relative paths, so that neither the commands nor their results name this machine's folders.
-    arguments.work.mkdir(parents=True, exist_ok=True)
-    os.chdir(arguments.work)
+    arguments = options(__doc__, minutes=40, threads=1)
     source, data = Path("data/cifar10"), Path("data/cifar32")
     tokenizer, out = Path("data/cifar32-tokenizer"), Path("runs/cifar10")
     model = out / "model"
@@ -115,7 +104,8 @@ def main() -> None:
             "--limit", 2000, *words, "--out", table,
         )  # fmt: skip
         tables[name] = read_json(table)
-    names = Tokenizer.load(model).class_names
+    tokenizer_of = Tokenizer.load(model)
+    names, codec = tokenizer_of.class_names, tokenizer_of.codec
     tiles = []
     for name in names:
         samples = out / "samples" / name
@@ -126,9 +116,9 @@ def main() -> None:
         )  # fmt: skip
         tiles += [(name, Image.open(path)) for path in sorted(samples.glob("sample-*.jpg"))]
     figure(tiles, 6, 96, FIGURES / "cifar10-samples.jpg")
-    first = open_data(source / "test.parquet", Tokenizer.load(model).codec).streams(None)
+    first = open_data(source / "test.parquet", codec).streams(None)
     shown = [row for row, _ in zip(first, range(8))]
-    pictures = [Tokenizer.load(model).codec.decode(stream) for _, stream, _ in shown]
+    pictures = [codec.decode(stream) for _, stream, _ in shown]
     side_by_side(
         {"cifar10": model}, pictures, 0.5, FIGURES / "cifar10-completions.jpg",
         [label for _, _, label in shown],

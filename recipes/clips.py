@@ -10,14 +10,12 @@ runs; finished ones are skipped, so it can be run again.
 
 from __future__ import annotations
 
-import argparse
-import os
 import sys
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
-from release import ASSETS, RESULTS, install, trained
+from release import ASSETS, RESULTS, install, options, trained
 from steps import JPEGLM, ROOT, Steps
 
 from jpeglm.codecs.images import open_image
@@ -72,8 +70,8 @@ Bits a clip (mean, 95 % interval over films and pictures):
 
 {bits}
 
-Next frames after {kept} of {frames}, one sample each (temperature {temperature}, top-p {top_p}),
-PSNR in dB against «repeat the last frame»:
+Next frames after {kept} of {frames}, one sample each (temperature {temperature}, top-k {top_k},
+top-p {top_p}), PSNR in dB against «repeat the last frame»:
 
 {continued}
 
@@ -93,14 +91,7 @@ def link(folder: Path, targets: dict[str, Path]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--minutes", type=float, default=60, help="of training")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--work", type=Path, default=ROOT, help="where data/ and runs/ lie")
-    arguments = parser.parse_args()
-    # Relative paths, so that neither the commands nor their results name this machine's folders.
-    arguments.work.mkdir(parents=True, exist_ok=True)
-    os.chdir(arguments.work)
+    arguments = options(__doc__, minutes=60, threads=2)
     steps, recipes = Steps(), ROOT / "recipes" / "data"
     photos, films, data = Path("data/photos"), Path("data/clips"), Path("data/motion-64x48")
     tokenizer, out = Path("data/motion-placed-tokenizer"), Path("runs/clips")
@@ -169,6 +160,7 @@ def demo_films(folder: Path) -> None:
 
 def make_card(out: Path, data: Path, sets: list[str], commands: list[str]) -> str:
     """The model card."""
+    settings = read_json(out / "model" / "generation_config.json")
     dataset, validity = read_json(data / "dataset.json"), read_json(RESULTS / "clips-validity.json")
     tables = {
         verb: {name: read_json(RESULTS / f"clips-{name}-{verb}.json") for name in sets}
@@ -201,7 +193,7 @@ def make_card(out: Path, data: Path, sets: list[str], commands: list[str]) -> st
         pictures=dataset["pictures"]["train"],
         commands="\n".join(f"    {command}" for command in commands),
         bits="\n".join(bits),
-        **SAMPLING,
+        **{name: settings[name] for name in ("temperature", "top_k", "top_p")},
         kept=tables["continuation"][sets[0]]["keep_frames"],
         continued="\n".join(continued),
         validity_n=validity["with_grammar"]["streams"],

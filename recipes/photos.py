@@ -1,6 +1,6 @@
 """The photo model that ships with the package: from nothing to src/jpeglm/assets/photos.
 
-python recipes/photos.py [--minutes 40] [--threads 2] [--work .]
+    python recipes/photos.py [--minutes 40] [--threads 2] [--work .]
 
 Fetches the photo corpus (recipes/data/photos.py), cuts 24 crops of many scales out of each
 picture, learns a vocabulary, trains, measures on held-out pictures and installs the checkpoint
@@ -10,8 +10,6 @@ Each step is one command, printed as it runs; finished ones are skipped, so it c
 
 from __future__ import annotations
 
-import argparse
-import os
 import shutil
 import sys
 from pathlib import Path
@@ -27,6 +25,7 @@ from release import (
     coder_table,
     figure,
     install,
+    options,
     side_by_side,
     trained,
 )
@@ -86,30 +85,20 @@ portfolio, OpenCV's samples; whole pictures) it needs {transfer:.0f} bits a pict
 
 ![64 samples](../../../../docs/figures/photos-samples.jpg)
 
-Lower halves of a photograph and of seven random crops of it (seeds 0 and 1), by the checkpoint
-that shipped before and by this one:
+Lower halves of a photograph and of seven random crops of it (the first two draws of seed 0),
+by the checkpoint that shipped before and by this one:
 
 ![completions](../../../../docs/figures/photos-before.jpg)
 """
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--minutes", type=float, default=40, help="of training")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--work", type=Path, default=ROOT, help="where data/ and runs/ lie")
-    arguments = parser.parse_args()
-    # Relative paths, so that neither the commands nor their results name this machine's folders.
-    arguments.work.mkdir(parents=True, exist_ok=True)
-    os.chdir(arguments.work)
+    arguments = options(__doc__, minutes=40, threads=2)
     photos, data = Path("data/photos"), Path("data/photos64")
     tokenizer, out = Path("data/photos64-tokenizer"), Path("runs/photos")
     measured = RESULTS / "photos-likelihood.json"
     transfer = RESULTS / "photos-transfer-likelihood.json"
     model = out / "model"
-    options: list[Any] = ["--tokenizer", tokenizer, "--out", out, "--preset", "2m"]
-    options += ["--minutes", arguments.minutes, "--threads", arguments.threads]
-    options += ["--compile", "on", "--samples", 0, "--eval-every", 250, "--eval-images", 128]
     steps = Steps()
     steps.do(
         photos / "corpus.json", sys.executable, ROOT / "recipes" / "data" / "photos.py", photos
@@ -119,7 +108,12 @@ def main() -> None:
         *JPEGLM, "prepare", photos / "train", data, "--crops", 24, "--restart-interval", 1,
     )  # fmt: skip
     steps.do(tokenizer / "tokenizer.json", *JPEGLM, "train-tokenizer", data, "--out", tokenizer)
-    steps.do(out / "finished", *JPEGLM, "train", data, *options)
+    steps.do(
+        out / "finished",
+        *JPEGLM, "train", data, "--tokenizer", tokenizer, "--out", out, "--preset", "2m",
+        "--minutes", arguments.minutes, "--threads", arguments.threads, "--compile", "on",
+        "--samples", 0, "--eval-every", 250, "--eval-images", 128,
+    )  # fmt: skip
     for name, source, table in (
         ("measured", data, measured),
         ("measured-transfer", photos / "transfer", transfer),

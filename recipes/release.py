@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import shutil
@@ -22,6 +23,21 @@ from jpeglm.generation.outputs import contact_sheet
 ASSETS = ROOT / "src" / "jpeglm" / "assets"
 RESULTS = ROOT / "docs" / "results"
 FIGURES = ROOT / "docs" / "figures"
+
+
+def options(description: str, minutes: float, threads: int) -> argparse.Namespace:
+    """A recipe's options, with the work folder as current directory: relative paths, so that
+    neither commands nor their results name this machine's folders."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--minutes", type=float, default=minutes, help="of training")
+    parser.add_argument("--threads", type=int, default=threads)
+    parser.add_argument("--work", type=Path, default=ROOT, help="where data/ and runs/ lie")
+    arguments = parser.parse_args()
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    os.chdir(arguments.work)
+    return arguments
 
 
 def trained(out: Path) -> dict[str, Any]:
@@ -78,7 +94,7 @@ def side_by_side(
     out: Path,
     labels: Sequence[int] | None = None,
 ) -> None:
-    """Completions of the same pictures by several checkpoints, a row a picture, seeds 0 and 1."""
+    """Completions of the same pictures by several checkpoints, a row a picture, two of each."""
     rows: list[list[tuple[str, Image.Image]]] = [[] for _ in pictures]
     for name, folder in models.items():
         model = load(folder)

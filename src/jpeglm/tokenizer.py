@@ -86,7 +86,7 @@ class Tokenizer:
             label = self.class_names.index(label)
         if not self.n_classes:
             raise InputError(f"label {label} was given, but this checkpoint has no classes")
-        number = int(label) if str(label).isdigit() else -1
+        number = int(label) if str(label).isdecimal() else -1
         if not 0 <= number < self.n_classes:
             names = f": {', '.join(self.class_names)}" if self.class_names else ""
             raise InputError(

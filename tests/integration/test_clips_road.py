@@ -46,15 +46,15 @@ def road(tmp_path_factory):
     return folder, results
 
 
-def film() -> bytes:
-    """Two seconds of a square that crosses a grey ground."""
+def film(step: int = 2) -> bytes:
+    """Two seconds of a square that crosses a grey ground, so many pixels a frame."""
     out = io.BytesIO()
     with av.open(out, "w", format="mp4") as file:
         stream = file.add_stream("mpeg4", rate=8)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
         for i in range(16):
             frame = np.full((48, 64, 3), 90, np.uint8)
-            frame[16:28, 2 * i : 2 * i + 12] = (220, 60, 20)
+            frame[16:28, step * i : step * i + 12] = (220, 60, 20)
             file.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         file.mux(stream.encode(None))
     return out.getvalue()
@@ -130,6 +130,7 @@ def test_clips_are_checked(road):
         (("check", "cut.h264", "--checkpoint", "run/model"), "(slice 3, at byte"),
         (("check", "film.mp4", "--checkpoint", "run/model"), "it cannot be read as H.264"),
         (("check", "one/sample-00.mp4"), "give --checkpoint"),
+        (("check", "one/sample-00.mp4", "--checkpoint", "clips"), "another size, rate or qp"),
     ):
         command = [sys.executable, "-m", "jpeglm.cli", *words]
         result = subprocess.run(command, capture_output=True, text=True, cwd=folder)
@@ -165,6 +166,20 @@ def test_clips_are_measured(road):
     assert result["margin"] == pytest.approx(model["psnr"] - repeat["psnr"])
     low, high = result["margin_interval"]
     assert low <= result["margin"] <= high
+
+
+def test_nothing_beats_repeating_a_film_that_stands_still(road):
+    folder, _ = road
+    (folder / "still").mkdir()
+    (folder / "still" / "film.mp4").write_bytes(film(step=0))
+    words = ("still", "--checkpoint", "run/model", "--keep-frames", 2, "--limit", 4)
+    result = jpeglm("evaluate", "continuation", *words, cwd=folder)
+    assert result["still"] == 1 and result["better"] == 0
+    # To be exact is a finite number of decibels.
+    assert result["rows"]["repeat"]["psnr"] == pytest.approx(10 * math.log10(255**2 / 1e-10))
+    low, high = result["margin_interval"]
+    assert math.isfinite(low) and high < 0
+    assert low - 1e-6 <= result["margin"] <= high + 1e-6
 
 
 def refused(folder, *words):

@@ -119,7 +119,7 @@ def test_files_round_trip_and_load_in_transformers(tmp_path, pictures):
         assert again.fingerprint == tokenizer.fingerprint
         assert (again.bos, again.eos, again.vocab_size) == (398, 399, 403)
         assert {again.class_token(label) for label in (2, "2", "ship")} == {402}
-    for label in (3, -1, "3", "-1", "horse", "½"):
+    for label in (3, -1, "3", "-1", "horse", "½", "²"):
         with pytest.raises(InputError, match=f"label {label} is unknown; .*: cat, dog, ship"):
             again.class_token(label)
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path, local_files_only=True)

@@ -168,7 +168,7 @@ def learned_codec(
 def parse_size(text: str) -> tuple[int, int]:
     """`64` or `128x96` (width x height) in pixels."""
     parts = text.lower().replace("×", "x").split("x")
-    if len(parts) > 2 or not all(part.isdigit() for part in parts):
+    if len(parts) > 2 or not all(part.isdecimal() for part in parts):
         raise InputError(f"--size is {text!r}; write it as 64 or 128x96 (width x height)")
     return int(parts[0]), int(parts[-1])
 

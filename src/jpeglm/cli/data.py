@@ -39,7 +39,10 @@ def check(
         int | None, typer.Option(help="Demand a restart marker after so many MCUs; 0: none.")
     ] = None,
     checkpoint: Annotated[
-        Path | None, typer.Option(help="Demand the settings of this checkpoint's codec.")
+        Path | None,
+        typer.Option(
+            help="Demand the settings of this checkpoint's codec (a folder, or a shipped name)."
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -57,9 +60,10 @@ def check(
     }
     codec_of: Any = None
     if checkpoint is not None:
+        from jpeglm.checkpoint import checkpoint_folder
         from jpeglm.tokenizer import Tokenizer
 
-        codec_of = Tokenizer.load(checkpoint).codec
+        codec_of = Tokenizer.load(checkpoint_folder(checkpoint)).codec
         if codec_of.name not in ("jpeg", "avc"):
             raise InputError(f"{checkpoint} has the codec {codec_of.name}, which writes no files")
         settings = codec_of.to_dict()

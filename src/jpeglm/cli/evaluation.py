@@ -96,7 +96,7 @@ def likelihood(
     result |= record_of(checkpoint, model, engine, precision) | {
         "data": str(data),
         "split": split,
-        "class_conditional": labels and bool(model.classes),
+        "class_conditional": bool(known and model.classes and max(known) >= 0),
     }
     if out:
         write_json(out, result)

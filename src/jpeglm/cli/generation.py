@@ -179,7 +179,9 @@ def _told(result: dict[str, Any], kind: str) -> list[str]:
 
 @verbs.command()
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint folder of ours.")],
+    checkpoint: Annotated[
+        Path, typer.Argument(help="A checkpoint folder of ours, or a shipped one's name.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder to write.")],
     to: Annotated[str, typer.Option(help="hf: Hugging Face transformers.")] = "hf",
     dtype: Annotated[str, typer.Option(help="bfloat16 or float32.")] = "bfloat16",

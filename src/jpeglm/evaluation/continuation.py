@@ -15,6 +15,9 @@ from jpeglm.generation.generate import KEEP, Model
 
 Progress = Callable[[int, int, str], None]
 
+EXACT = 1e-10
+"""Mean square error that stands for none: 148 dB."""
+
 
 def check_clips(model: Any) -> None:
     """Refuse a model that does not write clips."""
@@ -72,7 +75,9 @@ def continuation(
                 compare(extract(extractor, frames[:, i]), extract(extractor, future[:, i]))
                 for i in range(future.shape[1])
             ]
-    gain = errors["model"].mean(1), errors["repeat"].mean(1)
+    ours, still = errors["model"].mean(1), errors["repeat"].mean(1)
+    # Where nothing moves both errors are 0; a ratio of sums needs something, as decibels do.
+    ratio = ratio_interval(np.maximum(still, EXACT), np.maximum(ours, EXACT), films)
     return {
         "clips": len(streams),
         "films": int(films.max()) + 1,
@@ -80,9 +85,9 @@ def continuation(
         "seeds": list(seeds),
         "rows": rows,
         "margin": rows["model"]["psnr"] - rows["repeat"]["psnr"],
-        "margin_interval": [10 * float(np.log10(x)) for x in ratio_interval(*gain[::-1], films)],
-        "better": float((gain[0] < gain[1]).mean()),
-        "still": float((gain[1] == 0).mean()),
+        "margin_interval": [10 * float(np.log10(x)) for x in ratio],
+        "better": float((ours < still).mean()),
+        "still": float((still == 0).mean()),
         "bits": float(np.mean(bits)),
     }
 
@@ -93,4 +98,4 @@ def _errors(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _decibels(error: float) -> float:
-    return float(10 * np.log10(255**2 / max(error, 1e-10)))
+    return float(10 * np.log10(255**2 / max(error, EXACT)))
