@@ -13,8 +13,8 @@ nothing waits at a barrier inside a token. The price: up to four sequences run o
 threads that meet after every matrix (numba's prange, 10M parameters) gained up to 2 times while
 both cores were free, but took 130 ms a token instead of 0.4 once another process held one of them.
 int8 rounds weights at load (a scale a row) and what they are multiplied with at each product (a
-scale a token); norms, attention and its cache stay float32. It costs 0.01 to 0.03 % of the bits of
-a held-out picture or clip (docs/log.md).
+scale a token); the cache of bfloat16 and int8 holds bfloat16, norms and sums stay float32. int8
+costs 0.01 to 0.03 % of the bits of a held-out picture or clip (docs/log.md).
 Run it: `CpuEngine(checkpoint.config, checkpoint.weights).start([ids])`.
 """
 
@@ -29,8 +29,17 @@ from typing import Any
 import numpy as np
 
 from jpeglm.config import InputError
-from jpeglm.generation.tiles import NARROW, PANEL, linear, scratch, store, tile_1, tile_narrow
-from jpeglm.kernels import COMPILED, exp, kernel, njit
+from jpeglm.generation.tiles import (
+    NARROW,
+    PANEL,
+    as_stored,
+    linear,
+    scratch,
+    store,
+    tile_1,
+    tile_narrow,
+)
+from jpeglm.kernels import COMPILED, exp, highest, kernel, njit
 
 PRECISIONS = ("float32", "bfloat16", "int8")
 PREFILL = 64
@@ -64,15 +73,13 @@ def _rotate(vector, cos, sin):
 def _attend(query, keys, values, length, scale, weight, out):
     """One head of one token over `length` positions.
 
-    query [1, head], keys in panels [T / 64, head, 64], values [T, head padded], weight [1, T] and
-    out [1, head padded] scratch and result.
+    query [1, head], keys in panels [T / 64, head, 64], values [T, head padded], both float32 or
+    bfloat16 bits; weight [1, T] and out [1, head padded] scratch and result.
     """
     for p in range((length + PANEL - 1) // PANEL):
         tile_1(query, keys[p], weight[:, p * PANEL :])
     row = weight[0]
-    peak = row[0]
-    for t in range(length):
-        peak = max(peak, row[t])
+    peak = highest(row[:length])
     total = np.float32(0)
     for t in range(length):
         row[t] = exp((row[t] - peak) * scale)
@@ -90,9 +97,12 @@ def _attend(query, keys, values, length, scale, weight, out):
             lane += NARROW
 
 
-@kernel(fastmath=_ORDERED, nogil=True)
+@kernel(fastmath=_ORDERED, nogil=True, error_model="numpy")
 def _gate(both, out):
-    """SwiGLU: silu(gate) · up; both [N, 2f] holds gate, then up."""
+    """SwiGLU: silu(gate) · up; both [N, 2f] holds gate, then up.
+
+    Python's model of errors would look for a divisor of 0 in every lane, ten times as slow.
+    """
     inner = out.shape[1]
     for n in range(out.shape[0]):
         gate, up, row = both[n, :inner], both[n, inner:], out[n]
@@ -118,6 +128,7 @@ def _forward(tokens, first_logit, shape, model, cache, logits):
     n_tokens, width = len(ids), embedding.shape[1]
     x = np.empty((n_tokens, width), np.float32)
     for n in range(n_tokens):
+        assert 0 <= ids[n] < len(embedding)
         x[n] = embedding[ids[n]]
     normed = np.empty((n_tokens, width), np.float32)
     mixed = np.empty((n_tokens, (heads + 2 * kv_heads) * head), np.float32)
@@ -141,8 +152,10 @@ def _forward(tokens, first_logit, shape, model, cache, logits):
                 k = (heads + h) * head
                 v = (heads + kv_heads + h) * head
                 for i in range(head):
-                    keys[layer, slot, h, place // PANEL, i, place % PANEL] = mixed[n, k + i]
-                    values[layer, slot, h, place, i] = mixed[n, v + i]
+                    keys[layer, slot, h, place // PANEL, i, place % PANEL] = as_stored(
+                        mixed[n, k + i], keys
+                    )
+                    values[layer, slot, h, place, i] = as_stored(mixed[n, v + i], values)
         for n in range(n_tokens):
             for h in range(heads):
                 _attend(
@@ -207,8 +220,9 @@ class CpuEngine:
     """A Llama model on the CPU; `engine.Engine` tells what its methods do.
 
     config: Hugging Face's Llama configuration; weights: its names → float32, or bfloat16 as uint16
-    bits; precision: how weights are held (norms, embedding and KV cache stay float32); max_length:
-    default the model's context; threads: for several sequences, default all cores of the process.
+    bits; precision: how weights are held (norms and embedding stay float32, the cache of others
+    than float32 is bfloat16); max_length: default the model's context; threads: for several
+    sequences, default all cores of the process.
     """
 
     def __init__(
@@ -245,8 +259,8 @@ class CpuEngine:
         self._threads = threads or len(os.sched_getaffinity(0))
         self._pool = ThreadPoolExecutor(self._threads - 1) if self._threads > 1 else None
         self._cache: tuple[np.ndarray, np.ndarray] | None = None
-        self._slots = np.zeros(0, np.int64)
-        self._lengths = np.zeros(0, np.int64)
+        self._tokens = np.zeros((3, 0), np.int64)
+        """[3, B], as `_forward` takes them: id, cache slot and position of each next token."""
 
     def _load(self, config: dict[str, Any], weights: dict[str, np.ndarray]) -> tuple[Any, ...]:
         """(embedding, weights, scales, norms) as `_forward` takes them."""
@@ -321,8 +335,9 @@ class CpuEngine:
         lead = (self._n_layers, slots, kv_heads)
         padded = -(-head // NARROW) * NARROW
         old, self._cache = self._cache, None
-        keys = np.zeros((*lead, panels, head, PANEL), np.float32)
-        values = np.zeros((*lead, panels * PANEL, padded), np.float32)
+        kind = np.float32 if self.precision == "float32" else np.uint16
+        keys = np.zeros((*lead, panels, head, PANEL), kind)
+        values = np.zeros((*lead, panels * PANEL, padded), kind)
         if old is not None and not fresh:
             for target, source in zip((keys, values), old):
                 target[:, : source.shape[1], :, : source.shape[3]] = source
@@ -341,13 +356,11 @@ class CpuEngine:
                 f"the prompt has {lengths.max()} tokens, the model's context {self.max_length}"
             )
         keys, values = self._room(len(prompts), int(lengths.max()), fresh=True)
-        self._slots = np.arange(len(prompts))
-        self._lengths = lengths
+        self._tokens = np.stack([np.zeros_like(lengths), np.arange(len(prompts)), lengths])
         logits = np.empty((len(prompts), self.vocab_size), np.float32)
         seen: dict[bytes, int] = {}
         for slot, prompt in enumerate(prompts):
             ids = np.ascontiguousarray(prompt, np.int64)
-            assert ids.min() >= 0 and ids.max() < self.vocab_size
             twin = seen.setdefault(ids.tobytes(), slot)
             if twin != slot:
                 panels = -(-len(ids) // PANEL)
@@ -365,12 +378,12 @@ class CpuEngine:
         return logits
 
     def step(self, ids: np.ndarray) -> np.ndarray:
-        tokens = np.stack([np.asarray(ids, np.int64), self._slots, self._lengths])
-        assert tokens[0].min() >= 0 and tokens[0].max() < self.vocab_size
-        longest = int(self._lengths.max())
+        tokens = self._tokens
+        tokens[0] = ids
+        longest, slots = max(tokens[2].tolist()), max(tokens[1].tolist()) + 1
         if longest >= self.max_length:
             raise InputError(f"a sequence is longer than the model's context, {self.max_length}")
-        self._room(int(self._slots.max()) + 1, longest + 1, fresh=False)
+        self._room(slots, longest + 1, fresh=False)
         count = tokens.shape[1]
         logits = np.empty((count, self.vocab_size), np.float32)
         # Every thread streams all weights, so it gets at least the four sequences of a tile.
@@ -384,10 +397,9 @@ class CpuEngine:
         self._compute(np.ascontiguousarray(tokens[:, :share]), 0, logits[:share])
         for job in jobs:
             job.result()
-        self._lengths += 1
+        tokens[2] += 1
         return logits
 
     def keep(self, rows: np.ndarray) -> None:
         assert len(set(map(int, rows))) == len(rows)
-        self._slots = self._slots[rows]
-        self._lengths = self._lengths[rows]
+        self._tokens = self._tokens[:, rows]

@@ -14,7 +14,7 @@ import numpy as np
 
 from jpeglm.config import InputError, Settings
 from jpeglm.generation.constraint import Vocabulary, advance, token_mask
-from jpeglm.kernels import LOWEST, exp, kernel
+from jpeglm.kernels import LOWEST, exp, float_of, highest, kernel
 
 
 class Draw(NamedTuple):
@@ -97,12 +97,35 @@ FEW = 128
 
 
 @kernel()
+def _threshold(weight, count):
+    """A value that `count` of the weights, all in [0, 1], reach, and hardly more do: bisection of
+    their bits, which are in their order; each count of the others is a few vector instructions."""
+    low, high = np.int32(0), np.int32(0x3F800001)
+    while high - low > 1:
+        middle = (low + high) >> 1
+        at = float_of(np.int32(middle))
+        reached = np.int32(0)
+        for i in range(len(weight)):
+            reached += np.int32(weight[i] >= at)
+        if reached < count:
+            high = middle
+        else:
+            low = middle
+            if reached <= count + count // 2:
+                break
+    return float_of(np.int32(low))
+
+
+@kernel()
 def _best(weight, count, order):
     """The `count` largest weights' places, as `_nucleus` leaves them."""
     end = len(weight) - 1  # the first of them comes last
+    least = _threshold(weight, count)
     n = 0
     for i in range(len(weight)):
         w = weight[i]
+        if w < least:
+            continue
         if n < count:
             n += 1
         elif w <= weight[order[end - n + 1]]:
@@ -169,6 +192,21 @@ def _nucleus(weight, total, top_k, top_p, order):
 
 
 @kernel()
+def _total(weight):
+    """Sum of float32 [V] in float64, in an order that no processor chooses: four sums, then one."""
+    a, b, c, d = 0.0, 0.0, 0.0, 0.0
+    whole = len(weight) // 4 * 4
+    for i in range(0, whole, 4):
+        a += weight[i]
+        b += weight[i + 1]
+        c += weight[i + 2]
+        d += weight[i + 3]
+    for i in range(whole, len(weight)):
+        a += weight[i]
+    return (a + b) + (c + d)
+
+
+@kernel()
 def choose(logits, mask, draw, uniform, weight, order):
     """(token, −ln p of it under the model's own distribution at temperature 1).
 
@@ -176,24 +214,18 @@ def choose(logits, mask, draw, uniform, weight, order):
     scratch. Nothing but the mask may be legal in the nucleus: then its most probable token is it.
     """
     size = len(logits)
-    peak = logits[0]
-    for i in range(size):
-        peak = max(peak, logits[i])
+    peak = highest(logits)
     for i in range(size):
         below = logits[i] - peak
         weight[i] = exp(below) if below > LOWEST else np.float32(0)
-    whole = 0.0
-    for i in range(size):
-        whole += weight[i]
+    whole = _total(weight)
     inverse = np.float32(draw.inverse)
     total = whole
     if draw.inverse != 1.0:
         for i in range(size):
             below = (logits[i] - peak) * inverse
             weight[i] = exp(below) if below > LOWEST else np.float32(0)
-        total = 0.0
-        for i in range(size):
-            total += weight[i]
+        total = _total(weight)
     nucleus = size
     narrowed = draw.top_k > 0 or draw.top_p < 1.0
     if draw.inverse > 0.0:

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from jpeglm.kernels import COMPILED, kernel, njit
+from jpeglm.kernels import COMPILED, bits_of, kernel, magnitude, njit
 
 intrinsic: Any
 overload: Any
@@ -53,6 +53,12 @@ def _rows_of(context: Any, b: Any, signature: Any, arguments: Any) -> tuple[list
     return arrays, strides
 
 
+def _place(b: Any, array: Any, offset: Any, kind: Any) -> Any:
+    """A pointer to a `kind`, `offset` bytes into an array."""
+    data = b.bitcast(array.data, ir.IntType(8).as_pointer())
+    return b.bitcast(b.gep(data, [offset]), kind.as_pointer())
+
+
 def _make_tile(tokens: int, lanes: int) -> Callable[..., Any]:
     """An intrinsic tile(x, w, out): out[t, l] = sum over i of x[t, i] w[i, l], i in order.
 
@@ -63,7 +69,7 @@ def _make_tile(tokens: int, lanes: int) -> Callable[..., Any]:
     @intrinsic
     def tile(context, x, w, out):  # type: ignore[no-untyped-def]
         def build(context, b, signature, arguments):  # type: ignore[no-untyped-def]
-            byte, int32, real = ir.IntType(8).as_pointer(), ir.IntType(32), ir.FloatType()
+            int32, real = ir.IntType(32), ir.FloatType()
             vector, integers = ir.VectorType(real, lanes), ir.VectorType(int32, lanes)
             undefined = ir.Constant(vector, ir.Undefined)
             stored = context.get_data_type(signature.args[1].dtype)
@@ -73,15 +79,12 @@ def _make_tile(tokens: int, lanes: int) -> Callable[..., Any]:
             depth = cgutils.unpack_tuple(b, x.shape, 2)[1]
             size = depth.type
 
-            def place(array, offset, kind):  # type: ignore[no-untyped-def]
-                return b.bitcast(b.gep(b.bitcast(array.data, byte), [offset]), kind.as_pointer())
-
             multiply_add = cgutils.get_or_insert_function(
                 b.module, ir.FunctionType(vector, [vector] * 3), f"llvm.fmuladd.v{lanes}f32"
             )
             sums = [cgutils.alloca_once_value(b, ir.Constant(vector, None)) for _ in range(tokens)]
             with cgutils.for_range(b, depth) as loop:
-                row = place(w, b.mul(loop.index, w_stride), ir.VectorType(stored, lanes))
+                row = _place(b, w, b.mul(loop.index, w_stride), ir.VectorType(stored, lanes))
                 weight = b.load(row)
                 weight.align = 1
                 if isinstance(stored, ir.IntType):
@@ -89,11 +92,11 @@ def _make_tile(tokens: int, lanes: int) -> Callable[..., Any]:
                     weight = b.bitcast(b.shl(b.zext(weight, integers), shift), vector)
                 for t, total in enumerate(sums):
                     at = b.add(b.mul(x_stride, size(t)), b.mul(loop.index, size(4)))
-                    value = b.insert_element(undefined, b.load(place(x, at, real)), int32(0))
+                    value = b.insert_element(undefined, b.load(_place(b, x, at, real)), int32(0))
                     spread = b.shuffle_vector(value, undefined, ir.Constant(integers, None))
                     b.store(b.call(multiply_add, [weight, spread, b.load(total)]), total)
             for t, total in enumerate(sums):
-                b.store(b.load(total), place(out, b.mul(out_stride, size(t)), vector)).align = 4
+                b.store(b.load(total), _place(b, out, b.mul(out_stride, size(t)), vector)).align = 4
             return context.get_dummy_value()
 
         return types.void(x, w, out), build
@@ -110,7 +113,7 @@ def _make_integer_tile(tokens: int, vnni: bool) -> Callable[..., Any]:
     @intrinsic
     def tile(context, q, w, out):  # type: ignore[no-untyped-def]
         def build(context, b, signature, arguments):  # type: ignore[no-untyped-def]
-            byte, int32 = ir.IntType(8).as_pointer(), ir.IntType(32)
+            int32 = ir.IntType(32)
             vector = ir.VectorType(int32, 16)
             undefined = ir.Constant(vector, ir.Undefined)
             (q, w, out), (q_stride, w_stride, out_stride) = _rows_of(
@@ -118,9 +121,6 @@ def _make_integer_tile(tokens: int, vnni: bool) -> Callable[..., Any]:
             )
             depth = cgutils.unpack_tuple(b, w.shape, 3)[0]
             size = depth.type
-
-            def place(array, offset, kind):  # type: ignore[no-untyped-def]
-                return b.bitcast(b.gep(b.bitcast(array.data, byte), [offset]), kind.as_pointer())
 
             def constant(value):  # type: ignore[no-untyped-def]
                 return ir.Constant(vector, [value] * 16)
@@ -146,20 +146,20 @@ def _make_integer_tile(tokens: int, vnni: bool) -> Callable[..., Any]:
             for t in range(tokens):
                 for column in range(columns):
                     at = b.add(b.mul(out_stride, size(t)), size(64 * column))
-                    start = b.load(place(out, at, vector))
+                    start = b.load(_place(b, out, at, vector))
                     start.align = 4
                     sums.append(cgutils.alloca_once_value(b, start))
             with cgutils.for_range(b, depth) as loop:
                 spread = []
                 for t in range(tokens):
                     at = b.add(b.mul(q_stride, size(t)), b.mul(loop.index, size(4)))
-                    four = b.load(place(q, at, int32))
+                    four = b.load(_place(b, q, at, int32))
                     four.align = 1
                     value = b.insert_element(undefined, four, int32(0))
                     spread.append(b.shuffle_vector(value, undefined, constant(0)))
                 for column in range(columns):
                     at = b.add(b.mul(loop.index, w_stride), size(64 * column))
-                    weight = b.load(place(w, at, vector))
+                    weight = b.load(_place(b, w, at, vector))
                     weight.align = 1
                     for t in range(tokens):
                         total = sums[t * columns + column]
@@ -167,7 +167,7 @@ def _make_integer_tile(tokens: int, vnni: bool) -> Callable[..., Any]:
             for t in range(tokens):
                 for column in range(columns):
                     at = b.add(b.mul(out_stride, size(t)), size(64 * column))
-                    end = b.store(b.load(sums[t * columns + column]), place(out, at, vector))
+                    end = b.store(b.load(sums[t * columns + column]), _place(b, out, at, vector))
                     end.align = 4
             return context.get_dummy_value()
 
@@ -201,6 +201,26 @@ def store(matrix: np.ndarray, precision: str) -> tuple[np.ndarray, np.ndarray]:
     else:
         panels = panels.reshape(-1, PANEL, width)
     return np.ascontiguousarray(panels.swapaxes(1, 2)), scale
+
+
+def as_stored(x, array):  # type: ignore[no-untyped-def]
+    """A float32 as an element of `array`: itself, or its nearest bfloat16's bits (of two the even).
+
+    Compiled code alone.
+    """
+    raise NotImplementedError
+
+
+@overload(as_stored, jit_options={"_nrt": False})
+def _as_stored(x, array):  # type: ignore[no-untyped-def]
+    if array.dtype == types.uint16:
+
+        def rounded(x, array):  # type: ignore[no-untyped-def]
+            bits = bits_of(x)
+            return np.uint16((bits + np.int32(0x7FFF) + ((bits >> 16) & np.int32(1))) >> 16)
+
+        return rounded
+    return lambda x, array: x
 
 
 @njit()
@@ -260,9 +280,7 @@ def _float_linear(x, weight, scale, space, out):  # type: ignore[no-untyped-def]
 def _quantise(x, levels, steps, starts):
     """Rows of x as int8: levels[n, i] = x[n, i] / steps[n]; starts: what the weights' 128 adds."""
     for n in range(x.shape[0]):
-        peak = np.float32(1e-12)
-        for i in range(x.shape[1]):
-            peak = max(peak, abs(x[n, i]))
+        peak = max(magnitude(x[n]), np.float32(1e-12))
         steps[n] = peak / np.float32(127)
         inverse = np.float32(127) / peak
         total = np.int32(0)
