@@ -11,10 +11,28 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from jpeglm.environment import environment
 from jpeglm.files import write_json
+from jpeglm.kernels import njit
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+def memory(size: float) -> np.ndarray:
+    """int64 of so many bytes, every one written: pages of zeros that nobody wrote are all one page,
+    which the nearest cache holds."""
+    return np.ones(max(1, int(size) // 8), np.int64)
+
+
+@njit(fastmath=True)
+def read_all(data):
+    """Read int64 [n] once, as fast as one core can: what a pass over so many bytes takes."""
+    total = np.int64(0)
+    for i in range(len(data)):
+        total += data[i]
+    return total
 
 
 def rates(

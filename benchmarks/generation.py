@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import finish, rates
+from common import finish, memory, rates, read_all
 from peers import peers
 
 from jpeglm.checkpoint import (
@@ -35,7 +35,6 @@ from jpeglm.generation.constraint import Constraint, Prompt
 from jpeglm.generation.engine import Engine
 from jpeglm.generation.generate import make_engine, run
 from jpeglm.generation.sampling import Sampling
-from jpeglm.kernels import njit
 from jpeglm.models.llama import build, parameters, preset
 
 BYTES = {"float32": 4, "bfloat16": 2, "int8": 1}
@@ -49,14 +48,6 @@ def random_checkpoint(name: str, folder: Path) -> Checkpoint:
     weights = {key: value for key, value in model.state_dict().items() if key != "lm_head.weight"}
     write_checkpoint(folder, weights, shape, tokenizer, "", {}, "float32")
     return load_checkpoint(folder)
-
-
-@njit(fastmath=True)
-def _read(data):
-    total = np.int64(0)
-    for i in range(len(data)):
-        total += data[i]
-    return total
 
 
 def ours(
@@ -161,9 +152,10 @@ def table(
                 name = f"jpeglm, {precision}{'' if grammar else ', no grammar'}"
                 rows[name], counts[name] = call, call()
     for precision, width in BYTES.items():
-        data = np.zeros(size * width // 8, np.int64)
+        data = memory(size * width)
         name = f"floor, {precision}"
-        rows[name], counts[name] = (lambda data=data: [_read(data) for _ in range(20)]), 20 * batch
+        rows[name] = lambda data=data: [read_all(data) for _ in range(20)]
+        counts[name] = 20 * batch
     found = rates(rows, 1.0, repeats)
     return {
         name: {key: value * counts[name] for key, value in figures.items()}

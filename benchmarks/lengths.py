@@ -3,9 +3,9 @@
     python benchmarks/lengths.py [--model 10m] [--precision int8]
 
 Steps of one sequence at several lengths, random weights. Beside each rate stands what the model's
-arithmetic predicts: the step at the shortest length, and the bytes of keys and values that are read
-more, at the rate at which one core reads memory in the same run. Memory of the cache is counted and
-compared with 2 layers x KV heads x head width x 4 bytes a position.
+arithmetic predicts: the step at the shortest length, and what one core takes longer to read weights
+and keys and values of that length once, measured in the same run. Memory of the cache is counted
+and compared with 2 x layers x KV heads x head width x 4 (float32) or 2 bytes a position.
 """
 
 from __future__ import annotations
@@ -16,21 +16,12 @@ import time
 from pathlib import Path
 
 import numpy as np
-from common import finish, spread
+from common import finish, memory, read_all, spread
 from generation import random_checkpoint
 
 from jpeglm.generation.engine_cpu import CpuEngine
-from jpeglm.kernels import njit
 
 STEPS = 24
-
-
-@njit(fastmath=True)
-def _read(data):
-    total = np.float32(0)
-    for i in range(len(data)):
-        total += data[i]
-    return total
 
 
 def seconds(call, repeats: int = 5) -> list[float]:
@@ -58,11 +49,14 @@ def main() -> None:
             checkpoint.config, checkpoint.weights, arguments.precision, longest, threads=1
         )
     shape = checkpoint.config
-    per_position = 2 * shape["num_hidden_layers"] * shape["hidden_size"] * 4
-    data = np.zeros(64 << 20, np.float32)
-    bandwidth = data.nbytes / seconds(lambda: _read(data))[2]
+    width = 4 if arguments.precision == "float32" else 2
+    per_position = 2 * shape["num_hidden_layers"] * shape["hidden_size"] * width
+    read = {}
+    for length in arguments.lengths:
+        data = memory(engine.weight_bytes + length * per_position)
+        read[length] = seconds(lambda data=data: read_all(data))[2]
     ids = np.random.default_rng(0).integers(0, 1000, max(arguments.lengths))
-    rates, memory = {}, {}
+    rates, cache = {}, {}
     base = 0.0
     for length in arguments.lengths:
         engine.start([ids[:length]])
@@ -74,16 +68,16 @@ def main() -> None:
         times.sort()
         median = times[len(times) // 2]
         base = base or median
-        predicted = base + (length - arguments.lengths[0]) * per_position / bandwidth
+        predicted = base + read[length] - read[arguments.lengths[0]]
         rates[f"position {length}"] = spread([1 / one for one in times])
         rates[f"position {length}, predicted"] = spread([1 / predicted])
-        memory[f"position {length}"] = spread([engine.cache_bytes / length])
-    memory["counted"] = spread([float(per_position)])
+        cache[f"position {length}"] = spread([engine.cache_bytes / length])
+    cache["counted"] = spread([float(per_position)])
     title = f"{arguments.model}, {arguments.precision}"
     finish(
         "lengths",
         "tokens/s, and bytes a position",
-        {f"{title}, tokens/s": rates, f"{title}, cache bytes a position": memory},
+        {f"{title}, tokens/s": rates, f"{title}, cache bytes a position": cache},
     )
 
 
