@@ -2,7 +2,7 @@
 
     python recipes/token_study.py photos          the alphabets and vocabularies, at 64 px
     python recipes/token_study.py photos --seeds 3 --only bytes-320 jpeg-block-symbols-1024
-    python recipes/token_study.py restart | small | wider | scaling | clips
+    python recipes/token_study.py restart | small | wider | longer | scaling | clips
 
 Every run of a study trains a Llama from scratch for the same FLOPs (PaLM's count, appendix B) with
 the same number of tokens a step; forms differ in what their study names alone. Runs lie in
@@ -36,24 +36,35 @@ POINTS = 6
 DRAWN = 100
 """Streams that a run's model draws without grammar."""
 
+
+@dataclass(frozen=True)
+class Shards:
+    """made: the recipe that makes them, or how `prepare` makes them of data/photos; flops: what a
+    run on them costs unless its form says otherwise."""
+
+    made: str
+    flops: float
+
+
 SHARDS = {
-    "photos64": "recipes/photos.py",
-    "photos64-unmarked": "--crops 24 --restart-interval 0",
-    "photos32": "--size 32 --crops 24 --restart-interval 1",
-    "motion-64x48": "recipes/clips.py",
+    "photos64": Shards("recipes/photos.py", 2.5e13),
+    "photos64-unmarked": Shards("--crops 24 --restart-interval 0", 2.5e13),
+    "photos32": Shards("--size 32 --crops 24 --restart-interval 1", 1e13),
+    "motion-64x48": Shards("recipes/clips.py", 4e13),
 }
-"""Prepared data by name: the recipe that makes them, or how `prepare` makes them of data/photos."""
 
 
 @dataclass(frozen=True)
 class Form:
     """Tokens: an alphabet, and the size of the vocabulary with BOS and EOS; 266 leaves both
-    alphabets of JPEG, 264 symbols each, without merges. shards: a name of SHARDS."""
+    alphabets of JPEG, 264 symbols each, without merges. shards: a name of SHARDS. flops: of a run,
+    0 for what is usual on its shards."""
 
     alphabet: str
     vocabulary: int
     shards: str = "photos64"
     preset: str = "2m"
+    flops: float = 0
 
     @property
     def tokens(self) -> str:
@@ -61,7 +72,13 @@ class Form:
 
     @property
     def name(self) -> str:
-        return self.tokens if self.preset == "2m" else f"{self.tokens}-{self.preset}"
+        size = "" if self.preset == "2m" else f"-{self.preset}"
+        long = f"-{self.flops:.0e}".replace("+", "") if self.flops else ""
+        return f"{self.tokens}{size}{long}"
+
+    @property
+    def budget(self) -> float:
+        return self.flops or SHARDS[self.shards].flops
 
     @property
     def data(self) -> Path:
@@ -74,10 +91,9 @@ class Form:
 
 @dataclass(frozen=True)
 class Study:
-    """unit: what a stream is; flops: of each run; varied: the property of forms to name them by."""
+    """unit: what a stream is; varied: the property of forms to name them by."""
 
     unit: str
-    flops: float
     forms: tuple[Form, ...]
     varied: str = "name"
 
@@ -86,10 +102,11 @@ class Study:
 
 
 SYMBOLS = "jpeg-block-symbols"
+LONG = 1e14
+"""FLOPs of the long runs at 64 px, four times the usual."""
 STUDIES = {
     "photos": Study(
         "picture",
-        2.5e13,
         (
             Form(SYMBOLS, 1024),
             Form("bytes", 320),
@@ -103,7 +120,6 @@ STUDIES = {
     ),
     "restart": Study(
         "picture",
-        2.5e13,
         tuple(
             Form(*tokens, shards)
             for tokens in ((SYMBOLS, 1024), ("bytes", 320))
@@ -113,30 +129,35 @@ STUDIES = {
     ),
     "small": Study(
         "picture",
-        1e13,
         (
             Form(SYMBOLS, 1024, "photos32"),
-            Form("jpeg-coarse-symbols", 1024, "photos32"),
             Form("bytes", 320, "photos32"),
+            Form(SYMBOLS, 512, "photos32"),
         ),
     ),
     "wider": Study(
         "picture",
-        2.5e13,
         (
             Form(SYMBOLS, 1024, preset="5m"),
-            Form("jpeg-coarse-symbols", 1024, preset="5m"),
             Form("bytes", 320, preset="5m"),
+            Form(SYMBOLS, 512, preset="5m"),
         ),
     ),
     "scaling": Study(
         "picture",
-        2.5e13,
-        tuple(Form(SYMBOLS, 1024, preset=size) for size in ("1m", "2m", "3m", "5m")),
+        tuple(Form(SYMBOLS, 1024, preset=size) for size in ("1m", "2m", "3m", "5m"))
+        + tuple(Form(SYMBOLS, 1024, preset=size, flops=LONG) for size in ("2m", "1m", "3m")),
+    ),
+    "longer": Study(
+        "picture",
+        (
+            Form(SYMBOLS, 1024, flops=LONG),
+            Form("bytes", 320, flops=LONG),
+            Form(SYMBOLS, 512, flops=LONG),
+        ),
     ),
     "clips": Study(
         "clip",
-        4e13,
         tuple(
             Form(*tokens, "motion-64x48")
             for tokens in (("avc-placed-symbols", 1024), ("avc-symbols", 1024), ("bytes", 320))
@@ -147,19 +168,18 @@ STUDIES = {
 
 def data_of(form: Form) -> None:
     """Prepare the shards of a form, where no recipe of their own does."""
-    if SHARDS[form.shards].endswith(".py") and not (form.data / "dataset.json").exists():
-        sys.exit(f"{form.data} is missing; run python {SHARDS[form.shards]} first")
-    words = [] if SHARDS[form.shards].endswith(".py") else SHARDS[form.shards].split()
-    if words and not Path("data/photos/corpus.json").exists():
+    done, made = form.data / "dataset.json", SHARDS[form.shards].made
+    if made.endswith(".py"):
+        if not done.exists():
+            sys.exit(f"{form.data} is missing; run python {made} first")
+        return
+    if not Path("data/photos/corpus.json").exists():
         sys.exit("data/photos is missing; run python recipes/data/photos.py data/photos first")
-    if words:
-        Steps().do(
-            form.data / "dataset.json", *JPEGLM, "prepare", "data/photos/train", form.data, *words
-        )
+    Steps().do(done, *JPEGLM, "prepare", "data/photos/train", form.data, *made.split())
 
 
-def train(study: Study, form: Form, seed: int, threads: int) -> None:
-    """One run, to its end."""
+def train(form: Form, seed: int, threads: int) -> None:
+    """One run, to its end; the first seed's model also draws, with the grammar and without."""
     data_of(form)
     tokenizer = form.home / f"{form.tokens}-tokenizer"
     steps = Steps()
@@ -169,7 +189,7 @@ def train(study: Study, form: Form, seed: int, threads: int) -> None:
         "--alphabet", form.alphabet, "--vocab-size", form.vocabulary,
     )  # fmt: skip
     out = form.home / f"{form.name}-{seed}"
-    count = steps_for(study.flops, form.data, tokenizer, form.preset)
+    count = steps_for(form.budget, form.data, tokenizer, form.preset)
     steps.do(
         out / "finished",
         *JPEGLM, "train", form.data, "--tokenizer", tokenizer, "--out", out,
@@ -219,6 +239,7 @@ def collect(name: str) -> dict[str, Any]:
         runs = [curve(path.parent) for path in found]
         final = [run["bits"][-1] for run in runs]
         forms[study.label(form)] = {
+            "budget": form.budget,
             "bits": float(np.mean(final)),
             "least": min(final),
             "most": max(final),
@@ -236,8 +257,9 @@ def collect(name: str) -> dict[str, Any]:
                 ],
                 "seconds_a_stream": drawn["seconds"] / drawn["pictures"],
             }
-    best = min(forms.values(), key=lambda row: row["bits"])
     for row in forms.values():
+        equal = [other for other in forms.values() if other["budget"] == row["budget"]]
+        best = min(equal, key=lambda other: other["bits"])
         # Where the best form's mean curve first is as low as this one's end, in FLOPs and streams.
         for measure in ("flops", "streams"):
             x, y = mean_curve(best["runs"], measure)
@@ -245,7 +267,7 @@ def collect(name: str) -> dict[str, Any]:
             reached = [at for at, bits in zip(x, y) if bits <= max(row["bits"], y[-1])]
             end = mean_curve(row["runs"], measure)[0][-1]
             row[f"best_form_needs_{measure}"] = min(reached) / end if reached else None
-    return {"study": name, "unit": study.unit, "flops": study.flops, "forms": forms} | environment()
+    return {"study": name, "unit": study.unit, "forms": forms} | environment()
 
 
 def table(results: dict[str, Any]) -> str:
@@ -335,7 +357,7 @@ def main() -> None:
         for form in study.forms:
             if arguments.only and form.name not in arguments.only:
                 continue
-            train(study, form, seed, arguments.threads)
+            train(form, seed, arguments.threads)
             results = collect(arguments.study)
             write_json(out, results)
             plot(results, out.with_suffix(".svg"))

@@ -14,7 +14,7 @@ threads that meet after every matrix (numba's prange, 10M parameters) gained up 
 both cores were free, but took 130 ms a token instead of 0.4 once another process held one of them.
 int8 rounds weights at load (a scale a row) and what they are multiplied with at each product (a
 scale a token); the cache of bfloat16 and int8 holds bfloat16, norms and sums stay float32. int8
-costs 0.01 to 0.03 % of the bits of a held-out picture or clip (docs/log.md).
+costs 0.02 to 0.06 % of the bits of a held-out clip or picture (docs/log.md).
 Run it: `CpuEngine(checkpoint.config, checkpoint.weights).start([ids])`.
 """
 
