@@ -20,6 +20,8 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -312,27 +314,66 @@ def mean_curve(runs: list[dict[str, Any]], measure: str = "flops") -> tuple[np.n
     return x, np.mean([np.interp(x, run[measure], run["bits"]) for run in runs], axis=0)
 
 
-def plot(results: dict[str, Any], out: Path) -> None:
-    """One line a form, its seeds as a band."""
+@contextmanager
+def chart(out: Path, x: str, y: str, log: bool) -> Iterator[Any]:
+    """Axes to draw on, saved to `out` afterwards; log: whether x is."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(7, 4.2))
-    for name, row in results["forms"].items():
-        label = f"{name} ({row['tokens_per_stream']:.0f} tokens)"
-        x, y = mean_curve(row["runs"])
-        (line,) = axes.plot(x, y, label=label)
-        for run in row["runs"]:
-            axes.plot(run["flops"], run["bits"], ".", color=line.get_color(), alpha=0.6)
-    axes.set_xlabel("training FLOPs")
-    axes.set_ylabel(f"bits a held-out {results['unit']}")
+    yield axes
+    axes.set(xlabel=x, ylabel=y, xscale="log" if log else "linear")
     axes.legend()
     axes.grid(alpha=0.3)
     figure.tight_layout()
     figure.savefig(out, metadata={"Date": None})
     plt.close(figure)
+
+
+def plot(results: dict[str, Any], out: Path) -> None:
+    """One line a form, its seeds as dots."""
+    rows = results["forms"].items()
+    budgets = {row["budget"] for _, row in rows}
+    bits = f"bits a held-out {results['unit']}"
+    with chart(out, "training FLOPs", bits, len(budgets) > 1) as axes:
+        for name, row in rows:
+            label = f"{name} ({row['tokens_per_stream']:.0f} tokens)"
+            x, y = mean_curve(row["runs"])
+            (line,) = axes.plot(x, y, label=label)
+            for run in row["runs"]:
+                axes.plot(run["flops"], run["bits"], ".", color=line.get_color(), alpha=0.6)
+
+
+def best_sizes(results: dict[str, Any]) -> dict[float, tuple[float, np.ndarray]]:
+    """For each budget with three sizes or more, the parameters at which a parabola through bits
+    over log parameters is lowest, and the parabola (Hoffmann et al. 2022, arXiv 2203.15556,
+    approach 2)."""
+    found = {}
+    rows = list(results["forms"].values())
+    for budget in sorted({row["budget"] for row in rows}):
+        equal = [row for row in rows if row["budget"] == budget]
+        if len({row["parameters"] for row in equal}) < 3:
+            continue
+        x = np.log([row["parameters"] for row in equal])
+        parabola = np.polyfit(x, [row["bits"] for row in equal], 2)
+        if parabola[0] > 0:
+            found[budget] = (float(np.exp(-parabola[1] / (2 * parabola[0]))), parabola)
+    return found
+
+
+def plot_sizes(results: dict[str, Any], out: Path) -> None:
+    """Bits against parameters, a line a budget, with the parabolas' minima."""
+    with chart(out, "parameters", f"bits a held-out {results['unit']}", True) as axes:
+        for budget, (best, parabola) in best_sizes(results).items():
+            rows = [row for row in results["forms"].values() if row["budget"] == budget]
+            sizes = np.array([row["parameters"] for row in rows])
+            label = f"{budget:.1e} FLOPs: {best / 1e6:.1f} M"
+            (line,) = axes.plot(sizes, [row["bits"] for row in rows], "o", label=label)
+            x = np.geomspace(min(best, sizes.min()), max(best, sizes.max()), 100)
+            axes.plot(x, np.polyval(parabola, np.log(x)), color=line.get_color(), alpha=0.6)
+            axes.plot([best], np.polyval(parabola, [np.log(best)]), "x", color=line.get_color())
 
 
 def main() -> None:
@@ -361,6 +402,8 @@ def main() -> None:
             results = collect(arguments.study)
             write_json(out, results)
             plot(results, out.with_suffix(".svg"))
+            if best_sizes(results):
+                plot_sizes(results, out.with_name(f"{out.stem}-sizes.svg"))
             quote(out.stem, results)
     print(table(results))
 
