@@ -17,7 +17,7 @@ from PIL import Image, ImageFile
 from jpeglm.codecs.images import fit_image
 from jpeglm.config import InputError, JpegConfig, fingerprint
 from jpeglm.syntax.alphabet import ALPHABETS, EOI, Alphabet, jpeg_alphabet
-from jpeglm.syntax.jpeg import SYMBOL_KIND, JpegSpec, jpeg_spec
+from jpeglm.syntax.jpeg import JpegSpec, jpeg_spec
 from jpeglm.syntax.scan import StreamError, inspect_scan, write_scan
 
 SOI = b"\xff\xd8"
@@ -98,9 +98,7 @@ class JpegCodec:
     @cached_property
     def spec(self) -> JpegSpec:
         """The scan's state machine over symbols."""
-        return jpeg_spec(
-            SYMBOL_KIND, self.components, self.config.mcus, self.config.restart_interval
-        )
+        return jpeg_spec(self.components, self.config.mcus, self.config.restart_interval)
 
     def blank(self) -> Image.Image:
         return self._blank

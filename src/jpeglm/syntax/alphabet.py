@@ -19,17 +19,8 @@ import numpy as np
 
 from jpeglm.config import InputError
 from jpeglm.syntax.grammar import Grammar, SpecGrammar
-from jpeglm.syntax.jpeg import (
-    BYTE_KIND,
-    FIRST_RST_SYMBOL,
-    RST0,
-    SYMBOL_KIND,
-    SYMBOLS,
-    JpegSpec,
-    codes_spec,
-    jpeg_spec,
-    symbol_name,
-)
+from jpeglm.syntax.jpeg import RST0, SYMBOLS, JpegSpec, codes_spec, jpeg_spec, symbol_name
+from jpeglm.syntax.jpeg_bytes import FIRST_RST_SYMBOL, JpegByteSpec, jpeg_byte_spec
 from jpeglm.syntax.jpeg_tables import DC_SIZES
 from jpeglm.syntax.scan import coarse_first, in_sequence, inspect_scan, write_scan
 
@@ -94,11 +85,9 @@ class JpegSymbols:
             self.name = "jpeg-coarse-symbols"
         self.header, self.coarse = header, coarse
         self.size = SYMBOLS + (DC_SIZES * (len(component) - 1) if by_block else 0)
-        self._plain = jpeg_spec(SYMBOL_KIND, component, mcus, interval)
-        self._read = jpeg_spec(SYMBOL_KIND, component, mcus, interval, by_block=by_block)
-        self.spec: JpegSpec = jpeg_spec(
-            SYMBOL_KIND, component, mcus, interval, by_block=by_block, coarse=coarse
-        )
+        self._plain = jpeg_spec(component, mcus, interval)
+        self._read = jpeg_spec(component, mcus, interval, by_block=by_block)
+        self.spec: JpegSpec = jpeg_spec(component, mcus, interval, by_block, coarse)
 
     def _inspect(self, stream: bytes) -> tuple[np.ndarray, np.ndarray]:
         symbols, starts, _ = inspect_scan(_body(stream, self.header), self._read)
@@ -149,9 +138,8 @@ class JpegBytes:
         markers = 0 if whole or not interval else 8
         self.size = 256 + markers
         self.atomic = tuple(range(FIRST_RST_SYMBOL, FIRST_RST_SYMBOL + markers))
-        self._symbol_spec = jpeg_spec(SYMBOL_KIND, component, mcus, interval)
-        self.spec: JpegSpec = jpeg_spec(
-            BYTE_KIND,
+        self._symbol_spec = jpeg_spec(component, mcus, interval)
+        self.spec: JpegByteSpec = jpeg_byte_spec(
             component,
             mcus,
             interval,
