@@ -7,7 +7,10 @@ pictures. Everything that would be unusable that slow asks for `COMPILED`.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,10 +28,25 @@ except ModuleNotFoundError:
 Decorator = Callable[[Any], Any]
 
 
+@lru_cache(maxsize=1)
+def _sources() -> str:
+    """A fingerprint of the files whose kernels others call."""
+    home = Path(__file__).parent
+    files = [home / "kernels.py", home / "bpe.py"]
+    files += sorted(home.glob("syntax/*.py")) + sorted(home.glob("generation/*.py"))
+    return hashlib.blake2b(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
 def _compiled(**options: Any) -> Decorator:
-    if COMPILED:
-        return numba.njit(cache=True, **options)
-    return lambda function: function
+    def compile_later(function: Any) -> Any:
+        dispatcher = numba.njit(cache=True, **options)(function)
+        # numba takes a function from its cache unless the function's own file has changed. A kernel
+        # that it calls lies compiled in there too, perhaps as it was before.
+        index = dispatcher._cache._cache_file
+        index._source_stamp = (index._source_stamp, _sources())
+        return dispatcher
+
+    return compile_later if COMPILED else lambda function: function
 
 
 def njit(**options: Any) -> Decorator:

@@ -169,22 +169,27 @@ def test_tiles_of_every_processor_agree_to_the_bit():
 
 def test_integer_tiles_of_every_processor_are_exact():
     rng = np.random.default_rng(6)
-    q = rng.integers(-127, 128, (4, 12)).astype(np.int8)
+    q = rng.integers(-127, 128, (4, 12))
+    q[0], q[1] = 127, -127
     weights = rng.integers(-127, 128, (64, 12))
-    panel = np.ascontiguousarray((weights + 128).astype(np.uint8).reshape(64, 3, 4).swapaxes(0, 1))
-    start = -128 * q.sum(axis=1, dtype=np.int32)
-    for tokens in (1, 2, 4):
-        for vnni in {False, tiles._VNNI}:
-            tile = tiles._make_integer_tile(tokens, vnni)
+    weights[0], weights[1] = 127, -127
+    kinds = {"plain": 2} | ({"avx2": 2} if tiles._FEATURES.get("avx2") else {})
+    for kind, group in (kinds | ({"vnni": 4} if tiles._VNNI else {})).items():
+        panel = (weights + 128).astype(np.uint8).reshape(64, -1, group).swapaxes(0, 1).copy()
+        levels = q.astype(np.int8 if group == 4 else np.int16)
+        start = (-128 * q.sum(axis=1)).astype(np.int32)
+        for tokens, lanes in ((1, 64), (2, 32), (2, 64), (4, 16), (4, 64)):
+            tile = tiles._make_integer_tile(tokens, lanes, kind)
 
             @njit()
-            def blocks(q, w, out, tokens, tile=tile):
+            def blocks(q, w, out, tokens, lanes, tile=tile):
                 for n in range(0, 4, tokens):
-                    tile(q[n:], w, out[n:])
+                    for lane in range(0, 64, lanes):
+                        tile(q[n:], w[:, lane:], out[n:, lane:])
 
             out = np.repeat(start[:, None], 64, axis=1)
-            blocks(q, panel, out, tokens)
-            assert (out == q.astype(np.int64) @ weights.T).all()
+            blocks(levels, panel, out, tokens, lanes)
+            assert (out == q @ weights.T).all()
 
 
 def test_context_is_enforced():

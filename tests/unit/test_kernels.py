@@ -1,6 +1,11 @@
-"""Kernels are compiled without reference counts, so none may hand an array to its caller."""
+"""Kernels are compiled without reference counts, so none may hand an array to its caller; and they
+are compiled again when one that they call has changed."""
 
 import ast
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,3 +48,35 @@ def test_the_rule_sees_arrays():
     source = "@kernel()\ndef f(spec, s):\n    s[0] = 1\n    return 1, spec.first, s"
     (function,) = kernels(source)
     assert arrays_given(function) == ["f: spec.first", "f: s"]
+
+
+QUANTISE = """
+import numpy as np
+from jpeglm.generation import tiles
+steps = np.zeros(1, np.float32)
+levels, starts = np.zeros((1, 4), tiles._LEVEL), np.zeros(1, np.int32)
+tiles._quantise(np.full((1, 4), 127, np.float32), levels, steps, starts)
+print(steps[0])
+"""
+
+
+def test_a_changed_kernel_is_compiled_into_its_callers(tmp_path):
+    """`tiles._quantise` calls `kernels.magnitude`; its own file stays as it is."""
+    copy = tmp_path / "jpeglm"
+    leave_out = shutil.ignore_patterns("__pycache__", "assets")
+    shutil.copytree(Path(jpeglm.__file__).parent, copy, ignore=leave_out)
+
+    def run():
+        command = [sys.executable, "-c", QUANTISE]
+        path = os.environ | {"PYTHONPATH": str(tmp_path)}
+        done = subprocess.run(command, capture_output=True, text=True, env=path)
+        assert done.returncode == 0, done.stderr
+        return float(done.stdout)
+
+    assert run() == 1
+    assert list(copy.rglob("tiles._quantise-*.nbc"))
+    source = (copy / "kernels.py").read_text()
+    last = "return float_of(np.int32(top))"
+    assert source.count(last) == 1
+    (copy / "kernels.py").write_text(source.replace(last, f"{last} * np.float32(2)"))
+    assert run() == 2

@@ -5,10 +5,11 @@ many rows of one token. Sums do not depend on the processor or on how many token
 floats are added strictly in the order of the inputs, integers exactly.
 
     float32, bfloat16   [panels, inputs, 64]        expanded to float32 in registers
-    int8                [panels, inputs / 4, 64, 4] times int8 activations, four inputs at a time
+    int8                [panels, inputs / G, 64, G] times int8 activations, G inputs at a time
 
 int8 activations have one scale a token, weights one a row; both are symmetric. Stored weights have
-128 added, because the processors' instruction (AVX-512 VNNI) multiplies unsigned by signed.
+128 added, because the instruction of AVX-512 VNNI (G = 4) multiplies unsigned by signed. Without it
+G is 2, and 16-bit products are added in pairs, which AVX2 does in one instruction.
 """
 
 from __future__ import annotations
@@ -36,6 +37,10 @@ PANEL = 64
 """Rows of a weight matrix, or positions of the key cache, that lie side by side."""
 _WIDE = _FEATURES.get("avx512f", False)
 _VNNI = _WIDE and _FEATURES.get("avx512vnni", False)
+_KIND = "vnni" if _VNNI else "avx2" if _FEATURES.get("avx2", False) else "plain"
+GROUP = 4 if _VNNI else 2
+"""Inputs of one row of int8 weights that lie side by side."""
+_LEVEL = np.int8 if _VNNI else np.int16
 _LANES_2, _LANES_4 = (64, 64) if _WIDE else (32, 16)  # what 32 or 16 vector registers hold
 NARROW = 16
 
@@ -104,17 +109,20 @@ def _make_tile(tokens: int, lanes: int) -> Callable[..., Any]:
     return tile
 
 
-def _make_integer_tile(tokens: int, vnni: bool) -> Callable[..., Any]:
-    """An intrinsic tile(q, w, out): out[t, r] += sum over i, k of q[t, 4 i + k] w[i, r, k].
+def _make_integer_tile(tokens: int, lanes: int, kind: str) -> Callable[..., Any]:
+    """An intrinsic tile(q, w, out): out[t, r] += sum over i, k of q[t, G i + k] w[i, r, k].
 
-    q int8 [>= tokens, >= 4 d], w uint8 [d, 64, 4], out int32 [>= tokens, 64].
+    q [>= tokens, >= G d] of 32 / G bits, w uint8 [d, >= lanes, G], out int32 [>= tokens, >= lanes];
+    kind, what multiplies: `vnni` (G = 4), `avx2` or `plain` (G = 2), which any processor has.
     """
+    width, group = (16, 4) if kind == "vnni" else (8, 2)
 
     @intrinsic
     def tile(context, q, w, out):  # type: ignore[no-untyped-def]
         def build(context, b, signature, arguments):  # type: ignore[no-untyped-def]
             int32 = ir.IntType(32)
-            vector = ir.VectorType(int32, 16)
+            vector = ir.VectorType(int32, width)
+            bytes_, words = (ir.VectorType(ir.IntType(n), 16) for n in (8, 16))
             undefined = ir.Constant(vector, ir.Undefined)
             (q, w, out), (q_stride, w_stride, out_stride) = _rows_of(
                 context, b, signature, arguments
@@ -123,29 +131,44 @@ def _make_integer_tile(tokens: int, vnni: bool) -> Callable[..., Any]:
             size = depth.type
 
             def constant(value):  # type: ignore[no-untyped-def]
-                return ir.Constant(vector, [value] * 16)
+                return ir.Constant(vector, [value] * width)
 
-            dot = None
-            if vnni:
-                name = "llvm.x86.avx512.vpdpbusd.512"
-                dot = cgutils.get_or_insert_function(
-                    b.module, ir.FunctionType(vector, [vector] * 3), name
+            def instruction(name, result, *operands):  # type: ignore[no-untyped-def]
+                return cgutils.get_or_insert_function(
+                    b.module, ir.FunctionType(result, operands), f"llvm.x86.{name}"
                 )
 
-            def add_products(total, weight, value):  # type: ignore[no-untyped-def]
-                if dot is not None:
-                    return b.call(dot, [total, weight, value])
-                for k in range(4):
-                    one = b.and_(b.lshr(weight, constant(8 * k)), constant(255))
-                    other = b.ashr(b.shl(value, constant(24 - 8 * k)), constant(24))
-                    total = b.add(total, b.mul(one, other))
-                return total
+            if kind == "vnni":
+                dot = instruction("avx512.vpdpbusd.512", vector, vector, vector, vector)
+            elif kind == "avx2":
+                madd = instruction("avx2.pmadd.wd", vector, words, words)
 
-            columns = PANEL // 16
+            def weights(at):  # type: ignore[no-untyped-def]
+                """What lies at `at` for `width` rows, as the products take it."""
+                loaded = b.load(_place(b, w, at, vector if kind == "vnni" else bytes_))
+                loaded.align = 1
+                if kind == "vnni":
+                    return (loaded,)
+                if kind == "avx2":
+                    return (b.zext(loaded, words),)
+                none = ir.Constant(bytes_, ir.Undefined)
+                halves = (ir.Constant(vector, list(range(k, 16, 2))) for k in (0, 1))
+                return tuple(b.zext(b.shuffle_vector(loaded, none, h), vector) for h in halves)
+
+            def add_products(total, weight, value):  # type: ignore[no-untyped-def]
+                if kind == "vnni":
+                    return b.call(dot, [total, weight[0], value])
+                if kind == "avx2":
+                    return b.add(total, b.call(madd, [weight[0], b.bitcast(value, words)]))
+                first = b.ashr(b.shl(value, constant(16)), constant(16))
+                second = b.ashr(value, constant(16))
+                return b.add(b.add(total, b.mul(weight[0], first)), b.mul(weight[1], second))
+
+            columns = range(lanes // width)
             sums = []
             for t in range(tokens):
-                for column in range(columns):
-                    at = b.add(b.mul(out_stride, size(t)), size(64 * column))
+                for column in columns:
+                    at = b.add(b.mul(out_stride, size(t)), size(4 * width * column))
                     start = b.load(_place(b, out, at, vector))
                     start.align = 4
                     sums.append(cgutils.alloca_once_value(b, start))
@@ -153,22 +176,21 @@ def _make_integer_tile(tokens: int, vnni: bool) -> Callable[..., Any]:
                 spread = []
                 for t in range(tokens):
                     at = b.add(b.mul(q_stride, size(t)), b.mul(loop.index, size(4)))
-                    four = b.load(_place(b, q, at, int32))
-                    four.align = 1
-                    value = b.insert_element(undefined, four, int32(0))
+                    some = b.load(_place(b, q, at, int32))
+                    some.align = 1
+                    value = b.insert_element(undefined, some, int32(0))
                     spread.append(b.shuffle_vector(value, undefined, constant(0)))
-                for column in range(columns):
-                    at = b.add(b.mul(loop.index, w_stride), size(64 * column))
-                    weight = b.load(_place(b, w, at, vector))
-                    weight.align = 1
+                for column in columns:
+                    at = b.add(b.mul(loop.index, w_stride), size(group * width * column))
+                    weight = weights(at)
                     for t in range(tokens):
-                        total = sums[t * columns + column]
+                        total = sums[t * len(columns) + column]
                         b.store(add_products(b.load(total), weight, spread[t]), total)
             for t in range(tokens):
-                for column in range(columns):
-                    at = b.add(b.mul(out_stride, size(t)), size(64 * column))
-                    end = b.store(b.load(sums[t * columns + column]), _place(b, out, at, vector))
-                    end.align = 4
+                for column in columns:
+                    at = b.add(b.mul(out_stride, size(t)), size(4 * width * column))
+                    total = b.load(sums[t * len(columns) + column])
+                    b.store(total, _place(b, out, at, vector)).align = 4
             return context.get_dummy_value()
 
         return types.void(q, w, out), build
@@ -180,7 +202,10 @@ tile_1 = _make_tile(1, PANEL)
 tile_narrow = _make_tile(1, NARROW)
 _tile_2 = _make_tile(2, _LANES_2)
 _tile_4 = _make_tile(4, _LANES_4)
-_integer_1, _integer_2, _integer_4 = (_make_integer_tile(n, _VNNI) for n in (1, 2, 4))
+_INTEGER_1, _INTEGER_2, _INTEGER_4 = (64, 64, 64) if _VNNI else (64, 32, 16)
+_integer_1 = _make_integer_tile(1, _INTEGER_1, _KIND)
+_integer_2 = _make_integer_tile(2, _INTEGER_2, _KIND)
+_integer_4 = _make_integer_tile(4, _INTEGER_4, _KIND)
 
 
 def store(matrix: np.ndarray, precision: str) -> tuple[np.ndarray, np.ndarray]:
@@ -197,7 +222,7 @@ def store(matrix: np.ndarray, precision: str) -> tuple[np.ndarray, np.ndarray]:
     panels = np.zeros((-(-rows // PANEL) * PANEL, width), matrix.dtype)
     panels[:rows, : matrix.shape[1]] = matrix
     if precision == "int8":
-        panels = panels.reshape(-1, PANEL, width // 4, 4)
+        panels = panels.reshape(-1, PANEL, width // GROUP, GROUP)
     else:
         panels = panels.reshape(-1, PANEL, width)
     return np.ascontiguousarray(panels.swapaxes(1, 2)), scale
@@ -229,7 +254,7 @@ def scratch(tokens: int, width: int) -> tuple[np.ndarray, ...]:
     return (
         np.empty((4, PANEL), np.float32),
         np.empty((4, PANEL), np.int32),
-        np.zeros((tokens, -(-width // 4) * 4), np.int8),
+        np.zeros((tokens, -(-width // 4) * 4), _LEVEL),
         np.empty(tokens, np.float32),
         np.empty(tokens, np.int32),
     )
@@ -308,9 +333,11 @@ def _integer_linear(x, weight, scale, space, out):  # type: ignore[no-untyped-de
                 for r in range(PANEL):
                     sums[t, r] = starts[n + t]
             if step == 4:
-                _integer_4(levels[n : n + 4], panel, sums)
+                for lane in range(0, PANEL, _INTEGER_4):
+                    _integer_4(levels[n : n + 4], panel[:, lane:], sums[:, lane:])
             elif step == 2:
-                _integer_2(levels[n : n + 2], panel, sums)
+                for lane in range(0, PANEL, _INTEGER_2):
+                    _integer_2(levels[n : n + 2], panel[:, lane:], sums[:, lane:])
             else:
                 _integer_1(levels[n : n + 1], panel, sums)
             for t in range(step):
