@@ -59,21 +59,30 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "least": min(values), "most": max(values)}
 
 
+def number(value: float) -> str:
+    """Three digits at least, none behind the point from 100 on."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
 def finish(
     name: str,
     unit: str,
     tables: dict[str, dict[str, dict[str, float]]],
     unavailable: dict[str, str] | None = None,
+    compare: bool = True,
 ) -> None:
-    """Print the tables and write docs/results/bench-NAME.json; unavailable: peers, and why."""
-    print(f"\n{name} ({unit}, median of turns; ratio to the first row)")
+    """Print the tables and write docs/results/bench-NAME-VECTORS.json, a file for each kind of
+    processor; unavailable: peers, and why; compare: whether ratios to the first row say anything.
+    """
+    print(f"\n{name} ({unit}, median of turns{'; ratio to the first row' if compare else ''})")
     for title, rows in tables.items():
         print(f"  {title}")
         first = next(iter(rows.values()))["median"]
         for row, figures in rows.items():
+            ratio = f"{figures['median'] / first:7.2f}x" if compare else ""
             print(
-                f"    {row:34s} {figures['median']:12,.1f}   {figures['median'] / first:7.2f}x"
-                f"   ({figures['least']:,.1f} to {figures['most']:,.1f})"
+                f"    {row:34s} {number(figures['median']):>12s}   {ratio}"
+                f"   ({number(figures['least'])} to {number(figures['most'])})"
             )
     packages = (
         "numpy", "numba", "Pillow", "tokenizers", "torch", "transformers", "sentencepiece",
@@ -81,8 +90,10 @@ def finish(
     )  # fmt: skip
     command = " ".join(["python", os.path.relpath(sys.argv[0], ROOT), *sys.argv[1:]])
     machine = environment(*packages) | {"command": command}
-    out = ROOT / "docs" / "results" / f"bench-{name}.json"
-    record = {"unit": unit, "tables": json.loads(json.dumps(tables)), "machine": machine}
+    kind = machine["vectors"].lower().replace(" ", "-") or "other"
+    out = ROOT / "docs" / "results" / f"bench-{name}-{kind}.json"
+    record = {"unit": unit, "compare": compare, "tables": tables, "machine": machine}
+    record = json.loads(json.dumps(record))
     if unavailable:
         record["unavailable"] = unavailable
         print("  not measured: " + "; ".join(f"{who} ({why})" for who, why in unavailable.items()))

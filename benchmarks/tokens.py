@@ -1,18 +1,20 @@
 """Pictures to token ids, and BPE alone, against Hugging Face `tokenizers` and sentencepiece.
 
-    python benchmarks/tokens.py [--pictures 200] [--repeats 5]
+    python benchmarks/tokens.py [--pictures 200] [--repeats 5] [--streams 2000]
 
 The peers are given our own merges, so that all do the same work: the ids are compared first.
-sentencepiece is what the paper's authors encode with (there inside transformers' slow tokenizer,
-which adds Python's time to what is measured here); `pip install -r benchmarks/requirements.txt`.
+sentencepiece inside transformers' tokenizer in Python is what the paper's authors encode with;
+sentencepiece by itself stands beside it; `pip install -r benchmarks/requirements.txt`.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import tokenizers
@@ -42,13 +44,19 @@ def crops(n: int, width: int, height: int) -> list[Image.Image]:
     return out
 
 
-def sentencepiece_of(tokenizer: Tokenizer) -> Callable[[str], list[int]] | None:
-    """sentencepiece's encoder over the same merges, giving the same ids; None if not installed."""
+Encode = Callable[[str], list[int]]
+
+
+def sentencepieces(tokenizer: Tokenizer, folder: Path) -> dict[str, Encode]:
+    """sentencepiece's encoder over the same merges, giving the same ids, by itself and as the
+    paper's authors call it; none if it is not installed. Its model is written to `folder`."""
     try:
         import sentencepiece
         from sentencepiece import sentencepiece_model_pb2 as pb
     except ImportError:
-        return None
+        return {}
+    from transformers.tokenization_utils_sentencepiece import SentencePieceBackend
+
     model = pb.ModelProto()
     model.trainer_spec.model_type = pb.TrainerSpec.BPE
     model.normalizer_spec.name = "identity"
@@ -58,26 +66,55 @@ def sentencepiece_of(tokenizer: Tokenizer) -> Callable[[str], list[int]] | None:
     for text, token in sorted(vocabulary.items(), key=lambda item: item[1]):
         model.pieces.add(piece=text, score=-float(max(0, token - tokenizer.n_base + 1)))
     model.pieces.add(piece="<unk>", score=0.0, type=pb.ModelProto.SentencePiece.UNKNOWN)
-    processor = sentencepiece.SentencePieceProcessor(model_proto=model.SerializeToString())
-    return lambda text: processor.encode(text)
+    file = folder / "tokenizer.model"
+    file.write_bytes(model.SerializeToString())
+    alone = sentencepiece.SentencePieceProcessor(model_file=str(file))
+    inside = SentencePieceBackend(vocab_file=str(file), unk_token="<unk>")
+    return {
+        "sentencepiece": alone.encode,
+        "sentencepiece in transformers": lambda text: inside.encode(text, add_special_tokens=False),
+    }
+
+
+def training(config: JpegConfig, alphabet: str, size: int, n: int) -> dict[str, dict[str, float]]:
+    """Rates of learning the merges from n streams, one turn each."""
+    codec = JpegCodec(config)
+    streams = [codec.encode(picture) for picture in crops(n, config.width, config.height)]
+    Tokenizer.train(streams[:5], codec, alphabet, size)  # compiles
+    start = time.perf_counter()
+    ours = Tokenizer.train(streams, codec, alphabet, size)
+    seconds = {"jpeglm, stream to merges": time.perf_counter() - start}
+    characters = np.array([ours.character(symbol) for symbol in range(ours.n_base)])
+    texts = ["".join(characters[ours.alphabet.split(stream)]) for stream in streams]
+    start = time.perf_counter()
+    peer = tokenizers.Tokenizer(tokenizers.models.BPE())
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=size - 2,
+        min_frequency=2,
+        initial_alphabet=list(characters),
+        show_progress=False,
+    )
+    peer.train_from_iterator(texts, trainer)
+    seconds = {"Hugging Face tokenizers": time.perf_counter() - start} | seconds
+    megabytes = sum(map(len, streams)) / 1e6
+    return {
+        name: dict.fromkeys(("median", "least", "most"), megabytes / value)
+        for name, value in seconds.items()
+    }
 
 
 def measure(
     config: JpegConfig, alphabet: str, size: int, n: int, repeats: int
-) -> tuple[dict, dict, dict]:
-    """Rates of the whole pipeline, of encoding alone and of training, for one setting."""
+) -> tuple[dict, dict]:
+    """Rates of the whole pipeline and of encoding alone, for one setting."""
     codec = JpegCodec(config)
     pictures = crops(n, config.width, config.height)
     streams = [codec.encode(picture) for picture in pictures]
-    Tokenizer.train(streams[:5], codec, alphabet, size)  # compiles
-    start = time.perf_counter()
     ours = Tokenizer.train(streams, codec, alphabet, size)
-    ours_seconds = time.perf_counter() - start
     theirs = tokenizers.Tokenizer.from_str(json.dumps(ours.to_hugging_face()))
-    peers = {"Hugging Face tokenizers": lambda text: theirs.encode(text).ids}
-    piece = sentencepiece_of(ours)
-    if piece:
-        peers["sentencepiece"] = piece
+    peers: dict[str, Encode] = {"Hugging Face tokenizers": lambda text: theirs.encode(text).ids}
+    with tempfile.TemporaryDirectory() as folder:
+        peers |= sentencepieces(ours, Path(folder))
     characters = np.array([ours.character(symbol) for symbol in range(ours.n_base)])
 
     def text(stream: bytes) -> str:
@@ -89,7 +126,7 @@ def measure(
         for encode in peers.values():
             assert ours.encode_symbols(one).tolist() == encode(other)
 
-    def whole(encode: Callable[[str], list[int]]) -> Callable[[], object]:
+    def whole(encode: Encode) -> Callable[[], object]:
         return lambda: [encode(text(codec.encode(picture))) for picture in pictures]
 
     pipeline = rates(
@@ -110,30 +147,14 @@ def measure(
         megabytes,
         repeats,
     )
-    start = time.perf_counter()
-    peer = tokenizers.Tokenizer(tokenizers.models.BPE())
-    trainer = tokenizers.trainers.BpeTrainer(
-        vocab_size=size - 2,
-        min_frequency=2,
-        initial_alphabet=list(characters),
-        show_progress=False,
-    )
-    peer.train_from_iterator(texts, trainer)
-    seconds = {
-        "Hugging Face tokenizers": time.perf_counter() - start,
-        "jpeglm, stream to merges": ours_seconds,
-    }
-    training = {
-        name: dict.fromkeys(("median", "least", "most"), megabytes / value)
-        for name, value in seconds.items()
-    }
-    return pipeline, alone, training
+    return pipeline, alone
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pictures", type=int, default=200)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--streams", type=int, default=2000, help="that merges are learnt from")
     arguments = parser.parse_args()
     tables: tuple[dict, dict, dict] = ({}, {}, {})
     for title, config, alphabet, size in (
@@ -141,7 +162,10 @@ def main() -> None:
         ("64 px, symbols, 1024 tokens", JpegConfig(restart_interval=1), DEFAULT, 1024),
         ("64 px, symbols, 2048 tokens", JpegConfig(restart_interval=1), DEFAULT, 2048),
     ):
-        parts = measure(config, alphabet, size, arguments.pictures, arguments.repeats)
+        parts = (
+            *measure(config, alphabet, size, arguments.pictures, arguments.repeats),
+            training(config, alphabet, size, arguments.streams),
+        )
         for table, part in zip(tables, parts, strict=True):
             table[title] = part
     finish("pictures-to-tokens", "pictures/s, one core", tables[0])

@@ -62,31 +62,54 @@ def _change(counts, a, b, by, most, sure):
         sure[a] = False
 
 
+BLOCK = 64
+"""Symbols that are looked through for a pair together, in vector instructions."""
+
+
 @kernel()
-def _merge_pair(data, n, left, right, new, mergeable, counts, most, sure):
-    """Replace the pair in data[:n] in place, keep `counts` right; give the new length."""
-    out, i = 0, 0
+def _copy_without(symbols, following, left, right, out):
+    """Copy `symbols`, int16 [BLOCK] as all of these, to `out`; whether none begins the pair."""
+    found = np.int16(0)
+    for j in range(BLOCK):
+        found |= np.int16(symbols[j] == left) & np.int16(following[j] == right)
+        out[j] = symbols[j]
+    return found == 0
+
+
+@kernel()
+def _merge_pair(data, n, left, right, new, mergeable, counts, most, sure, out):
+    """Copy data[:n] to `out` with the pair replaced, keep `counts` right; give the new length."""
+    m, i = 0, 0
+    first, second = np.int16(left), np.int16(right)
     while i < n:
-        if data[i] == left and i + 1 < n and data[i + 1] == right:
-            if out > 0:
-                before = data[out - 1]
-                if before >= 0 and mergeable[before]:
-                    _change(counts, before, left, -1, most, sure)
-                    _change(counts, before, new, 1, most, sure)
-            if i + 2 < n:
-                after = data[i + 2]
-                if after >= 0 and mergeable[after]:
-                    _change(counts, right, after, -1, most, sure)
-                    _change(counts, new, after, 1, most, sure)
-            data[out] = new
-            i += 2
-        else:
-            data[out] = data[i]
-            i += 1
-        out += 1
+        if i + BLOCK < n and _copy_without(
+            data[i : i + BLOCK], data[i + 1 : i + 1 + BLOCK], first, second, out[m : m + BLOCK]
+        ):
+            i += BLOCK
+            m += BLOCK
+            continue
+        end = min(i + BLOCK, n)
+        while i < end:
+            if data[i] == left and i + 1 < n and data[i + 1] == right:
+                if m > 0:
+                    before = out[m - 1]
+                    if before >= 0 and mergeable[before]:
+                        _change(counts, before, left, -1, most, sure)
+                        _change(counts, before, new, 1, most, sure)
+                if i + 2 < n:
+                    after = data[i + 2]
+                    if after >= 0 and mergeable[after]:
+                        _change(counts, right, after, -1, most, sure)
+                        _change(counts, new, after, 1, most, sure)
+                out[m] = new
+                i += 2
+            else:
+                out[m] = data[i]
+                i += 1
+            m += 1
     counts[left, right] = 0
     sure[left] = False
-    return out
+    return m
 
 
 def train_merges(
@@ -97,13 +120,13 @@ def train_merges(
     data: int32, all sequences one after another with SEPARATOR between them. Stops early when no
     pair occurs twice.
     """
-    data = data.copy()
-    n = len(data)
+    data = data.astype(np.int16)
+    out, n = np.empty_like(data), len(data)
     mergeable = np.ones(n_tokens, np.bool_)
     mergeable[list(atomic)] = False
-    counts = np.zeros((n_tokens, n_tokens), np.int64)
+    counts = np.zeros((n_tokens, n_tokens), np.int32)
     _count_pairs(data, mergeable, counts)
-    most, sure = counts.max(axis=1), np.ones(n_tokens, np.bool_)
+    most, sure = counts.max(axis=1).astype(np.int64), np.ones(n_tokens, np.bool_)
     spelling: list[tuple[int, ...]] = [(s,) for s in range(n_base)]
     ids = {symbols: i for i, symbols in enumerate(spelling)}
     merges: list[tuple[int, int]] = []
@@ -116,7 +139,8 @@ def train_merges(
         if new == len(spelling):
             spelling.append(symbols)
         merges.append((left, right))
-        n = _merge_pair(data, n, left, right, new, mergeable, counts, most, sure)
+        n = _merge_pair(data, n, left, right, new, mergeable, counts, most, sure, out)
+        data, out = out, data
         if progress:
             progress(len(ids) - n_base, n_tokens - n_base)
     return merges

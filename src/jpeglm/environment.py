@@ -18,6 +18,21 @@ def processor() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
+VECTORS = (
+    ("avx512_vnni", "AVX-512 VNNI"),
+    ("avx512f", "AVX-512"),
+    ("avx2", "AVX2"),
+    ("asimd", "NEON"),
+)
+
+
+def vectors() -> str:
+    """The widest vector instructions, by which engines differ most; "" if the system tells none."""
+    info = Path("/proc/cpuinfo")
+    flags = set(info.read_text().split()) if info.exists() else set()
+    return next((name for flag, name in VECTORS if flag in flags), "")
+
+
 def cores() -> int:
     """Cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
@@ -54,6 +69,7 @@ def environment(*packages: str) -> dict[str, Any]:
     """What a benchmark's or a check's figures rest on; `packages` as for `versions`."""
     return {
         "processor": processor(),
+        "vectors": vectors(),
         "cores": cores(),
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "versions": versions(*packages),
