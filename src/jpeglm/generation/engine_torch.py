@@ -8,6 +8,7 @@ Run it: `TorchEngine.from_checkpoint(folder, "cuda", "bfloat16").start([ids])`.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,6 +27,9 @@ class TorchEngine:
         self.device = next(model.parameters()).device
         self.vocab_size = int(model.config.vocab_size)
         self.max_length = int(max_length or model.config.max_position_embeddings)
+        # transformers 5.24 renames the argument and 5.40 drops the old name.
+        names = inspect.signature(model.forward).parameters
+        self._cache_name = "cache" if "cache" in names else "past_key_values"
         self._cache = DynamicCache()
         self._columns = 0  # positions in the cache, padding included
         self._padding = np.zeros(0, np.int64)  # of each sequence, in positions
@@ -91,9 +95,9 @@ class TorchEngine:
             input_ids=torch.from_numpy(ids).to(self.device),
             attention_mask=seen if padding.any() else None,
             position_ids=torch.from_numpy(np.maximum(columns[begin:] - padding, 0)).to(self.device),
-            past_key_values=self._cache,
             use_cache=True,
             logits_to_keep=1,
+            **{self._cache_name: self._cache},
         )
         return out.logits[:, -1].float().cpu().numpy()
 
