@@ -93,11 +93,13 @@ class Form:
 
 @dataclass(frozen=True)
 class Study:
-    """unit: what a stream is; varied: the property of forms to name them by."""
+    """unit: what a stream is; varied: the property of forms to name them by; law: whether all have
+    the same tokens, so that one law of tokens seen may fit them."""
 
     unit: str
     forms: tuple[Form, ...]
     varied: str = "name"
+    law: bool = False
 
     def label(self, form: Form) -> str:
         return form.name if self.varied == "name" else f"{form.name} {getattr(form, self.varied)}"
@@ -149,13 +151,13 @@ STUDIES = {
         "picture",
         tuple(Form(SYMBOLS, 1024, preset=size) for size in ("1m", "2m", "3m", "5m"))
         + tuple(Form(SYMBOLS, 1024, preset=size, flops=LONG) for size in ("2m", "1m", "3m")),
+        law=True,
     ),
     "longer": Study(
         "picture",
         (
             Form(SYMBOLS, 1024, flops=LONG),
             Form("bytes", 320, flops=LONG),
-            Form(SYMBOLS, 512, flops=LONG),
         ),
     ),
     "clips": Study(
@@ -269,7 +271,10 @@ def collect(name: str) -> dict[str, Any]:
             reached = [at for at, bits in zip(x, y) if bits <= max(row["bits"], y[-1])]
             end = mean_curve(row["runs"], measure)[0][-1]
             row[f"best_form_needs_{measure}"] = min(reached) / end if reached else None
-    return {"study": name, "unit": study.unit, "forms": forms} | environment()
+    results = {"study": name, "unit": study.unit, "forms": forms} | environment()
+    if study.law and len(ends(results)) > 4:
+        results["law"] = law(results)
+    return results
 
 
 def table(results: dict[str, Any]) -> str:
@@ -346,34 +351,46 @@ def plot(results: dict[str, Any], out: Path) -> None:
                 axes.plot(run["flops"], run["bits"], ".", color=line.get_color(), alpha=0.6)
 
 
-def best_sizes(results: dict[str, Any]) -> dict[float, tuple[float, np.ndarray]]:
-    """For each budget with three sizes or more, the parameters at which a parabola through bits
-    over log parameters is lowest, and the parabola (Hoffmann et al. 2022, arXiv 2203.15556,
-    approach 2)."""
-    found = {}
-    rows = list(results["forms"].values())
-    for budget in sorted({row["budget"] for row in rows}):
-        equal = [row for row in rows if row["budget"] == budget]
-        if len({row["parameters"] for row in equal}) < 3:
-            continue
-        x = np.log([row["parameters"] for row in equal])
-        parabola = np.polyfit(x, [row["bits"] for row in equal], 2)
-        if parabola[0] > 0:
-            found[budget] = (float(np.exp(-parabola[1] / (2 * parabola[0]))), parabola)
-    return found
+def ends(results: dict[str, Any]) -> list[tuple[str, float, float]]:
+    """(form, tokens seen, bits) at the end of every run."""
+    return [
+        (name, run["streams"][-1] * run["tokens_per_stream"], run["bits"][-1])
+        for name, row in results["forms"].items()
+        for run in row["runs"]
+    ]
 
 
-def plot_sizes(results: dict[str, Any], out: Path) -> None:
-    """Bits against parameters, a line a budget, with the parabolas' minima."""
-    with chart(out, "parameters", f"bits a held-out {results['unit']}", True) as axes:
-        for budget, (best, parabola) in best_sizes(results).items():
-            rows = [row for row in results["forms"].values() if row["budget"] == budget]
-            sizes = np.array([row["parameters"] for row in rows])
-            label = f"{budget:.1e} FLOPs: {best / 1e6:.1f} M"
-            (line,) = axes.plot(sizes, [row["bits"] for row in rows], "o", label=label)
-            x = np.geomspace(min(best, sizes.min()), max(best, sizes.max()), 100)
-            axes.plot(x, np.polyval(parabola, np.log(x)), color=line.get_color(), alpha=0.6)
-            axes.plot([best], np.polyval(parabola, [np.log(best)]), "x", color=line.get_color())
+def law(results: dict[str, Any]) -> dict[str, float]:
+    """How bits fall with the tokens seen, whatever the model's size: the floor, scale and exponent
+    of bits = floor + scale (tokens / 1e6)^-exponent (the part of Hoffmann et al. 2022, arXiv
+    2203.15556, equation 2, that depends on data), and the root mean square of the runs' relative
+    distance from it."""
+    from scipy.optimize import least_squares
+
+    _, tokens, bits = (np.array(column) for column in zip(*ends(results)))
+    seen, low = tokens.astype(float) / 1e6, bits.astype(float)
+
+    def distance(x: np.ndarray) -> np.ndarray:
+        return np.log((np.exp(x[0]) + np.exp(x[1]) * seen ** -x[2]) / low)
+
+    found = least_squares(distance, [np.log(low.min() / 2), np.log(low.min() / 2), 0.5])
+    floor, scale, exponent = np.exp(found.x[0]), np.exp(found.x[1]), found.x[2]
+    rms = float(np.sqrt((found.fun**2).mean()))
+    return {"floor": float(floor), "scale": float(scale), "exponent": float(exponent), "rms": rms}
+
+
+def plot_law(results: dict[str, Any], out: Path) -> None:
+    """The runs' ends against tokens seen, a colour a model size, with the law."""
+    fitted = results["law"]
+    points = ends(results)
+    with chart(out, "tokens seen", f"bits a held-out {results['unit']}", True) as axes:
+        for size in sorted({row["parameters"] for row in results["forms"].values()}):
+            here = [p for p in points if results["forms"][p[0]]["parameters"] == size]
+            axes.plot(*zip(*[p[1:] for p in here]), "o", label=f"{size / 1e6:.1f} M")
+        seen = [tokens for _, tokens, _ in points]
+        x = np.geomspace(min(seen), max(seen), 100)
+        y = fitted["floor"] + fitted["scale"] * (x / 1e6) ** -fitted["exponent"]
+        axes.plot(x, y, color="grey", alpha=0.6, label="law")
 
 
 def main() -> None:
@@ -402,8 +419,8 @@ def main() -> None:
             results = collect(arguments.study)
             write_json(out, results)
             plot(results, out.with_suffix(".svg"))
-            if best_sizes(results):
-                plot_sizes(results, out.with_name(f"{out.stem}-sizes.svg"))
+            if "law" in results:
+                plot_law(results, out.with_name(f"{out.stem}-law.svg"))
             quote(out.stem, results)
     print(table(results))
 
