@@ -1,12 +1,13 @@
 """CTranslate2 (OpenNMT)."""
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import ctranslate2
 from ctranslate2.converters import TransformersConverter
+
+from jpeglm.environment import cores
 
 NAME = "CTranslate2"
 PRECISIONS = ("float32", "int8")
@@ -14,9 +15,8 @@ PRECISIONS = ("float32", "int8")
 
 def open(folder: Path, work: Path, precision: str) -> Callable[[int, int], None]:
     TransformersConverter(str(folder)).convert(str(work / precision), quantization=precision)
-    cores = len(os.sched_getaffinity(0))
     model = ctranslate2.Generator(
-        str(work / precision), compute_type=precision, intra_threads=cores
+        str(work / precision), compute_type=precision, intra_threads=cores()
     )
     start = json.loads((folder / "tokenizer_config.json").read_text())["bos_token"]
 

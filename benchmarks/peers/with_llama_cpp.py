@@ -4,7 +4,6 @@ Sequences of a batch are parallel slots, which it decodes together (continuous b
 """
 
 import json
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 import xllamacpp
 
 from jpeglm.checkpoint import load_checkpoint
+from jpeglm.environment import cores
 
 SLOTS = 16
 NAME = "llama.cpp"
@@ -34,12 +34,11 @@ NAMES = {
 def open(folder: Path, work: Path, precision: str) -> Callable[[int, int], None]:
     path = work / "model.gguf"
     _convert(folder, path)
-    cores = len(os.sched_getaffinity(0))
     settings = json.loads((folder / "generation_config.json").read_text())
     parameters = xllamacpp.CommonParams()
     parameters.model.path = str(path)
     parameters.n_ctx, parameters.n_parallel = 1024 * SLOTS, SLOTS
-    parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = cores
+    parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = cores()
     parameters.verbosity = -1
     server = xllamacpp.Server(parameters)
     threads = ThreadPoolExecutor(SLOTS)

@@ -34,10 +34,14 @@ def vectors() -> str:
 
 
 def cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Cores that this process may use: those it may run on, less what a container is given."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    quota = Path("/sys/fs/cgroup/cpu.max")
+    if quota.exists():
+        most, period = quota.read_text().split()[:2]
+        if most != "max":
+            return max(1, min(count or 1, round(int(most) / int(period))))
+    return count or 1
 
 
 def commit() -> str | None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jpeglm.config import InputError
-from jpeglm.generation import tiles
+from jpeglm.generation import engine_cpu, team, tiles
 from jpeglm.generation.engine_cpu import CpuEngine
 from jpeglm.kernels import njit
 
@@ -64,6 +64,57 @@ def test_a_sequence_is_the_same_to_the_bit_in_any_company():
     assert (every_logit(engine, sequences[3:6], 1) == together[3:6]).all()
 
 
+WIDE = {
+    "hidden_size": 256, "intermediate_size": 320, "num_attention_heads": 4, "head_dim": 64,
+    "num_key_value_heads": 2,
+}  # fmt: skip
+"""So wide that its products, and attention from some 130 positions on, are shared by threads."""
+
+
+@njit(nogil=True)
+def _claim_and_mark_late(board):
+    """A helper that has lost its core: claims chunks, computes none, marks them for a job before,
+    where it may wipe out what the leader has marked."""
+    while True:
+        job, chunk = team.next_chunk(board)
+        if job < 0:
+            break
+        team.mark(board, job - 1, chunk, 1)
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_threads_share_a_matrix_and_wait_for_nobody(precision, monkeypatch):
+    config, weights = random_llama(300, 400, **WIDE)
+    weights = {name: w / 4 if w.ndim == 2 else w for name, w in weights.items()}
+    sequences = np.random.default_rng(7).integers(0, 300, (3, 240))
+    alone = every_logit(CpuEngine(config, weights, precision, threads=1), sequences, 70)
+    together = CpuEngine(config, weights, precision, threads=3)
+    assert (every_logit(together, sequences, 70) == alone).all()
+    assert together._board[team.TICKET] >> 32 > 240, "no job was shared"
+    lost = CpuEngine(config, weights, precision, threads=2)
+    monkeypatch.setattr(
+        engine_cpu, "_assist", lambda who, board, *rest: _claim_and_mark_late(board)
+    )
+    few = sequences[:, :100]
+    assert (every_logit(lost, few, 70) == alone[:, : few.shape[1] - 69]).all()
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_a_helper_computes_what_the_leader_would(precision):
+    """The output's product of the last step once more, all of it by a helper."""
+    config, weights = random_llama(300, 400, **WIDE)
+    engine = CpuEngine(config, weights, precision, threads=2)
+    logits = engine.start([np.array([1, 2])])
+    engine._dismiss()
+    shape, rooms = engine._desk(0, 1)
+    panels = -(-300 // 64)
+    job = team.post(engine._board, engine_cpu.FINAL, 0, 1, 1, 2, -(-panels // 2))
+    engine_cpu._assist(1, engine._board, rooms, shape, engine._model, engine._cache)
+    done = engine._board[team.DONE :][: -(-panels // 2)]
+    assert (done == (int(job) << 32 | 1)).all()
+    assert (rooms[2][1, 0, :300] == logits[0]).all()
+
+
 def test_prompts_of_any_length_twins_computed_once_and_rows_that_leave(monkeypatch):
     config, weights = random_llama(90, 300)
     rng = np.random.default_rng(3)
@@ -74,7 +125,9 @@ def test_prompts_of_any_length_twins_computed_once_and_rows_that_leave(monkeypat
     compute = engine._compute
     with monkeypatch.context() as patch:
         patch.setattr(
-            engine, "_compute", lambda t, *rest: (computed.append(t.shape[1]), compute(t, *rest))
+            engine,
+            "_compute",
+            lambda t, *rest, **more: (computed.append(t.shape[1]), compute(t, *rest, **more)),
         )
         logits = engine.start(sequences)
     assert sum(computed) == 5 + 140 + 31 + 1 + 80

@@ -54,7 +54,7 @@ QUANTISE = """
 import numpy as np
 from jpeglm.generation import tiles
 steps = np.zeros(1, np.float32)
-levels, starts = np.zeros((1, 4), tiles._LEVEL), np.zeros(1, np.int32)
+levels, starts = np.zeros((1, 4), tiles.LEVEL), np.zeros(1, np.int32)
 tiles._quantise(np.full((1, 4), 127, np.float32), levels, steps, starts)
 print(steps[0])
 """

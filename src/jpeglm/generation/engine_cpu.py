@@ -9,9 +9,9 @@ that are read serve up to four tokens.
                   -> norm -> gate, up -> silu(gate) up -> down, + x          (each layer)
 
 Several sequences are spread over threads, each walking the whole model for its share, so that
-nothing waits at a barrier inside a token. The price: up to four sequences run on one thread. Two
-threads that meet after every matrix (numba's prange, 10M parameters) gained up to 2 times while
-both cores were free, but took 130 ms a token instead of 0.4 once another process held one of them.
+nothing waits inside a token. Up to four go through the model together, and so does a prompt: then
+threads share the rows of every matrix (`generation.team`), none waiting for one that has lost its
+core.
 int8 rounds weights at load (a scale a row) and what they are multiplied with at each product (a
 scale a token); the cache of bfloat16 and int8 holds bfloat16, norms and sums stay float32. int8
 costs 0.02 to 0.06 % of the bits of a held-out clip or picture (docs/log.md).
@@ -20,21 +20,32 @@ Run it: `CpuEngine(checkpoint.config, checkpoint.weights).start([ids])`.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from jpeglm.config import InputError
+from jpeglm.environment import cores
+from jpeglm.generation.team import (
+    STOP,
+    claim,
+    describe,
+    make_board,
+    mark,
+    next_chunk,
+    post,
+    whose,
+)
 from jpeglm.generation.tiles import (
+    LEVEL,
     NARROW,
     PANEL,
     as_stored,
-    linear,
-    scratch,
+    panel,
+    ready,
     store,
     tile_1,
     tile_narrow,
@@ -44,6 +55,10 @@ from jpeglm.kernels import COMPILED, exp, highest, kernel, njit
 PRECISIONS = ("float32", "bfloat16", "int8")
 PREFILL = 64
 """Tokens of a prompt computed together."""
+MOST_HELPERS = 3
+"""Beside the leader: more would wait for the same memory."""
+Desk = tuple[tuple[int, ...], tuple[np.ndarray, np.ndarray, np.ndarray]]
+"""(shape, rooms), as `_forward` takes them."""
 _FAST = {"reassoc", "contract", "nsz", "arcp"}
 _ORDERED = {"contract", "nsz"}
 
@@ -57,6 +72,13 @@ def _rms_norm(x, gain, eps, out):
         factor = np.float32(1) / np.sqrt(total / np.float32(x.shape[1]) + eps)
         for i in range(x.shape[1]):
             out[n, i] = x[n, i] * factor * gain[i]
+
+
+@kernel(nogil=True)
+def _add(x, more):
+    for n in range(x.shape[0]):
+        for i in range(x.shape[1]):
+            x[n, i] += more[n, i]
 
 
 @kernel(fastmath=_ORDERED, nogil=True)
@@ -110,75 +132,253 @@ def _gate(both, out):
             row[i] = gate[i] / (np.float32(1) + exp(min(-gate[i], np.float32(87)))) * up[i]
 
 
+class Work(NamedTuple):
+    """What a group of at most N tokens is computed in; the leader writes it, helpers read it."""
+
+    places: np.ndarray
+    """int64 [2, N]: cache slot and position of each token."""
+    x: np.ndarray
+    normed: np.ndarray
+    mixed: np.ndarray
+    """[N, (heads + 2 KV heads) head width]: queries, keys, values."""
+    attended: np.ndarray
+    added: np.ndarray
+    both: np.ndarray
+    """[N, 2 feed-forward width]: gate, then up."""
+    gated: np.ndarray
+    quantised: tuple[np.ndarray, np.ndarray, np.ndarray]
+    """As `tiles.ready` fills it."""
+
+
+class Own(NamedTuple):
+    """What every thread has for itself."""
+
+    paper: tuple[np.ndarray, np.ndarray]
+    """As `tiles.panel` needs it."""
+    weight: np.ndarray
+    """[1, positions]: attention's."""
+    mean: np.ndarray
+    """[1, head width padded]"""
+
+
+def _rooms(shape: tuple[int, ...], threads: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(shared, own, results), float32: what `_work` and, a row a thread, `_own` cut up, and what
+    each thread's products go to until the leader takes them, [threads, N, widest]."""
+    width, heads, kv_heads, head, inner, vocabulary, n, positions = shape
+    mixed = (heads + 2 * kv_heads) * head
+    shared = 12 + 3 * width + mixed + 3 * inner + heads * head + max(width, heads * head, inner)
+    own = 8 * PANEL + -(-positions // PANEL) * PANEL + -(-head // NARROW) * NARROW
+    widest = max(mixed, 2 * inner, vocabulary, width)
+    return (
+        np.zeros(n * shared, np.float32),
+        np.zeros((threads, own), np.float32),
+        np.zeros((threads, n, widest), np.float32),
+    )
+
+
+@njit()
+def _rows(shared, at, n, width):
+    """float32 [n, width] that begins at `at`, and where it ends."""
+    return shared[at : at + n * width].reshape(n, width), at + n * width
+
+
+@njit()
+def _work(shared, shape):
+    width, heads, kv_heads, head, inner, _, n, _ = shape
+    level = (max(width, heads * head, inner) + 3) // 4 * 4
+    places, at = shared[: 4 * n].view(np.int64).reshape(2, n), 4 * n
+    x, at = _rows(shared, at, n, width)
+    normed, at = _rows(shared, at, n, width)
+    mixed, at = _rows(shared, at, n, (heads + 2 * kv_heads) * head)
+    attended, at = _rows(shared, at, n, heads * head)
+    added, at = _rows(shared, at, n, width)
+    both, at = _rows(shared, at, n, 2 * inner)
+    gated, at = _rows(shared, at, n, inner)
+    steps, starts, at = shared[at : at + n], shared[at + n : at + 2 * n].view(np.int32), at + 2 * n
+    levels = shared[at : at + n * level].view(LEVEL)[: n * level].reshape(n, level)
+    return Work(places, x, normed, mixed, attended, added, both, gated, (levels, steps, starts))
+
+
+@njit()
+def _own(own, shape):
+    _, _, _, head, _, _, _, positions = shape
+    block, sums = own[: 4 * PANEL], own[4 * PANEL : 8 * PANEL].view(np.int32)
+    long, padded = -(-positions // PANEL) * PANEL, -(-head // NARROW) * NARROW
+    rest = own[8 * PANEL :]
+    return Own(
+        (block.reshape(4, PANEL), sums.reshape(4, PANEL)),
+        rest[:long].reshape(1, long),
+        rest[long : long + padded].reshape(1, padded),
+    )
+
+
+QKV, OUTPUT, GATE_UP, DOWN, FINAL, ATTENTION = range(6)
+"""Kinds of jobs. The products' are cut into panels of their weights, attention into heads."""
+WORTH = 1 << 17
+"""Bytes that a job reads times tokens, from which on it is shared: some three microseconds."""
+GRAIN = 1 << 16
+"""Of a chunk, at least: else claims, and calls with so many arrays, would be felt."""
+
+
+@kernel(nogil=True)
+def _parts(kind, layer, first, n, begin, end, shape, model, cache, work, own, out):
+    """Panels, or heads of tokens, from `begin` to `end` of a job for tokens first.. (n of them),
+    written to their places in out [>= n, ...]. A late helper's numbers may belong to several jobs.
+    """
+    qkv, output, gate_up, down, final = model[1]
+    scale_qkv, scale_output, scale_gate_up, scale_down, scale_final = model[2]
+    quantised, paper = work.quantised, own.paper
+    x = work.normed[first : first + n]
+    if kind == QKV:
+        for p in range(begin, min(end, qkv.shape[1])):
+            panel(x, qkv[layer], scale_qkv[layer], quantised, paper, p, out)
+    elif kind == OUTPUT:
+        x = work.attended[first : first + n]
+        for p in range(begin, min(end, output.shape[1])):
+            panel(x, output[layer], scale_output[layer], quantised, paper, p, out)
+    elif kind == GATE_UP:
+        for p in range(begin, min(end, gate_up.shape[1])):
+            panel(x, gate_up[layer], scale_gate_up[layer], quantised, paper, p, out)
+    elif kind == DOWN:
+        x = work.gated[first : first + n]
+        for p in range(begin, min(end, down.shape[1])):
+            panel(x, down[layer], scale_down[layer], quantised, paper, p, out)
+    elif kind == FINAL:
+        for p in range(begin, min(end, final.shape[0])):
+            panel(x, final, scale_final, quantised, paper, p, out)
+    else:
+        heads, kv_heads, head = shape[1], shape[2], shape[3]
+        for part in range(begin, min(end, n * heads)):
+            token, h = part // heads, part % heads
+            group = h // (heads // kv_heads)
+            _attend(
+                work.mixed[token : token + 1, h * head : (h + 1) * head],
+                cache[0][layer, work.places[0, token], group],
+                cache[1][layer, work.places[0, token], group],
+                work.places[1, token] + 1,
+                np.float32(1.0 / np.sqrt(head)),
+                own.weight,
+                own.mean,
+            )
+            for i in range(head):
+                out[token, h * head + i] = own.mean[0, i]
+
+
+@kernel(nogil=True)
+def _job(job, helpers, board, results, shape, model, cache, work, own, out):
+    """A whole job: (kind, layer, first, n, parts, bytes that it reads)."""
+    kind, layer, first, n, parts, size = job
+    if helpers == 0 or size * n < WORTH:
+        _parts(kind, layer, first, n, 0, parts, shape, model, cache, work, own, out)
+        return
+    grain = max(1, GRAIN * parts // (size * n))
+    chunks = (parts + grain - 1) // grain
+    number = post(board, kind, layer, first, n, grain, chunks)
+    begin = claim(board) * grain
+    while begin < parts:
+        _parts(kind, layer, first, n, begin, begin + grain, shape, model, cache, work, own, out)
+        mark(board, number, begin // grain, 0)
+        begin = claim(board) * grain
+    heads, head = shape[1], shape[3]
+    for chunk in range(chunks):
+        who = whose(board, number, chunk)
+        begin, end = chunk * grain, min((chunk + 1) * grain, parts)
+        if who < 0:
+            _parts(kind, layer, first, n, begin, end, shape, model, cache, work, own, out)
+        elif who > 0 and kind == ATTENTION:
+            for part in range(begin, end):
+                token, h = part // heads, part % heads
+                for i in range(h * head, (h + 1) * head):
+                    out[token, i] = results[who, token, i]
+        elif who > 0:
+            for token in range(n):
+                for i in range(begin * PANEL, min(end * PANEL, out.shape[1])):
+                    out[token, i] = results[who, token, i]
+
+
 @njit(nogil=True)
-def _forward(tokens, first_logit, shape, model, cache, logits):
+def _assist(who, board, rooms, shape, model, cache):
+    """What a helper does until it is sent away, or nothing has come for a while."""
+    shared, owns, results = rooms
+    work, own, out = _work(shared, shape), _own(owns[who], shape), results[who]
+    while True:
+        job, chunk = next_chunk(board)
+        if job < 0:
+            break
+        kind, layer, first, n, grain = describe(board, job)
+        begin, end = chunk * grain, (chunk + 1) * grain
+        _parts(kind, layer, first, n, begin, end, shape, model, cache, work, own, out)
+        mark(board, job, chunk, who)
+
+
+@njit(nogil=True)
+def _forward(tokens, first_logit, helpers, board, rooms, shape, model, cache, logits):
     """All layers for N tokens; logits of tokens first_logit.. go to logits [N - first_logit, V].
 
-    tokens: int64 [3, N], id, cache slot and position of each. shape: (query heads, KV heads, head
-    width, feed-forward width). model: (embedding, weights, scales, norms, cos, sin, eps); weights:
-    (qkv, output, gate and up, down, head) in panels. cache: (K [L, slots, KV heads, T / 64, head,
-    64], V [L, slots, KV heads, T, head padded]).
+    tokens: int64 [3, N], id, cache slot and position of each. rooms: `_rooms`. shape: (width, query
+    heads, KV heads, head width, feed-forward width, vocabulary, tokens and positions at most).
+    model: (embedding, weights, scales, norms, cos, sin, eps); weights: (qkv, output, gate and up,
+    down, head) in panels. cache: (K [L, slots, KV heads, T / 64, head, 64], V [L, slots, KV heads,
+    T, head padded]).
     """
-    heads, kv_heads, head, inner = shape
-    embedding, weights, scales, norms, cos, sin, eps = model
+    _, heads, kv_heads, head, _, _, most, _ = shape
+    embedding, weights, _, norms, cos, sin, eps = model
     qkv, output, gate_up, down, final = weights
-    scale_qkv, scale_output, scale_gate_up, scale_down, scale_final = scales
     keys, values = cache
-    ids, slots, places = tokens
-    n_tokens, width = len(ids), embedding.shape[1]
-    x = np.empty((n_tokens, width), np.float32)
-    for n in range(n_tokens):
-        assert 0 <= ids[n] < len(embedding)
-        x[n] = embedding[ids[n]]
-    normed = np.empty((n_tokens, width), np.float32)
-    mixed = np.empty((n_tokens, (heads + 2 * kv_heads) * head), np.float32)
-    attended = np.empty((n_tokens, heads * head), np.float32)
-    added = np.empty((n_tokens, width), np.float32)
-    both = np.empty((n_tokens, 2 * inner), np.float32)
-    gated = np.empty((n_tokens, inner), np.float32)
-    space = scratch(n_tokens, max(width, heads * head, inner))
-    weight = np.empty((1, keys.shape[3] * PANEL), np.float32)
-    mean = np.empty((1, values.shape[4]), np.float32)
-    factor = np.float32(1.0 / np.sqrt(head))
-    group = heads // kv_heads
+    n = tokens.shape[1]
+    assert n <= most
+    work, own, results = _work(rooms[0], shape), _own(rooms[1][0], shape), rooms[2]
+    x, normed, mixed, added = work.x[:n], work.normed[:n], work.mixed[:n], work.added[:n]
+    attended, both, gated = work.attended[:n], work.both[:n], work.gated[:n]
+    # Loops, for numba would compile what it says about arrays of unequal shapes, four seconds.
+    longest = np.int64(0)
+    for token in range(n):
+        word, slot, place = tokens[0, token], tokens[1, token], tokens[2, token]
+        assert 0 <= word < len(embedding)
+        for i in range(embedding.shape[1]):
+            x[token, i] = embedding[word, i]
+        work.places[0, token], work.places[1, token] = slot, place
+        longest = max(longest, place + 1)
+    seen = longest * 2 * heads * head * keys.itemsize
+    none = np.int64(0)  # numba would compile `_job` again for every constant that it is given
     for layer in range(qkv.shape[0]):
         _rms_norm(x, norms[2 * layer], eps, normed)
-        linear(normed, qkv[layer], scale_qkv[layer], space, mixed)
-        for n in range(n_tokens):
-            place, slot = places[n], slots[n]
+        ready(normed, qkv[layer], work.quantised)
+        job = (QKV + none, layer, none, n, qkv.shape[1], qkv[layer].nbytes)
+        _job(job, helpers, board, results, shape, model, cache, work, own, mixed)
+        for token in range(n):
+            slot, place = tokens[1, token], tokens[2, token]
             for h in range(heads + kv_heads):
-                _rotate(mixed[n, h * head : (h + 1) * head], cos[place], sin[place])
+                _rotate(mixed[token, h * head : (h + 1) * head], cos[place], sin[place])
             for h in range(kv_heads):
                 k = (heads + h) * head
                 v = (heads + kv_heads + h) * head
                 for i in range(head):
                     keys[layer, slot, h, place // PANEL, i, place % PANEL] = as_stored(
-                        mixed[n, k + i], keys
+                        mixed[token, k + i], keys
                     )
-                    values[layer, slot, h, place, i] = as_stored(mixed[n, v + i], values)
-        for n in range(n_tokens):
-            for h in range(heads):
-                _attend(
-                    mixed[n : n + 1, h * head : (h + 1) * head],
-                    keys[layer, slots[n], h // group],
-                    values[layer, slots[n], h // group],
-                    places[n] + 1,
-                    factor,
-                    weight,
-                    mean,
-                )
-                for i in range(head):
-                    attended[n, h * head + i] = mean[0, i]
-        linear(attended, output[layer], scale_output[layer], space, added)
-        x += added
+                    values[layer, slot, h, place, i] = as_stored(mixed[token, v + i], values)
+        job = (ATTENTION + none, layer, none, n, n * heads, seen)
+        _job(job, helpers, board, results, shape, model, cache, work, own, attended)
+        ready(attended, output[layer], work.quantised)
+        job = (OUTPUT + none, layer, none, n, output.shape[1], output[layer].nbytes)
+        _job(job, helpers, board, results, shape, model, cache, work, own, added)
+        _add(x, added)
         _rms_norm(x, norms[2 * layer + 1], eps, normed)
-        linear(normed, gate_up[layer], scale_gate_up[layer], space, both)
+        ready(normed, gate_up[layer], work.quantised)
+        job = (GATE_UP + none, layer, none, n, gate_up.shape[1], gate_up[layer].nbytes)
+        _job(job, helpers, board, results, shape, model, cache, work, own, both)
         _gate(both, gated)
-        linear(gated, down[layer], scale_down[layer], space, added)
-        x += added
-    if first_logit < n_tokens:
+        ready(gated, down[layer], work.quantised)
+        job = (DOWN + none, layer, none, n, down.shape[1], down[layer].nbytes)
+        _job(job, helpers, board, results, shape, model, cache, work, own, added)
+        _add(x, added)
+    rest = n - first_logit
+    if rest > 0:
         _rms_norm(x, norms[2 * qkv.shape[0]], eps, normed)
-        linear(normed[first_logit:], final, scale_final, space, logits)
+        ready(normed[first_logit:], final, work.quantised)
+        last = (FINAL + none, none, first_logit, rest, final.shape[0], final.nbytes)
+        _job(last, helpers, board, results, shape, model, cache, work, own, logits)
 
 
 def compiled() -> bool:
@@ -221,8 +421,8 @@ class CpuEngine:
 
     config: Hugging Face's Llama configuration; weights: its names → float32, or bfloat16 as uint16
     bits; precision: how weights are held (norms and embedding stay float32, the cache of others
-    than float32 is bfloat16); max_length: default the model's context; threads: for several
-    sequences, default all cores of the process.
+    than float32 is bfloat16); max_length: default the model's context; threads: default all cores
+    of the process.
     """
 
     def __init__(
@@ -244,8 +444,8 @@ class CpuEngine:
         heads = int(config["num_attention_heads"])
         kv_heads = int(config.get("num_key_value_heads") or heads)
         head = int(config.get("head_dim") or config["hidden_size"] // heads)
-        self._shape = (heads, kv_heads, head)
-        self._inner = int(config["intermediate_size"])
+        inner, width = int(config["intermediate_size"]), int(config["hidden_size"])
+        self._shape = (width, heads, kv_heads, head, inner, self.vocab_size)
         self._n_layers = int(config["num_hidden_layers"])
         power = np.arange(0, head, 2, dtype=np.float32) / np.float32(head)
         inverse = np.float32(1) / np.float32(_rope_base(config)) ** power
@@ -256,16 +456,22 @@ class CpuEngine:
             np.sin(angles),
             np.float32(config.get("rms_norm_eps", 1e-6)),
         )
-        self._threads = threads or len(os.sched_getaffinity(0))
+        self._threads = threads or cores()
         self._pool = ThreadPoolExecutor(self._threads - 1) if self._threads > 1 else None
+        self._helpers = min(self._threads - 1, MOST_HELPERS)
+        panels = max(-(-rows // PANEL) for rows in (3 * heads * head, 2 * inner, self.vocab_size))
+        self._board = make_board(max(panels, PREFILL * heads))
+        self._assisting: dict[int, Future[None]] = {}
+        self._desks: dict[int, Desk] = {}
+        """Of each thread that walks through the model by itself; 0 is the leader, whose rooms have
+        a row for each helper too."""
         self._cache: tuple[np.ndarray, np.ndarray] | None = None
         self._tokens = np.zeros((3, 0), np.int64)
         """[3, B], as `_forward` takes them: id, cache slot and position of each next token."""
 
     def _load(self, config: dict[str, Any], weights: dict[str, np.ndarray]) -> tuple[Any, ...]:
         """(embedding, weights, scales, norms) as `_forward` takes them."""
-        heads, kv_heads, head = self._shape
-        width, inner = int(config["hidden_size"]), self._inner
+        width, heads, kv_heads, head, inner, _ = self._shape
 
         def get(name: str, *shape: int) -> np.ndarray:
             if name not in weights:
@@ -324,7 +530,7 @@ class CpuEngine:
 
     def _room(self, slots: int, length: int, fresh: bool) -> tuple[np.ndarray, np.ndarray]:
         """A cache for so many slots and positions; doubled when it grows, kept unless `fresh`."""
-        _, kv_heads, head = self._shape
+        _, _, kv_heads, head, _, _ = self._shape
         if self._cache is not None:
             have = self._cache[1].shape
             if have[1] >= slots and have[3] >= length:
@@ -334,6 +540,7 @@ class CpuEngine:
         panels = -(-capacity // PANEL)
         lead = (self._n_layers, slots, kv_heads)
         padded = -(-head // NARROW) * NARROW
+        self._dismiss()
         old, self._cache = self._cache, None
         kind = np.float32 if self.precision == "float32" else np.uint16
         keys = np.zeros((*lead, panels, head, PANEL), kind)
@@ -344,9 +551,38 @@ class CpuEngine:
         self._cache = (keys, values)
         return self._cache
 
-    def _compute(self, tokens: np.ndarray, first: int, out: np.ndarray) -> None:
+    def _desk(self, number: int, tokens: int) -> Desk:
+        """The desk of a thread, for so many tokens at least."""
+        if number not in self._desks or self._desks[number][0][6] < tokens:
+            if number == 0:
+                self._dismiss()
+                tokens = max(tokens, PREFILL)
+            shape = (*self._shape, tokens, self.max_length)
+            rooms = _rooms(shape, 1 + (self._helpers if number == 0 else 0))
+            self._desks[number] = shape, rooms
+        return self._desks[number]
+
+    def _compute(
+        self, tokens: np.ndarray, first: int, out: np.ndarray, desk: int = 0, helpers: int = 0
+    ) -> None:
+        """Run tokens int64 [3, N] through the model; logits of tokens first.. to `out`."""
         assert self._cache is not None
-        _forward(tokens, first, (*self._shape, self._inner), self._model, self._cache, out)
+        shape, rooms = self._desk(desk, tokens.shape[1])
+        for who in range(1, helpers + 1):
+            if who not in self._assisting or self._assisting[who].done():
+                assert self._pool is not None
+                self._assisting[who] = self._pool.submit(
+                    _assist, who, self._board, rooms, shape, self._model, self._cache
+                )
+        _forward(tokens, first, helpers, self._board, rooms, shape, self._model, self._cache, out)
+
+    def _dismiss(self) -> None:
+        """Send the helpers away: they know this cache and these rooms, and they hold threads."""
+        self._board[STOP] = 1
+        for helper in self._assisting.values():
+            helper.result()
+        self._board[STOP] = 0
+        self._assisting = {}
 
     def start(self, prompts: Sequence[np.ndarray]) -> np.ndarray:
         lengths = np.array([len(prompt) for prompt in prompts], np.int64)
@@ -374,7 +610,8 @@ class CpuEngine:
                 part = np.ascontiguousarray(tokens[:, begin : begin + PREFILL])
                 count = part.shape[1]
                 last = begin + count == len(ids)
-                self._compute(part, count - 1 if last else count, logits[slot : slot + 1])
+                out = logits[slot : slot + 1]
+                self._compute(part, count - 1 if last else count, out, helpers=self._helpers)
         return logits
 
     def step(self, ids: np.ndarray) -> np.ndarray:
@@ -388,15 +625,19 @@ class CpuEngine:
         logits = np.empty((count, self.vocab_size), np.float32)
         # Every thread streams all weights, so it gets at least the four sequences of a tile.
         share = max(4, -(-count // self._threads))
-        jobs = []
-        for begin in range(share, count, share):
-            assert self._pool is not None
-            part = np.ascontiguousarray(tokens[:, begin : begin + share])
-            out = logits[begin : begin + share]
-            jobs.append(self._pool.submit(self._compute, part, 0, out))
-        self._compute(np.ascontiguousarray(tokens[:, :share]), 0, logits[:share])
-        for job in jobs:
-            job.result()
+        if count <= share:
+            self._compute(tokens, 0, logits, helpers=self._helpers)
+        else:
+            self._dismiss()
+            jobs = []
+            for desk, begin in enumerate(range(share, count, share), 1):
+                assert self._pool is not None
+                part = np.ascontiguousarray(tokens[:, begin : begin + share])
+                out = logits[begin : begin + share]
+                jobs.append(self._pool.submit(self._compute, part, 0, out, desk))
+            self._compute(np.ascontiguousarray(tokens[:, :share]), 0, logits[:share])
+            for job in jobs:
+                job.result()
         tokens[2] += 1
         return logits
 

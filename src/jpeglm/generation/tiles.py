@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from jpeglm.kernels import COMPILED, bits_of, kernel, magnitude, njit
+from jpeglm.kernels import COMPILED, bits_of, kernel, magnitude
 
 intrinsic: Any
 overload: Any
@@ -40,7 +40,8 @@ _VNNI = _WIDE and _FEATURES.get("avx512vnni", False)
 _KIND = "vnni" if _VNNI else "avx2" if _FEATURES.get("avx2", False) else "plain"
 GROUP = 4 if _VNNI else 2
 """Inputs of one row of int8 weights that lie side by side."""
-_LEVEL = np.int8 if _VNNI else np.int16
+LEVEL = np.int8 if _VNNI else np.int16
+"""What int8 activations are held in."""
 _LANES_2, _LANES_4 = (64, 64) if _WIDE else (32, 16)  # what 32 or 16 vector registers hold
 NARROW = 16
 
@@ -248,57 +249,59 @@ def _as_stored(x, array):  # type: ignore[no-untyped-def]
     return lambda x, array: x
 
 
-@njit()
-def scratch(tokens: int, width: int) -> tuple[np.ndarray, ...]:
-    """What `linear` needs for so many tokens of at most `width` inputs."""
-    return (
-        np.empty((4, PANEL), np.float32),
-        np.empty((4, PANEL), np.int32),
-        np.zeros((tokens, -(-width // 4) * 4), _LEVEL),
-        np.empty(tokens, np.float32),
-        np.empty(tokens, np.int32),
-    )
+def ready(x, weight, quantised):  # type: ignore[no-untyped-def]
+    """Make x [N, d] ready for its products with `weight` in panels: for int8, fill `quantised`:
+    levels [>= N, d in whole groups], their steps and starts [>= N]; else nothing.
 
-
-def linear(x, weight, scale, space, out):  # type: ignore[no-untyped-def]
-    """out[n, r] = scale[r] · Σ weight[r, i] x[n, i]; x [N, d], weight in panels, space: `scratch`.
-
-    Compiled code alone: which product it is depends on the panels' form.
+    Compiled code alone, as `panel`: which product it is depends on the panels' form.
     """
     raise NotImplementedError
 
 
-@overload(linear, jit_options={"_nrt": False})
-def _linear(x, weight, scale, space, out):  # type: ignore[no-untyped-def]
+@overload(ready, jit_options={"_nrt": False})
+def _ready(x, weight, quantised):  # type: ignore[no-untyped-def]
     if weight.ndim == 4:
-        return _integer_linear
-    return _float_linear
+        return lambda x, weight, quantised: _quantise(x, *quantised)
+    return lambda x, weight, quantised: None
 
 
-def _float_linear(x, weight, scale, space, out):  # type: ignore[no-untyped-def]
-    block = space[0]
-    tokens, rows = out.shape
-    for p in range(weight.shape[0]):
-        panel = weight[p]
-        first = p * PANEL
-        count = min(PANEL, rows - first)
-        n = 0
-        while n < tokens:
-            if tokens - n >= 4:
-                step = 4
-                for lane in range(0, PANEL, _LANES_4):
-                    _tile_4(x[n : n + 4], panel[:, lane:], block[:, lane:])
-            elif tokens - n >= 2:
-                step = 2
-                for lane in range(0, PANEL, _LANES_2):
-                    _tile_2(x[n : n + 2], panel[:, lane:], block[:, lane:])
-            else:
-                step = 1
-                tile_1(x[n : n + 1], panel, block)
-            for t in range(step):
-                for r in range(count):
-                    out[n + t, first + r] = block[t, r] * scale[first + r]
-            n += step
+def panel(x, weight, scale, quantised, paper, p, out):  # type: ignore[no-untyped-def]
+    """Panel p of a product: out[n, r] = scale[r] · Σ weight[r, i] x[n, i] for its rows r. x [N, d];
+    quantised: (levels, steps, starts) as `ready` made them of x; paper: float32 and int32 [4, 64],
+    scratch."""
+    raise NotImplementedError
+
+
+@overload(panel, jit_options={"_nrt": False})
+def _panel(x, weight, scale, quantised, paper, p, out):  # type: ignore[no-untyped-def]
+    if weight.ndim == 4:
+        return _integer_panel
+    return _float_panel
+
+
+def _float_panel(x, weight, scale, quantised, paper, p, out):  # type: ignore[no-untyped-def]
+    block = paper[0]
+    tokens, rows = x.shape[0], len(scale)
+    of_panel = weight[p]
+    first = p * PANEL
+    count = min(PANEL, rows - first)
+    n = 0
+    while n < tokens:
+        if tokens - n >= 4:
+            step = 4
+            for lane in range(0, PANEL, _LANES_4):
+                _tile_4(x[n : n + 4], of_panel[:, lane:], block[:, lane:])
+        elif tokens - n >= 2:
+            step = 2
+            for lane in range(0, PANEL, _LANES_2):
+                _tile_2(x[n : n + 2], of_panel[:, lane:], block[:, lane:])
+        else:
+            step = 1
+            tile_1(x[n : n + 1], of_panel, block)
+        for t in range(step):
+            for r in range(count):
+                out[n + t, first + r] = block[t, r] * scale[first + r]
+        n += step
 
 
 @kernel(nogil=True)
@@ -318,30 +321,29 @@ def _quantise(x, levels, steps, starts):
         starts[n] = -128 * total
 
 
-def _integer_linear(x, weight, scale, space, out):  # type: ignore[no-untyped-def]
-    _, sums, levels, steps, starts = space
-    _quantise(x, levels, steps, starts)
-    tokens, rows = out.shape
-    for p in range(weight.shape[0]):
-        panel = weight[p]
-        first = p * PANEL
-        count = min(PANEL, rows - first)
-        n = 0
-        while n < tokens:
-            step = 4 if tokens - n >= 4 else 2 if tokens - n >= 2 else 1
-            for t in range(step):
-                for r in range(PANEL):
-                    sums[t, r] = starts[n + t]
-            if step == 4:
-                for lane in range(0, PANEL, _INTEGER_4):
-                    _integer_4(levels[n : n + 4], panel[:, lane:], sums[:, lane:])
-            elif step == 2:
-                for lane in range(0, PANEL, _INTEGER_2):
-                    _integer_2(levels[n : n + 2], panel[:, lane:], sums[:, lane:])
-            else:
-                _integer_1(levels[n : n + 1], panel, sums)
-            for t in range(step):
-                unit = steps[n + t]
-                for r in range(count):
-                    out[n + t, first + r] = np.float32(sums[t, r]) * (unit * scale[first + r])
-            n += step
+def _integer_panel(x, weight, scale, quantised, paper, p, out):  # type: ignore[no-untyped-def]
+    levels, steps, starts = quantised
+    sums = paper[1]
+    tokens, rows = x.shape[0], len(scale)
+    of_panel = weight[p]
+    first = p * PANEL
+    count = min(PANEL, rows - first)
+    n = 0
+    while n < tokens:
+        step = 4 if tokens - n >= 4 else 2 if tokens - n >= 2 else 1
+        for t in range(step):
+            for r in range(PANEL):
+                sums[t, r] = starts[n + t]
+        if step == 4:
+            for lane in range(0, PANEL, _INTEGER_4):
+                _integer_4(levels[n : n + 4], of_panel[:, lane:], sums[:, lane:])
+        elif step == 2:
+            for lane in range(0, PANEL, _INTEGER_2):
+                _integer_2(levels[n : n + 2], of_panel[:, lane:], sums[:, lane:])
+        else:
+            _integer_1(levels[n : n + 1], of_panel, sums)
+        for t in range(step):
+            unit = steps[n + t]
+            for r in range(count):
+                out[n + t, first + r] = np.float32(sums[t, r]) * (unit * scale[first + r])
+        n += step
