@@ -30,7 +30,9 @@ import numpy as np
 from jpeglm.config import InputError
 from jpeglm.environment import cores
 from jpeglm.generation.team import (
+    ALONE,
     STOP,
+    alone,
     claim,
     describe,
     make_board,
@@ -59,16 +61,36 @@ MOST_HELPERS = 3
 """Beside the leader: more would wait for the same memory."""
 Desk = tuple[tuple[int, ...], tuple[np.ndarray, np.ndarray, np.ndarray]]
 """(shape, rooms), as `_forward` takes them."""
-_FAST = {"reassoc", "contract", "nsz", "arcp"}
 _ORDERED = {"contract", "nsz"}
+"""Not `reassoc`: sums would be ordered when a caller is compiled, and each in its own way."""
 
 
-@kernel(fastmath=_FAST, nogil=True)
+@kernel(fastmath=_ORDERED, nogil=True)
+def _sum(row):
+    """Of float32 [n], in an order that no compiler chooses: eight sums side by side."""
+    a, b, c, d = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
+    e, f, g, h = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
+    whole = len(row) // 8 * 8
+    for i in range(0, whole, 8):
+        a += row[i]
+        b += row[i + 1]
+        c += row[i + 2]
+        d += row[i + 3]
+        e += row[i + 4]
+        f += row[i + 5]
+        g += row[i + 6]
+        h += row[i + 7]
+    for i in range(whole, len(row)):
+        a += row[i]
+    return ((a + b) + (c + d)) + ((e + f) + (g + h))
+
+
+@kernel(fastmath=_ORDERED, nogil=True)
 def _rms_norm(x, gain, eps, out):
     for n in range(x.shape[0]):
-        total = np.float32(0)
         for i in range(x.shape[1]):
-            total += x[n, i] * x[n, i]
+            out[n, i] = x[n, i] * x[n, i]
+        total = _sum(out[n])
         factor = np.float32(1) / np.sqrt(total / np.float32(x.shape[1]) + eps)
         for i in range(x.shape[1]):
             out[n, i] = x[n, i] * factor * gain[i]
@@ -91,7 +113,7 @@ def _rotate(vector, cos, sin):
         vector[i + half] = b * cos[i] + a * sin[i]
 
 
-@kernel(fastmath=_FAST, nogil=True)
+@kernel(fastmath=_ORDERED, nogil=True)
 def _attend(query, keys, values, length, scale, weight, out):
     """One head of one token over `length` positions.
 
@@ -102,11 +124,9 @@ def _attend(query, keys, values, length, scale, weight, out):
         tile_1(query, keys[p], weight[:, p * PANEL :])
     row = weight[0]
     peak = highest(row[:length])
-    total = np.float32(0)
     for t in range(length):
         row[t] = exp((row[t] - peak) * scale)
-        total += row[t]
-    share = np.float32(1) / total
+    share = np.float32(1) / _sum(row[:length])
     for t in range(length):
         row[t] *= share
     lane, width = 0, values.shape[1]
@@ -268,7 +288,7 @@ def _parts(kind, layer, first, n, begin, end, shape, model, cache, work, own, ou
 def _job(job, helpers, board, results, shape, model, cache, work, own, out):
     """A whole job: (kind, layer, first, n, parts, bytes that it reads)."""
     kind, layer, first, n, parts, size = job
-    if helpers == 0 or size * n < WORTH:
+    if helpers == 0 or size * n < WORTH or alone(board):
         _parts(kind, layer, first, n, 0, parts, shape, model, cache, work, own, out)
         return
     grain = max(1, GRAIN * parts // (size * n))
@@ -568,7 +588,7 @@ class CpuEngine:
         """Run tokens int64 [3, N] through the model; logits of tokens first.. to `out`."""
         assert self._cache is not None
         shape, rooms = self._desk(desk, tokens.shape[1])
-        for who in range(1, helpers + 1):
+        for who in range(1, helpers + 1 if self._board[ALONE] == 0 else 0):
             if who not in self._assisting or self._assisting[who].done():
                 assert self._pool is not None
                 self._assisting[who] = self._pool.submit(
@@ -643,4 +663,5 @@ class CpuEngine:
 
     def keep(self, rows: np.ndarray) -> None:
         assert len(set(map(int, rows))) == len(rows)
-        self._tokens = self._tokens[:, rows]
+        # numba would compile all of it again for the order that numpy chooses.
+        self._tokens = np.ascontiguousarray(self._tokens[:, rows])

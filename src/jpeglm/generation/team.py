@@ -5,8 +5,9 @@ chunks from one counter; the leader takes over what helpers have written. Thread
 barriers stand still as soon as the system gives one of their cores to somebody else: there is no
 barrier here. A helper writes on paper of its own and marks the chunk as done; a chunk that stays
 away longer than PATIENCE (its helper has lost its core) the leader computes again, and whatever
-that helper writes later belongs to a job that nobody looks at any more. All compute the same sums
-in the same order, so it does not matter who did.
+that helper writes later belongs to a job that nobody looks at any more. Then the helpers leave for
+the next REST jobs, for somebody else wants the core that they spin on. All compute the same sums in
+the same order, so it does not matter who did.
 
     leader   post ▸ claim, compute … ▸ collect: copy, or compute what is late
     helper   ─── spin ─ claim, compute, mark … ─ spin ─ … ▸ leave, after IDLE turns without a job
@@ -36,6 +37,8 @@ else:
 
 PATIENCE = 2000
 """Turns that a leader waits for a chunk: some 30 microseconds, where a chunk takes one or two."""
+REST = 2000
+"""Jobs that the leader does alone after a chunk was late: some 30 milliseconds."""
 IDLE = 20_000
 """Turns of a helper without a job before it leaves: some 0.4 milliseconds, as long as a draw."""
 RING = 16
@@ -45,9 +48,10 @@ FIELDS = 6
 CHUNK = (1 << 32) - 1
 
 
-# Where things lie on a board: the ticket, whether helpers shall leave (each on a cache line of its
-# own), the last jobs' descriptions, and who did each chunk: job · 2^32 + thread, 0 the leader.
-TICKET, STOP, JOBS = 0, 8, 16
+# Where things lie on a board: the ticket; whether helpers shall leave; for how many jobs (each on a
+# cache line of its own); the last jobs' descriptions; who did each chunk: job · 2^32 + thread, 0
+# the leader.
+TICKET, STOP, ALONE, JOBS = 0, 8, 16, 24
 DONE = JOBS + RING * FIELDS
 
 
@@ -141,13 +145,23 @@ def mark(board, job, chunk, who):
 
 
 @kernel(nogil=True)
+def alone(board):
+    """Whether the leader shall do its next job by itself."""
+    left = _load(board, ALONE)
+    if left > 0:
+        _store(board, ALONE, left - 1)
+    return left > 0
+
+
+@kernel(nogil=True)
 def whose(board, job, chunk):
-    """Who has computed a chunk, as soon as somebody has; -1: it is late."""
+    """Who has computed a chunk, as soon as somebody has; -1: it is late, and helpers leave."""
     for _ in range(PATIENCE):
         found = _load(board, DONE + chunk)
         if found >> 32 == job:
             return found & CHUNK
         _pause()
+    _store(board, ALONE, REST)
     return np.int64(-1)
 
 
@@ -162,7 +176,7 @@ def next_chunk(board):
             chunks = board[JOBS + job % RING * FIELDS + FIELDS - 1]
             if chunk < min(chunks, len(board) - DONE):
                 return job, chunk
-        if _load(board, STOP):
+        if _load(board, STOP) or _load(board, ALONE) > 0:
             break
         _pause()
     return np.int64(-1), np.int64(0)
