@@ -6,7 +6,7 @@ barriers stand still as soon as the system gives one of their cores to somebody 
 barrier here. A helper writes on paper of its own and marks the chunk as done; a chunk that stays
 away longer than PATIENCE (its helper has lost its core) the leader computes again, and whatever
 that helper writes later belongs to a job that nobody looks at any more. Then the helpers leave for
-the next REST jobs, for somebody else wants the core that they spin on. All compute the same sums in
+a while, for somebody else wants the core that they spin on. All compute the same sums in
 the same order, so it does not matter who did.
 
     leader   post ▸ claim, compute … ▸ collect: copy, or compute what is late
@@ -37,8 +37,9 @@ else:
 
 PATIENCE = 2000
 """Turns that a leader waits for a chunk: some 30 microseconds, where a chunk takes one or two."""
-REST = 2000
-"""Jobs that the leader does alone after a chunk was late: some 30 milliseconds."""
+LEAST, MOST = 64, 4096
+"""Jobs that the leader does alone after a chunk was late, one millisecond or sixty: twice as many
+each time, one fewer after each chunk that a helper has done."""
 IDLE = 20_000
 """Turns of a helper without a job before it leaves: some 0.4 milliseconds, as long as a draw."""
 RING = 16
@@ -48,17 +49,17 @@ FIELDS = 6
 CHUNK = (1 << 32) - 1
 
 
-# Where things lie on a board: the ticket; whether helpers shall leave; for how many jobs (each on a
-# cache line of its own); the last jobs' descriptions; who did each chunk: job · 2^32 + thread, 0
-# the leader.
-TICKET, STOP, ALONE, JOBS = 0, 8, 16, 24
+# Where things lie on a board: the ticket; whether helpers shall leave; for how many jobs, and for
+# how many the next time (each on a cache line of its own); the last jobs' descriptions; who did
+# each chunk: job · 2^32 + thread, 0 the leader.
+TICKET, STOP, ALONE, PENALTY, JOBS = 0, 8, 16, 24, 32
 DONE = JOBS + RING * FIELDS
 
 
 def make_board(chunks: int) -> np.ndarray:
     """int64, what leader and helpers share; of jobs that have at most so many chunks."""
     board = np.zeros(DONE + chunks, np.int64)
-    board[TICKET] = CHUNK
+    board[TICKET], board[PENALTY] = CHUNK, LEAST
     return board
 
 
@@ -159,9 +160,13 @@ def whose(board, job, chunk):
     for _ in range(PATIENCE):
         found = _load(board, DONE + chunk)
         if found >> 32 == job:
-            return found & CHUNK
+            who = found & CHUNK
+            if who > 0 and board[PENALTY] > LEAST:
+                board[PENALTY] -= 1
+            return who
         _pause()
-    _store(board, ALONE, REST)
+    _store(board, ALONE, board[PENALTY])
+    board[PENALTY] = min(2 * board[PENALTY], MOST)
     return np.int64(-1)
 
 
