@@ -20,6 +20,10 @@ from jpeglm.kernels import njit
 ROOT = Path(__file__).resolve().parents[1]
 
 
+SETTLE = 0.05
+"""Seconds before each turn: threads of the contestant before go on spinning for a while."""
+
+
 def memory(size: float) -> np.ndarray:
     """int64 of so many bytes, every one written: pages of zeros that nobody wrote are all one page,
     which the nearest cache holds."""
@@ -48,6 +52,7 @@ def rates(
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for _ in range(repeats):
         for name, call in contestants.items():
+            time.sleep(SETTLE)
             start = time.perf_counter()
             call()
             seconds[name].append(time.perf_counter() - start)

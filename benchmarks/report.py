@@ -31,10 +31,9 @@ TABLES: dict[str, tuple[str, str]] = {
 core would reach if it only read the weights once a token. Aims on two cores: with 10M parameters
 15 times transformers.generate and 2.5 times llama.cpp at batch 1, 6 times transformers and twice
 the best peer at 16; with 85M 8 and 2 times, 4 and 1.8 times; 60 % of the floor at batch 1. int8
-stays a little below that last one: the smaller the weights, the more of a step is what is not
-reading them (attention, the draw, the call from Python; in the shipped model most of it). One
-sequence runs on one core, for two that meet after every matrix stand still once another process
-wants one of them.""",
+stays below that last one where a step is short: the smaller the weights, the more of it is what is
+not reading them (attention, the draw, the call from Python; in the shipped model most of it). The
+table of AVX-512 VNNI is older: one sequence was then computed on one core, now cores share it.""",
     ),
     "masks": (
         "The grammar's cost a token",
