@@ -99,6 +99,23 @@ def test_threads_share_a_matrix_and_wait_for_nobody(precision, monkeypatch):
     assert (every_logit(lost, few, 70) == alone[:, : few.shape[1] - 69]).all()
 
 
+def test_two_thousand_steps_agree_with_transformers():
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    config, weights = random_llama(300, 2000, **WIDE)
+    weights = {name: w / 4 if w.ndim == 2 else w for name, w in weights.items()}
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**config)).eval()
+    tensors = {name: torch.from_numpy(array) for name, array in weights.items()}
+    missing, unexpected = model.load_state_dict(tensors, strict=False)
+    assert not unexpected and set(missing) <= {"lm_head.weight"}
+    sequence = np.random.default_rng(8).integers(0, 300, (1, 2000))
+    with torch.no_grad():
+        expected = model(torch.from_numpy(sequence)).logits.numpy()
+    assert np.abs(expected).max() > 1
+    logits = every_logit(CpuEngine(config, weights, threads=2), sequence, 1)
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4)
+
+
 @pytest.mark.parametrize("precision", ["float32", "int8"])
 def test_a_helper_computes_what_the_leader_would(precision):
     """The output's product of the last step once more, all of it by a helper."""
