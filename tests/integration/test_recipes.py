@@ -111,6 +111,21 @@ def test_a_token_study_reads_its_runs(tmp_path, monkeypatch):
     assert (tmp_path / "plot.svg").stat().st_size > 5000
 
 
+def test_a_law_is_found_again(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "recipes"))
+    import token_study
+
+    seen = [5e5, 1e6, 2e6, 5e6, 1e7]
+    runs = [
+        {"streams": [tokens / 200, tokens / 100], "tokens_per_stream": 100,
+         "bits": [9999, 2000 + 900 * (tokens / 1e6) ** -0.4]}
+        for tokens in seen
+    ]  # fmt: skip
+    found = token_study.law({"forms": {"form": {"runs": runs}}})
+    assert found["rms"] < 1e-6
+    assert [found[key] for key in ("floor", "scale", "exponent")] == pytest.approx([2000, 900, 0.4])
+
+
 def test_documents_quote_the_token_studies(monkeypatch):
     """Every table of docs/results/tokens-*.json stands in a page, as the recipe writes it."""
     import json
