@@ -36,8 +36,18 @@ def train(
         typer.Option(help="Tokenizer folder. Default: the one that the token shards were made by."),
     ] = None,
     preset: Annotated[
-        str, typer.Option(help="Model size: 1m, 2m, 3m, 5m, 10m, 30m, 85m, 300m, 1b, 7b.")
-    ] = "2m",
+        str | None,
+        typer.Option(
+            help="Model size: 1m, 2m, 3m, 5m, 10m, 30m, 85m, 300m, 1b, 7b.", show_default="2m"
+        ),
+    ] = None,
+    init: Annotated[
+        Path | None,
+        typer.Option(
+            help="Checkpoint whose weights and size to begin with: a folder, or one that ships "
+            "(photos, cifar10, video). Its tokenizer is the default then."
+        ),
+    ] = None,
     steps: Annotated[int, typer.Option(min=0, help="Budget in steps.")] = 0,
     epochs: Annotated[float, typer.Option(min=0.0, help="Budget in passes over the data.")] = 0.0,
     minutes: Annotated[float, typer.Option(min=0.0, help="Budget in minutes.")] = 0.0,
@@ -45,7 +55,10 @@ def train(
         str, typer.Option(help="muon (layers' matrices, the rest AdamW), adamw, or auto.")
     ] = "auto",
     learning_rate: Annotated[
-        float, typer.Option(min=0.0, help="Peak; 0 takes the preset's, twice it with muon.")
+        float,
+        typer.Option(
+            min=0.0, help="Peak; 0 takes the size's, twice it with muon, half of that with --init."
+        ),
     ] = 0.0,
     batch_tokens: Annotated[
         int, typer.Option(min=2, help="Tokens of a forward pass, over all processes.")
@@ -78,21 +91,30 @@ def train(
     ] = True,
     as_json: JsonOption = False,
 ) -> None:
-    """Train a Llama model from scratch; run it again to go on after a stop.
+    """Train a Llama model from scratch or, with --init, further; run it again after a stop.
 
     OUT/model is the best checkpoint. Under torchrun or `accelerate launch` it trains data-parallel.
     """
     from itertools import islice
 
+    from jpeglm.checkpoint import checkpoint_folder, load_checkpoint
     from jpeglm.data.shards import open_data
     from jpeglm.generation.preview import draw
+    from jpeglm.models.llama import nearest_preset
     from jpeglm.progress import Reporter
     from jpeglm.tokenizer import Tokenizer
     from jpeglm.training import TrainConfig
     from jpeglm.training.lm import train as run
 
+    if init:
+        begun = checkpoint_folder(init)
+        if preset:
+            raise InputError(f"--preset {preset} and --init {init} both say a size; leave one out")
+        preset = nearest_preset(load_checkpoint(begun).config)
+        tokenizer = tokenizer or begun
     config = TrainConfig(
-        preset=preset,
+        preset=preset or "2m",
+        init=str(init or ""),
         steps=steps,
         epochs=epochs,
         minutes=minutes,

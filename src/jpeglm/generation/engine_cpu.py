@@ -53,6 +53,7 @@ from jpeglm.generation.tiles import (
     tile_narrow,
 )
 from jpeglm.kernels import COMPILED, exp, highest, kernel, njit
+from jpeglm.models.llama import rope_base
 
 PRECISIONS = ("float32", "bfloat16", "int8")
 PREFILL = 64
@@ -415,14 +416,6 @@ def _as_float32(array: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(array, np.float32)
 
 
-def _rope_base(config: dict[str, Any]) -> float:
-    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind != "default" or rope.get("partial_rotary_factor", 1) != 1:
-        raise InputError(f"the cpu engine runs default rotary positions only, not {rope}")
-    return float(rope.get("rope_theta", config.get("rope_theta", 10000.0)))
-
-
 def _refuse_unknown(config: dict[str, Any], weights: dict[str, np.ndarray]) -> None:
     if config.get("model_type", "llama") != "llama":
         raise InputError(f"the cpu engine runs Llama models only, not {config['model_type']!r}")
@@ -468,7 +461,7 @@ class CpuEngine:
         self._shape = (width, heads, kv_heads, head, inner, self.vocab_size)
         self._n_layers = int(config["num_hidden_layers"])
         power = np.arange(0, head, 2, dtype=np.float32) / np.float32(head)
-        inverse = np.float32(1) / np.float32(_rope_base(config)) ** power
+        inverse = np.float32(1) / np.float32(rope_base(config)) ** power
         angles = np.arange(self.max_length, dtype=np.float32)[:, None] * inverse
         self._model = (
             *self._load(config, weights),

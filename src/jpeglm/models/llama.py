@@ -13,6 +13,7 @@ of the same tokens/s, and heads of 32 at 0.76 of heads of 64.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from jpeglm.config import InputError
@@ -110,6 +111,30 @@ def learning_rate(name: str) -> float:
     if name not in _SHAPES:
         raise InputError(f"there is no preset {name!r}; choose one of {', '.join(PRESETS)}")
     return _SHAPES[name][4]
+
+
+def nearest_preset(config: dict[str, Any]) -> str:
+    """The preset whose width is nearest to that of a configuration, as their rates go by width."""
+    return min(_SHAPES, key=lambda name: abs(math.log(_SHAPES[name][0] / config["hidden_size"])))
+
+
+def like(config: dict[str, Any], max_length: int) -> dict[str, Any]:
+    """A checkpoint's `config.json` in the form of `preset`, for at least so many tokens."""
+    shape = preset("2m", config["vocab_size"], max(max_length, config["max_position_embeddings"]))
+    kept = set(shape) - {"architectures", "vocab_size", "max_position_embeddings", "rope_theta"}
+    shape |= {key: config[key] for key in kept if key in config}
+    shape["rope_theta"] = rope_base(config)
+    _check(shape)
+    return shape
+
+
+def rope_base(config: dict[str, Any]) -> float:
+    """Base of the rotary positions in any release's `config.json`; InputError for other kinds."""
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    if kind != "default" or rope.get("partial_rotary_factor", 1) != 1:
+        raise InputError(f"only default rotary positions are known here, not {rope}")
+    return float(rope.get("rope_theta", config.get("rope_theta", 10000.0)))
 
 
 def _matrices(config: dict[str, Any]) -> int:

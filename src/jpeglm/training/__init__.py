@@ -19,6 +19,8 @@ COMPILE = ("auto", "on", "off")
 OPTIMIZERS = ("auto", "muon", "adamw")
 MUON_RATE = 2.0
 """Muon's peak learning rate for AdamW's, which is what presets name (docs/log.md)."""
+INIT_RATE = 0.5
+"""The peak of a run that begins with trained weights, for that of one that begins with none."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,9 @@ class TrainConfig(Settings):
     preset: str = "2m"
     model: dict[str, Any] = field(default_factory=dict)
     """Keys of the Llama configuration that replace the preset's."""
+    init: str = ""
+    """The checkpoint whose weights and shape a new run begins with, a folder or a shipped one's
+    name; the preset then says the learning rate alone."""
     steps: int = 0
     epochs: float = 0.0
     """Passes over the training pictures, turned into steps when the data are known."""
@@ -42,7 +47,7 @@ class TrainConfig(Settings):
     """`muon` for the layers' matrices, with AdamW for the rest; or `adamw` for everything. `auto`
     is muon, but adamw under FSDP, which splits matrices."""
     learning_rate: float = 0.0
-    """Peak; 0 takes the preset's, twice it with Muon."""
+    """Peak; 0 takes the preset's, twice it with Muon, half of that with `init`."""
     warmup: int = 100
     """Steps of linear warm-up."""
     min_lr_ratio: float = 0.1
@@ -110,6 +115,8 @@ class TrainConfig(Settings):
                 raise InputError(f"{name} is {getattr(self, name)}; it goes from 0 to below 1")
         if not (self.steps or self.epochs or self.minutes):
             raise InputError("training has no end; give steps, epochs or minutes")
+        if self.init and self.model:
+            raise InputError("the checkpoint of init has its shape; model cannot change it")
         if self.steps and self.epochs:
             raise InputError("steps and epochs are both given; choose one of them")
 
@@ -122,6 +129,7 @@ class TrainConfig(Settings):
     def peak(self) -> float:
         """The peak learning rate."""
         scale = 1.0 if self.optimizer == "adamw" else MUON_RATE
+        scale *= INIT_RATE if self.init else 1.0
         return self.learning_rate or scale * learning_rate(self.preset)
 
     def rate(self, step: int, share: float) -> float:

@@ -42,12 +42,12 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from jpeglm import __version__
-from jpeglm.checkpoint import write_checkpoint
+from jpeglm.checkpoint import Checkpoint, checkpoint_folder, load_checkpoint, write_checkpoint
 from jpeglm.config import InputError, fingerprint
 from jpeglm.data.loader import TokenSet, TrainingLoader, load_tokens, validation_batches
 from jpeglm.environment import commit, versions
 from jpeglm.files import atomic_folder, atomic_write, explain, read_json, write_json
-from jpeglm.models.llama import SHORT, build, flops_per_token, parameters, preset
+from jpeglm.models.llama import SHORT, build, flops_per_token, like, parameters, preset
 from jpeglm.training import TrainConfig
 from jpeglm.training.optimizers import optimizers
 from jpeglm.training.run import (
@@ -118,7 +118,8 @@ def train(
     say: Callable[[str], None] | None = None,
     sampler: Sampler | None = None,
 ) -> dict[str, Any]:
-    """Train from scratch, or go on with the run in `out`; returns what the run came to.
+    """Train from scratch or from `config.init`, or go on with the run in `out`; returns what the
+    run came to.
 
     resume False refuses a folder that holds a run. SIGINT and SIGTERM finish the step, save and
     return with `stopped` true; a second one ends the process at once. Raises InputError where data,
@@ -183,7 +184,11 @@ class Trainer:
         if config.eval_images:
             self.held_out = load_tokens(data, tokenizer, "validation", limit=config.eval_images)
         length = config.max_length or -(-int(tokens.lengths.max()) // 64) * 64
-        self.shape = preset(config.preset, tokenizer.vocab_size, length, **config.model)
+        self.init = _begin_with(config.init, tokenizer) if config.init else None
+        if self.init:
+            self.shape = like(self.init.config, length)
+        else:
+            self.shape = preset(config.preset, tokenizer.vocab_size, length, **config.model)
         self.loader = TrainingLoader(
             tokens,
             config.packing,
@@ -257,6 +262,8 @@ class Trainer:
         model = build(self.shape, config.seed, "short" if short else "sdpa")
         torch.manual_seed(config.seed)
         saved = self._read_last(model)
+        if self.init and not saved:
+            _load_weights(model, self.init.folder)
         # The order matters: checkpointing changes the layers, compile traces them, DDP or FSDP
         # wraps the result (accelerate's prepare).
         if config.activation_checkpointing:
@@ -291,7 +298,7 @@ class Trainer:
             return None
         folder = self.checkpoints / read_json(pointer)["folder"]
         try:
-            model.load_state_dict(load_file(folder / "model.safetensors"), strict=False)
+            _load_weights(model, folder)
             return torch.load(folder / "training_state.pt", map_location="cpu", weights_only=True)
         except Exception as error:
             raise InputError(
@@ -604,11 +611,13 @@ class Trainer:
     def _card(self) -> str:
         state, codec = self.state, self.tokenizer.codec
         best = f"{state.best:.1f} bits an image" if math.isfinite(state.best) else "not evaluated"
+        begun = f", begun with the weights of {self.config.init}" if self.config.init else ""
         return (
-            f"# {self.config.preset} on {codec.name}\n\n"
+            f"# Llama on {codec.name}\n\n"
             f"A Llama language model of {parameters(self.shape):,} parameters that writes "
             f"{codec.name} streams, token by token; written by `jpeglm train`.\n\n"
-            f"- step {state.step}, {state.images:,} pictures and {state.tokens:,} tokens seen\n"
+            f"- step {state.step}, {state.images:,} pictures and {state.tokens:,} tokens seen"
+            f"{begun}\n"
             f"- held-out pictures, best so far: {best}\n"
             f"- codec: `{json.dumps(codec.to_dict())}`\n"
             f"- tokenizer: {self.tokenizer.fingerprint}, {self.tokenizer.alphabet.name}, "
@@ -638,6 +647,25 @@ class Trainer:
             "bits_per_pixel": state.best / pixels if known else None,
             "best_step": state.best_step,
         }
+
+
+def _begin_with(init: str, tokenizer: Tokenizer) -> Checkpoint:
+    """The checkpoint that a run begins with, whose ids must mean what those of the data mean."""
+    found = load_checkpoint(checkpoint_folder(init))
+    if found.tokenizer.fingerprint != tokenizer.fingerprint:
+        raise InputError(
+            f"{init} was trained with tokenizer {found.tokenizer.fingerprint}, this one is "
+            f"{tokenizer.fingerprint}; give its own: --tokenizer {init}"
+        )
+    return found
+
+
+def _load_weights(model: torch.nn.Module, folder: Path) -> None:
+    """A checkpoint's weights into a model; of tied weights the file holds one."""
+    file = folder / "model.safetensors"
+    missing, unexpected = model.load_state_dict(load_file(file), strict=False)
+    if unexpected or set(missing) - {"lm_head.weight"}:
+        raise InputError(f"{file} does not fit the model of its config.json")
 
 
 def _precision(config: TrainConfig) -> str:
