@@ -1,11 +1,11 @@
 """The photo model that ships with the package: from nothing to src/jpeglm/assets/photos.
 
-    python recipes/photos.py [--minutes 90] [--threads 2] [--init photos] [--work .]
+    python recipes/photos.py [--minutes 90] [--threads 2] [--further] [--work .]
 
 Fetches the photo corpus (recipes/data/photos.py), cuts 24 crops of many scales out of each
 picture, learns a vocabulary, trains on 64 crops of each, measures on held-out pictures and
-installs the checkpoint with its card. `--init photos` goes on with the weights of the checkpoint
-that ships, as the last release did; without it the model begins from nothing.
+installs the checkpoint with its card. With `--further` the model begins with the weights of the
+checkpoint that ships, as the present one did, else from nothing.
 Each step is one command, printed as it runs; finished ones are skipped, so it can be run again.
 """
 
@@ -63,8 +63,10 @@ Those of jojo-recipe-images are from Wikimedia Commons, each under its own versi
 
 ## Training
 
-{steps:,} steps, {images:,} pictures seen, {tokens:,} tokens, {minutes:.0f} minutes on {machine}.
-Commands (`recipes/photos.py`):
+{stages}
+
+Each run begins with the weights of the one before it. Commands of the last one
+(`recipes/photos.py{further}`):
 
 {commands}
 
@@ -94,7 +96,9 @@ by the checkpoint that shipped before and by this one:
 
 
 def main() -> None:
-    arguments = options(__doc__, minutes=90, threads=2, init=True)
+    arguments = options(
+        __doc__, minutes=90, threads=2, further="begin with the checkpoint that ships"
+    )
     photos, data, wide = Path("data/photos"), Path("data/photos64"), Path("data/photos64-wide")
     tokenizer, out = Path("data/photos64-tokenizer"), Path("runs/photos")
     measured = RESULTS / "photos-likelihood.json"
@@ -114,7 +118,8 @@ def main() -> None:
         wide / "dataset.json",
         *JPEGLM, "prepare", photos / "train", wide, "--crops", 64, "--restart-interval", 1,
     )  # fmt: skip
-    begin = ["--init", arguments.init] if arguments.init else ["--preset", "2m"]
+    before = keep_installed(out)
+    begin = ["--init", "photos"] if arguments.further else ["--preset", "2m"]
     steps.do(
         out / "finished",
         *JPEGLM, "train", wide, "--tokenizer", tokenizer, "--out", out, *begin,
@@ -134,17 +139,43 @@ def main() -> None:
     )  # fmt: skip
     tiles = [("", Image.open(path)) for path in sorted(samples.glob("sample-*.jpg"))]
     figure(tiles, 16, 64, FIGURES / "photos-samples.jpg")
-    compare_with_installed(model, out)
-    card = make_card(out, data, photos, read_json(measured), read_json(transfer), steps.shown)
+    compare(before, model)
+    card = make_card(
+        out,
+        wide,
+        photos,
+        read_json(measured),
+        read_json(transfer),
+        steps.shown,
+        stages(before) if arguments.further else [],
+    )
     install(model, "photos", card, LIMIT)
 
 
-def compare_with_installed(model: Path, out: Path) -> None:
-    """Completions beside those of the checkpoint before: the astronaut and seven random crops of
-    her photograph (public domain; the corpus may not be shown)."""
+def keep_installed(out: Path) -> Path:
+    """A copy, made before anything replaces it, of the checkpoint that ships."""
     old = out / "before"
     if not old.exists():
         shutil.copytree(ASSETS / "photos", old)
+    return old
+
+
+STAGE = (
+    "{steps:,} steps, {images:,} pictures seen, {tokens:,} tokens, {minutes:.0f} minutes on "
+    "{machine}."
+)
+
+
+def stages(checkpoint: Path) -> list[str]:
+    """The runs behind a checkpoint, as its card tells of them, a line each."""
+    card = (checkpoint / "README.md").read_text()
+    told = card.partition("## Training\n\n")[2].partition("Commands")[0]
+    return [line.removeprefix("- ") for line in told.splitlines() if line]
+
+
+def compare(old: Path, model: Path) -> None:
+    """Completions beside those of the checkpoint before: the astronaut and seven random crops of
+    her photograph (public domain; the corpus may not be shown)."""
     photo = open_image(ASSETS / "astronaut.jpg")
     rng = np.random.default_rng(0)
     pictures = [photo, *(random_crop(photo, 64, 64, 0.25, rng) for _ in range(7))]
@@ -158,10 +189,12 @@ def make_card(
     table: dict[str, Any],
     transfer: dict[str, Any],
     commands: list[str],
+    earlier: list[str],
 ) -> str:
-    """The model card."""
+    """The model card; `earlier` are the runs whose weights this one began with, a line each."""
     dataset, corpus = read_json(data / "dataset.json"), read_json(photos / "corpus.json")
     best, best_against = best_rival(transfer)
+    run = trained(out)
     sources = ["| source | pictures | package | stated licence |", "|---|---|---|---|"]
     for name, entry in corpus["sources"].items():
         if entry["split"] == "train":
@@ -169,7 +202,9 @@ def make_card(
             licence = " ".join(str(entry["licence"]).split()).replace("|", "/")[:160]
             sources.append(f"| {name} | {entry['pictures']} | {package} | {licence} |")
     return CARD.format(
-        **trained(out),
+        **run,
+        stages="\n".join(f"- {line}" for line in [*earlier, STAGE.format(**run)]),
+        further=" --further" if earlier else "",
         pictures=dataset["pictures"]["train"],
         streams=dataset["streams"]["train"],
         held_out=dataset["pictures"]["validation"],

@@ -26,7 +26,7 @@ FIGURES = ROOT / "docs" / "figures"
 
 
 def options(
-    description: str, minutes: float, threads: int, init: bool = False
+    description: str, minutes: float, threads: int, further: str = ""
 ) -> argparse.Namespace:
     """A recipe's options, with the work folder as current directory: relative paths, so that
     neither commands nor their results name this machine's folders."""
@@ -35,8 +35,8 @@ def options(
     )
     parser.add_argument("--minutes", type=float, default=minutes, help="of training")
     parser.add_argument("--threads", type=int, default=threads)
-    if init:
-        parser.add_argument("--init", help="checkpoint to begin with; default: none")
+    if further:
+        parser.add_argument("--further", action="store_true", help=further)
     parser.add_argument("--work", type=Path, default=ROOT, help="where data/ and runs/ lie")
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)

@@ -117,3 +117,15 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def write_json(path: Path, value: Any) -> None:
     atomic_write(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def remove_halves(*folders: Path) -> None:
+    """Remove what a killed process left half-written, directly inside these folders."""
+    for folder in folders:
+        for old in folder.glob(".*.old/previous"):
+            # Killed between the two renames that replace a folder: the old one is all there is.
+            name = old.parent.name[1:].rsplit(".", 2)[0]
+            if not (folder / name).exists():
+                os.replace(old, folder / name)
+        for path in [*folder.glob(".*.tmp"), *folder.glob(".*.old")]:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()

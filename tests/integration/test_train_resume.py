@@ -222,6 +222,37 @@ def test_errors_name_the_setting(changes: dict[str, Any], word: str) -> None:
         TrainConfig(**changes)
 
 
+def test_begins_with_a_checkpoint(data: Path, whole: Path, tmp_path: Path) -> None:
+    """Where the checkpoint stands, in its shape; stopped and gone on with, the same run."""
+    begun = replace(CONFIG, model={}, init=str(whole / "model"), steps=20, learning_rate=1e-9)
+    result = train(data, tokenizer(), tmp_path / "still", begun)
+    best = min(row["bits_per_image"] for row in rows(whole) if "bits_per_image" in row)
+    assert result["bits_per_image"] == pytest.approx(best, rel=2e-3)  # it is in bfloat16
+    shape = json.loads((tmp_path / "still" / "config.json").read_text())["model"]
+    assert shape == json.loads((whole / "config.json").read_text())["model"]
+
+    moving = replace(begun, learning_rate=3e-3)
+    result = train(data, tokenizer(), tmp_path / "run", moving)
+    assert result["bits_per_image"] < 0.99 * best
+    assert str(whole / "model") in (tmp_path / "run" / "model" / "README.md").read_text()
+    half = {"step": 10, "folder": "step-000010"}
+    (tmp_path / "run" / "checkpoints" / "last.json").write_text(json.dumps(half))
+    weights = (tmp_path / "run" / "model" / "model.safetensors").read_bytes()
+    train(data, tokenizer(), tmp_path / "run", moving)
+    assert (tmp_path / "run" / "model" / "model.safetensors").read_bytes() == weights
+
+
+def test_a_checkpoint_of_other_tokens_is_refused(data: Path, whole: Path, tmp_path: Path) -> None:
+    other = Tokenizer(CODEC, "jpeg-symbols", np.array([[1, 2]], np.int32))
+    begun = replace(CONFIG, model={}, init=str(whole / "model"))
+    with pytest.raises(InputError, match="give its own: --tokenizer"):
+        train(data, other, tmp_path / "run", begun)
+    with pytest.raises(InputError, match="there is no checkpoint folder"):
+        train(data, tokenizer(), tmp_path / "run", replace(begun, init=str(tmp_path / "none")))
+    with pytest.raises(InputError, match="model cannot change it"):
+        replace(begun, model={"hidden_size": 64})
+
+
 def test_schedule() -> None:
     config = TrainConfig(steps=100, learning_rate=1.0, warmup=10)
     assert config.rate(0, 0) == pytest.approx(0.1)

@@ -42,8 +42,8 @@ from jpeglm.models.vae import Vae, VaeConfig
 from jpeglm.models.vqvae import VqVae, VqVaeConfig, usage
 from jpeglm.training.run import (
     PACKAGES,
-    cut_metrics,
     has_bfloat16,
+    open_metrics,
     refuse_other_run,
     stop_on_signals,
 )
@@ -141,7 +141,6 @@ def train_autoencoder(
         state = saved["state"]
         if say:
             say(f"going on from step {state['step']} of {out}")
-    cut_metrics(out / "metrics.jsonl", state["step"])
     model.train()
     able = has_bfloat16(device)
     cast = torch.autocast(device.type, torch.bfloat16) if able else nullcontext()
@@ -157,8 +156,7 @@ def train_autoencoder(
         return max(spent)
 
     def write(row: dict[str, Any]) -> None:
-        with open(out / "metrics.jsonl", "a") as file:
-            file.write(json.dumps({"step": state["step"], **row}) + "\n")
+        metrics.write({"step": state["step"], **row})
 
     def evaluate() -> dict[str, Any]:
         measures = _measure(model, held_out[: config.eval_images])
@@ -175,7 +173,7 @@ def train_autoencoder(
         _save(out / "state.pt", model, optimizer, state)
         return measures
 
-    with stop_on_signals() as stop:
+    with stop_on_signals() as stop, open_metrics(out, state["step"]) as metrics:
         while share() < 1 and not stop:
             rng = np.random.default_rng([config.seed, state["step"]])
             torch.manual_seed(config.seed * 1_000_003 + state["step"])
@@ -208,8 +206,8 @@ def train_autoencoder(
             if progress:
                 shown = f"psnr {measured['psnr']:.2f} dB" if measured else f"loss {loss.item():.4f}"
                 progress(state["step"], config.steps or None, shown)
-    if not measured or measured["images"] != state["step"] * config.batch:
-        evaluate()
+        if not measured or measured["images"] != state["step"] * config.batch:
+            evaluate()
     best = read_json(out / "model" / "codec.json")["measured"]
     return {
         "out": str(out),

@@ -22,7 +22,6 @@ import hashlib
 import json
 import math
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -46,15 +45,16 @@ from jpeglm.checkpoint import Checkpoint, checkpoint_folder, load_checkpoint, wr
 from jpeglm.config import InputError, fingerprint
 from jpeglm.data.loader import TokenSet, TrainingLoader, load_tokens, validation_batches
 from jpeglm.environment import commit, versions
-from jpeglm.files import atomic_folder, atomic_write, explain, read_json, write_json
+from jpeglm.files import atomic_folder, atomic_write, read_json, remove_halves, write_json
 from jpeglm.models.llama import SHORT, build, flops_per_token, like, parameters, preset
 from jpeglm.training import TrainConfig
 from jpeglm.training.optimizers import optimizers
 from jpeglm.training.run import (
     PACKAGES,
+    Checkpoints,
     Stop,
-    cut_metrics,
     has_bfloat16,
+    open_metrics,
     refuse_other_run,
     stop_on_signals,
 )
@@ -204,7 +204,7 @@ class Trainer:
         if config.epochs:
             passes = config.epochs * self.loader.steps_per_epoch / config.gradient_accumulation
             self.steps = max(1, round(passes))
-        self.checkpoints = out / "checkpoints"
+        self.checkpoints = Checkpoints(out / "checkpoints", config.keep)
         self._claim_folder(data, tokens, resume)
         self._build(length)
 
@@ -240,20 +240,9 @@ class Trainer:
             refuse_other_run(self.out, read_json(file), about, FREE, _facts)
         self.accelerator.wait_for_everyone()
         if self.main:
-            self._clean()
+            remove_halves(self.out, self.checkpoints.folder, self.out / "samples")
             write_json(file, about)
         self.accelerator.wait_for_everyone()
-
-    def _clean(self) -> None:
-        """Remove what a killed process left half-written."""
-        for folder in (self.out, self.checkpoints, self.out / "samples"):
-            for old in folder.glob(".*.old/previous"):
-                # Killed between the two renames that replace a folder: the old one is all there is.
-                name = old.parent.name[1:].rsplit(".", 2)[0]
-                if not (folder / name).exists():
-                    os.replace(old, folder / name)
-            for path in [*folder.glob(".*.tmp"), *folder.glob(".*.old")]:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def _build(self, length: int) -> None:
         config, accelerator = self.config, self.accelerator
@@ -293,17 +282,16 @@ class Trainer:
 
     def _read_last(self, model: torch.nn.Module) -> dict[str, Any] | None:
         """Load the last checkpoint's weights; returns its training state, None at a new start."""
-        pointer = self.checkpoints / "last.json"
-        if not pointer.exists():
+        folder = self.checkpoints.last()
+        if folder is None:
             return None
-        folder = self.checkpoints / read_json(pointer)["folder"]
         try:
             _load_weights(model, folder)
             return torch.load(folder / "training_state.pt", map_location="cpu", weights_only=True)
         except Exception as error:
             raise InputError(
-                f"cannot go on from {folder}: {error}; point {pointer} to another checkpoint or "
-                "train into a new folder"
+                f"cannot go on from {folder}: {error}; point {self.checkpoints.pointer} to another "
+                "checkpoint or train into a new folder"
             ) from error
 
     def _restore(self, saved: dict[str, Any]) -> None:
@@ -327,14 +315,13 @@ class Trainer:
         state, config = self.state, self.config
         resumed = state.step
         saved_at = resumed or -1
-        if self.main:
-            cut_metrics(self.out / "metrics.jsonl", resumed)
         if resumed:
             self.say(f"going on from step {resumed} of {self.out}")
         started, before = time.monotonic(), state.seconds
         batches = iter(self.loader)
         self.objective.train()
-        with stop_on_signals() as self.stop, self._writer(resumed):
+        log: Any = open_metrics(self.out, resumed) if self.main else nullcontext()
+        with stop_on_signals() as self.stop, log as self.metrics:
             while True:
                 state.seconds = before + time.monotonic() - started
                 batch = [next(batches) for _ in range(config.gradient_accumulation)]
@@ -451,7 +438,7 @@ class Trainer:
             "seconds": round(state.seconds, 3),
             "tokens_per_second": round(speed, 1),
         }
-        self._write(row)
+        self._record(row)
         self.window.zero_()
         state.window_tokens, state.window_seconds = 0, 0.0
         return f"loss {loss:.3f}, {speed:,.0f} tokens/s"
@@ -497,7 +484,7 @@ class Trainer:
             "bits_per_pixel": bits / self.tokenizer.codec.pixels,
             "validation_pictures": len(held_out),
         }
-        self._write(row)
+        self._record(row)
         self.say(
             f"step {self.state.step}: {bits:.1f} bits an image, "
             f"{row['bits_per_pixel']:.4f} bits a pixel on {len(held_out)} held-out pictures"
@@ -517,7 +504,7 @@ class Trainer:
         sheet.convert("RGB").save(file, format="PNG")
         atomic_write(self.out / "samples" / f"step-{self.state.step:06d}.png", file.getvalue())
         picture = np.asarray(sheet.convert("RGB"))
-        self.board.add_image("samples", picture, self.state.step, dataformats="HWC")
+        self.metrics.picture(picture, self.state.step)
 
     @contextmanager
     def _averaged(self) -> Iterator[None]:
@@ -552,7 +539,7 @@ class Trainer:
         self.state.window_nats = float(
             cast(torch.Tensor, self.accelerator.reduce(self.window, "sum"))
         )
-        folder = self.checkpoints / f"step-{self.state.step:06d}"
+        folder = self.checkpoints.place(self.state.step)
         with atomic_folder(folder) if self.main else nullcontext(folder) as draft:
             self._write_model(draft, "float32")
             if self.main:
@@ -568,43 +555,13 @@ class Trainer:
                 }
                 torch.save(values, draft / "training_state.pt")
         if self.main:
-            os.fsync(self.metrics.fileno())
-            write_json(
-                self.checkpoints / "last.json", {"step": self.state.step, "folder": folder.name}
-            )
-            found = sorted(self.checkpoints.glob("step-*"), key=lambda p: int(p.name[5:]))
-            for old in [path for path in found if path != folder][: -self.config.keep + 1 or None]:
-                shutil.rmtree(old)
+            self.metrics.sync()
+            self.checkpoints.wrote(self.state.step)
         self.accelerator.wait_for_everyone()
 
-    def _write(self, row: dict[str, Any]) -> None:
-        if not self.main:
-            return
-        try:
-            self.metrics.write(json.dumps(row) + "\n")
-            self.metrics.flush()
-        except OSError as error:
-            raise explain(error, self.out / "metrics.jsonl") from error
-        for name, value in row.items():
-            if name not in ("step", "seconds"):
-                self.board.add_scalar(name, value, row["step"])
-
-    @contextmanager
-    def _writer(self, resumed: int) -> Iterator[None]:
-        """metrics.jsonl and TensorBoard on the first process."""
-        if not self.main:
-            yield
-            return
-        from torch.utils.tensorboard import SummaryWriter
-
-        self.board: Any = SummaryWriter(
-            str(self.out / "tensorboard"), purge_step=resumed + 1 if resumed else None
-        )
-        with open(self.out / "metrics.jsonl", "a") as self.metrics:
-            try:
-                yield
-            finally:
-                self.board.close()
+    def _record(self, row: dict[str, Any]) -> None:
+        if self.main:
+            self.metrics.write(row)
 
     # Words
 

@@ -1,24 +1,29 @@
 """What every training run does besides learning: its folder, its log, its end.
 
 A run folder belongs to one run. Going on with other settings, data or another model is refused in
-words; rows of metrics.jsonl that will be written again are dropped; a first SIGINT or SIGTERM ends
-the run after the present step, saved, a second one at once.
+words; rows of metrics.jsonl that will be written again are dropped; checkpoints appear whole, and
+a pointer names the one to go on from; a first SIGINT or SIGTERM ends the run after the present
+step, saved, a second one at once.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
+import numpy as np
 import torch
 
 from jpeglm.config import InputError
-from jpeglm.files import atomic_write
+from jpeglm.files import atomic_write, explain, read_json, write_json
 
 PACKAGES = ("torch", "transformers", "accelerate", "numpy")
 """Whose versions decide the numbers."""
@@ -71,6 +76,72 @@ def cut_metrics(file: Path, step: int) -> None:
     lines = file.read_bytes().split(b"\n")[:-1]
     kept = [line for line in lines if json.loads(line)["step"] <= step]
     atomic_write(file, b"".join(line + b"\n" for line in kept))
+
+
+@contextmanager
+def open_metrics(out: Path, resumed: int) -> Iterator[Metrics]:
+    """The run's log from step `resumed` on; rows after it, to be written again, are dropped."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    path, purge = out / "metrics.jsonl", resumed + 1 if resumed else None
+    cut_metrics(path, resumed)
+    with (
+        open(path, "a") as file,
+        SummaryWriter(str(out / "tensorboard"), purge_step=purge) as board,
+    ):
+        yield Metrics(path, file, board)
+
+
+@dataclass
+class Metrics:
+    """OUT/metrics.jsonl and OUT/tensorboard."""
+
+    path: Path
+    file: TextIO
+    board: Any
+
+    def write(self, row: dict[str, Any]) -> None:
+        """A row; it has a `step`."""
+        try:
+            self.file.write(json.dumps(row) + "\n")
+            self.file.flush()
+        except OSError as error:
+            raise explain(error, self.path) from error
+        for name, value in row.items():
+            if name not in ("step", "seconds"):
+                self.board.add_scalar(name, value, row["step"])
+
+    def picture(self, pixels: np.ndarray, step: int) -> None:
+        """A sheet of samples, uint8 [H, W, 3]."""
+        self.board.add_image("samples", pixels, step, dataformats="HWC")
+
+    def sync(self) -> None:
+        """Rows written so far survive the machine's end, before a checkpoint counts on them."""
+        os.fsync(self.file.fileno())
+
+
+class Checkpoints:
+    """The folders step-000500 … of a run, and last.json, which names the one to go on from."""
+
+    def __init__(self, folder: Path, keep: int) -> None:
+        self.folder, self.keep = folder, keep
+        self.pointer = folder / "last.json"
+
+    def last(self) -> Path | None:
+        """The folder to go on from, None at a new start."""
+        return self.folder / read_json(self.pointer)["folder"] if self.pointer.exists() else None
+
+    def place(self, step: int) -> Path:
+        """Where the checkpoint of a step is written."""
+        return self.folder / f"step-{step:06d}"
+
+    def wrote(self, step: int) -> None:
+        """Point to a checkpoint that is whole, and remove those that are too old to be kept."""
+        written = self.place(step)
+        write_json(self.pointer, {"step": step, "folder": written.name})
+        found = sorted(self.folder.glob("step-*"), key=lambda path: int(path.name[5:]))
+        for old in [path for path in found if path != written][: -self.keep + 1 or None]:
+            shutil.rmtree(old)
 
 
 class Stop:
