@@ -6,7 +6,7 @@ Tokens/s that are learnt from, padding not counted, in the steps after the first
 Both train the same Llama on the same token sequences, one a row, 4096 tokens a step; the peer's
 rows are padded to the longest of the batch, as its collator does. `peak` is a large matrix product
 in the same precision, as the tokens/s that it would be if training were nothing else (6 FLOPs a
-weight and token, and attention).
+weight and token, and attention). Muon's steps are measured by themselves beside torch's own.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import finish, spread
+from common import finish, rates, spread
 from tokens import crops
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
@@ -32,6 +32,7 @@ from jpeglm.models.llama import build, flops_per_token, preset
 from jpeglm.tokenizer import Tokenizer
 from jpeglm.training import TrainConfig
 from jpeglm.training.lm import train
+from jpeglm.training.optimizers import optimizers
 from jpeglm.training.run import has_bfloat16
 
 BATCH_TOKENS = 4096
@@ -96,6 +97,17 @@ def theirs(tokens: TokenSet, shape: dict[str, Any], out: Path, steps: int) -> li
     return clock.found[SKIP:]
 
 
+def muon(shape: dict[str, Any], name: str) -> dict[str, dict[str, float]]:
+    """Steps a second over the matrices of a model's layers."""
+    model = build(shape, 0)
+    for parameter in model.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    ours = optimizers(model, TrainConfig(preset=name, steps=1, optimizer="muon"))[-1]
+    matrices = ours.param_groups[0]["params"]
+    torchs = torch.optim.Muon(matrices, adjust_lr_fn="match_rms_adamw")
+    return rates({"torch.optim.Muon": torchs.step, "jpeglm": ours.step}, 1, 3)
+
+
 def peak(precision: torch.dtype) -> float:
     """FLOPs a second of a large matrix product."""
     a, b = torch.randn(2, 2048, 2048).to(precision)
@@ -143,6 +155,7 @@ def main() -> None:
     padding = 1 - sum((one >= 0).sum() for one in sizes) / sum(one.size for one in sizes)
     tables = {
         f"{arguments.preset}, tokens/s": rows,
+        f"{arguments.preset}, steps/s of Muon alone": muon(shape, arguments.preset),
         "padding of our batches, %": {"pictures": spread([100 * float(padding)])},
     }
     finish("training", "as titled", tables)

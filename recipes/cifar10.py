@@ -1,20 +1,34 @@
 """The class-conditional CIFAR-10 model that ships with the package: src/jpeglm/assets/cifar10.
 
-    python recipes/cifar10.py [--minutes 40] [--threads 1] [--work .]
+    python recipes/cifar10.py [--minutes 40] [--threads 1] [--further] [--work .]
 
 Fetches CIFAR-10, prepares it at 32 × 32, learns a vocabulary with ten class tokens, trains with one
 class token in ten dropped (so that the model also draws without a class, and guidance has what it
 pushes away from), measures on the test set and installs the checkpoint with its card. Each step is
-one command, printed as it runs; finished ones are skipped, so it can be run again.
+one command, printed as it runs; finished ones are skipped, so it can be run again. With `--further`
+the model begins with the weights of the checkpoint that ships, else from nothing.
 """
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
-from release import FIGURES, RESULTS, coder_table, figure, install, options, side_by_side, trained
+from release import (
+    FIGURES,
+    RESULTS,
+    coder_table,
+    figure,
+    install,
+    keep_installed,
+    options,
+    side_by_side,
+    stages,
+    train_words,
+    trained,
+)
 from steps import JPEGLM, ROOT, Steps
 
 from jpeglm.data.shards import open_data
@@ -46,8 +60,12 @@ Classes, in the order of their numbers: {classes}.
 ## Training
 
 CIFAR-10's training set (Krizhevsky 2009), {streams:,} pictures; {held_out:,} more chose the best
-step. {steps:,} steps, {images:,} pictures seen, {tokens:,} tokens, {minutes:.0f} minutes on
-{machine}. Commands (`recipes/cifar10.py`):
+step.
+
+{stages}
+
+Each run begins with the weights of the one before it. Commands of the last one
+(`recipes/cifar10.py{further}`):
 
 {commands}
 
@@ -89,13 +107,13 @@ def main() -> None:
         tokenizer / "tokenizer.json",
         *JPEGLM, "train-tokenizer", data, "--out", tokenizer, "--classes", 10,
     )  # fmt: skip
+    before = keep_installed("cifar10", out)
     steps.do(
         out / "finished",
-        *JPEGLM, "train", data, "--tokenizer", tokenizer, "--out", out, "--preset", "2m",
-        "--minutes", arguments.minutes, "--threads", arguments.threads, "--class-dropout", 0.1,
-        "--compile", "on", "--samples", 0, "--eval-every", 250, "--eval-images", 512,
+        *JPEGLM, "train", data, "--tokenizer", tokenizer, "--out", out,
+        *train_words("cifar10", arguments), "--class-dropout", 0.1, "--eval-images", 512,
     )  # fmt: skip
-    tables = {}
+    tables: dict[str, Any] = {}
     for name, words in (("likelihood", []), ("unlabelled", ["--no-labels"])):
         table = RESULTS / f"cifar10-{name}.json"
         steps.do(
@@ -124,8 +142,11 @@ def main() -> None:
         [label for _, _, label in shown],
     )  # fmt: skip
     dataset = read_json(data / "dataset.json")
+    run = trained(out)
     card = CARD.format(
-        **trained(out),
+        **run,
+        stages=stages(run, "pictures", before if arguments.further else None),
+        further=" --further" if arguments.further else "",
         guidance=GUIDANCE,
         classes=", ".join(names),
         streams=dataset["streams"]["train"],

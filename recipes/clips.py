@@ -1,11 +1,12 @@
 """The model of clips that ships with the package: from nothing to src/jpeglm/assets/clips.
 
-    python recipes/clips.py [--minutes 60] [--threads 2] [--work .]
+    python recipes/clips.py [--minutes 60] [--threads 2] [--further] [--work .]
 
 Fetches photographs and films, draws films of moving shapes, prepares clips of 64 × 48 pixels and 8
 frames (pans over photographs, crops of films, shapes), learns a vocabulary, trains, measures on
 clips held out and installs the checkpoint with its card. Each step is one command, printed as it
-runs; finished ones are skipped, so it can be run again.
+runs; finished ones are skipped, so it can be run again. With `--further` the model begins with the
+weights of the checkpoint that ships, else from nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
-from release import ASSETS, RESULTS, install, options, trained
+from release import ASSETS, RESULTS, install, keep_installed, options, stages, train_words, trained
 from steps import JPEGLM, ROOT, Steps
 
 from jpeglm.codecs.images import open_image
@@ -59,8 +60,10 @@ films (`recipes/data/clips.py`). Several state no permissive licence; none is re
 
 ## Training
 
-{steps:,} steps, {images:,} clips seen, {tokens:,} tokens, {minutes:.0f} minutes on {machine}.
-Commands (`recipes/clips.py`):
+{stages}
+
+Each run begins with the weights of the one before it. Commands of the last one
+(`recipes/clips.py{further}`):
 
 {commands}
 
@@ -113,11 +116,11 @@ def main() -> None:
     words = ["prepare", "data/motion", data, *CODEC.split(), "--crops", 4]
     steps.do(data / "dataset.json", *JPEGLM, *words)
     steps.do(tokenizer / "tokenizer.json", *JPEGLM, "train-tokenizer", data, "--out", tokenizer)
+    before = keep_installed("clips", out)
     steps.do(
         out / "finished",
-        *JPEGLM, "train", data, "--tokenizer", tokenizer, "--out", out, "--preset", "2m",
-        "--minutes", arguments.minutes, "--threads", arguments.threads, "--compile", "on",
-        "--samples", 0, "--eval-every", 250, "--eval-images", 128,
+        *JPEGLM, "train", data, "--tokenizer", tokenizer, "--out", out,
+        *train_words("clips", arguments), "--eval-images", 128,
     )  # fmt: skip
     settings = read_json(model / "generation_config.json")
     write_json(model / "generation_config.json", settings | SAMPLING)
@@ -137,7 +140,8 @@ def main() -> None:
     table = RESULTS / "clips-validity.json"
     words = ["evaluate", "validity", "--checkpoint", model, "-n", 100, "--out", table]
     steps.do(out / "validity", *JPEGLM, *words)
-    install(model, "clips", make_card(out, data, list(sets), steps.shown), LIMIT)
+    card = make_card(out, data, list(sets), steps.shown, before if arguments.further else None)
+    install(model, "clips", card, LIMIT)
     demo_films(ASSETS)
 
 
@@ -158,8 +162,10 @@ def demo_films(folder: Path) -> None:
     atomic_write(folder / "pan.mp4", encoded(pan, 8, qp=20))
 
 
-def make_card(out: Path, data: Path, sets: list[str], commands: list[str]) -> str:
-    """The model card."""
+def make_card(
+    out: Path, data: Path, sets: list[str], commands: list[str], before: Path | None
+) -> str:
+    """The model card; `before` is the checkpoint that the run began with."""
     settings = read_json(out / "model" / "generation_config.json")
     dataset, validity = read_json(data / "dataset.json"), read_json(RESULTS / "clips-validity.json")
     tables = {
@@ -187,8 +193,11 @@ def make_card(out: Path, data: Path, sets: list[str], commands: list[str]) -> st
         cells.append(f"{margin:+.2f} ({low:+.2f} to {high:+.2f})")
         share = f"{100 * table['better']:.0f} %"
         continued.append(f"| {name} ({table['clips']}) | {' | '.join(cells)} | {share} |")
+    run = trained(out)
     return CARD.format(
-        **trained(out),
+        **run,
+        stages=stages(run, "clips", before),
+        further=" --further" if before else "",
         streams=dataset["streams"]["train"],
         pictures=dataset["pictures"]["train"],
         commands="\n".join(f"    {command}" for command in commands),

@@ -11,7 +11,6 @@ Each step is one command, printed as it runs; finished ones are skipped, so it c
 
 from __future__ import annotations
 
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -26,8 +25,11 @@ from release import (
     coder_table,
     figure,
     install,
+    keep_installed,
     options,
     side_by_side,
+    stages,
+    train_words,
     trained,
 )
 from steps import JPEGLM, ROOT, Steps
@@ -96,9 +98,7 @@ by the checkpoint that shipped before and by this one:
 
 
 def main() -> None:
-    arguments = options(
-        __doc__, minutes=90, threads=2, further="begin with the checkpoint that ships"
-    )
+    arguments = options(__doc__, minutes=90, threads=2)
     photos, data, wide = Path("data/photos"), Path("data/photos64"), Path("data/photos64-wide")
     tokenizer, out = Path("data/photos64-tokenizer"), Path("runs/photos")
     measured = RESULTS / "photos-likelihood.json"
@@ -118,13 +118,11 @@ def main() -> None:
         wide / "dataset.json",
         *JPEGLM, "prepare", photos / "train", wide, "--crops", 64, "--restart-interval", 1,
     )  # fmt: skip
-    before = keep_installed(out)
-    begin = ["--init", "photos"] if arguments.further else ["--preset", "2m"]
+    before = keep_installed("photos", out)
     steps.do(
         out / "finished",
-        *JPEGLM, "train", wide, "--tokenizer", tokenizer, "--out", out, *begin,
-        "--minutes", arguments.minutes, "--threads", arguments.threads, "--compile", "on",
-        "--ema", 0.999, "--samples", 0, "--eval-every", 250, "--eval-images", 128,
+        *JPEGLM, "train", wide, "--tokenizer", tokenizer, "--out", out,
+        *train_words("photos", arguments), "--eval-images", 128,
     )  # fmt: skip
     for name, source, table in (
         ("measured", data, measured),
@@ -147,30 +145,9 @@ def main() -> None:
         read_json(measured),
         read_json(transfer),
         steps.shown,
-        stages(before) if arguments.further else [],
+        before if arguments.further else None,
     )
     install(model, "photos", card, LIMIT)
-
-
-def keep_installed(out: Path) -> Path:
-    """A copy, made before anything replaces it, of the checkpoint that ships."""
-    old = out / "before"
-    if not old.exists():
-        shutil.copytree(ASSETS / "photos", old)
-    return old
-
-
-STAGE = (
-    "{steps:,} steps, {images:,} pictures seen, {tokens:,} tokens, {minutes:.0f} minutes on "
-    "{machine}."
-)
-
-
-def stages(checkpoint: Path) -> list[str]:
-    """The runs behind a checkpoint, as its card tells of them, a line each."""
-    card = (checkpoint / "README.md").read_text()
-    told = card.partition("## Training\n\n")[2].partition("Commands")[0]
-    return [line.removeprefix("- ") for line in told.splitlines() if line]
 
 
 def compare(old: Path, model: Path) -> None:
@@ -189,9 +166,9 @@ def make_card(
     table: dict[str, Any],
     transfer: dict[str, Any],
     commands: list[str],
-    earlier: list[str],
+    before: Path | None,
 ) -> str:
-    """The model card; `earlier` are the runs whose weights this one began with, a line each."""
+    """The model card; `before` is the checkpoint that the run began with."""
     dataset, corpus = read_json(data / "dataset.json"), read_json(photos / "corpus.json")
     best, best_against = best_rival(transfer)
     run = trained(out)
@@ -203,8 +180,8 @@ def make_card(
             sources.append(f"| {name} | {entry['pictures']} | {package} | {licence} |")
     return CARD.format(
         **run,
-        stages="\n".join(f"- {line}" for line in [*earlier, STAGE.format(**run)]),
-        further=" --further" if earlier else "",
+        stages=stages(run, "pictures", before),
+        further=" --further" if before else "",
         pictures=dataset["pictures"]["train"],
         streams=dataset["streams"]["train"],
         held_out=dataset["pictures"]["validation"],

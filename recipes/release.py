@@ -25,9 +25,7 @@ RESULTS = ROOT / "docs" / "results"
 FIGURES = ROOT / "docs" / "figures"
 
 
-def options(
-    description: str, minutes: float, threads: int, further: str = ""
-) -> argparse.Namespace:
+def options(description: str, minutes: float, threads: int) -> argparse.Namespace:
     """A recipe's options, with the work folder as current directory: relative paths, so that
     neither commands nor their results name this machine's folders."""
     parser = argparse.ArgumentParser(
@@ -35,13 +33,31 @@ def options(
     )
     parser.add_argument("--minutes", type=float, default=minutes, help="of training")
     parser.add_argument("--threads", type=int, default=threads)
-    if further:
-        parser.add_argument("--further", action="store_true", help=further)
+    parser.add_argument(
+        "--further", action="store_true", help="begin with the weights of the one that ships"
+    )
     parser.add_argument("--work", type=Path, default=ROOT, help="where data/ and runs/ lie")
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
     os.chdir(arguments.work)
     return arguments
+
+
+def train_words(name: str, arguments: argparse.Namespace) -> list[Any]:
+    """What `jpeglm train` is told by every recipe."""
+    begin = ["--init", name] if arguments.further else ["--preset", "2m"]
+    return [
+        *begin, "--minutes", arguments.minutes, "--threads", arguments.threads, "--compile", "on",
+        "--ema", 0.999, "--samples", 0, "--eval-every", 250,
+    ]  # fmt: skip
+
+
+def keep_installed(name: str, out: Path) -> Path:
+    """A copy, made before anything replaces it, of the checkpoint that ships."""
+    old = out / "before"
+    if not old.exists():
+        shutil.copytree(ASSETS / name, old)
+    return old
 
 
 def trained(out: Path) -> dict[str, Any]:
@@ -59,6 +75,22 @@ def trained(out: Path) -> dict[str, Any]:
         "minutes": last["seconds"] / 60,
         "machine": f"{record['settings']['threads'] or os.cpu_count()} thread(s) of {processor()}",
     }
+
+
+STAGE = (
+    "- {steps:,} steps, {images:,} {media} seen, {tokens:,} tokens, {minutes:.0f} minutes on "
+    "{machine}."
+)
+
+
+def stages(run: dict[str, Any], media: str, before: Path | None) -> str:
+    """The runs behind a checkpoint, a line each: `run`, as `trained` tells of it, began with the
+    weights of the checkpoint `before`, whose card names those before it, or with none."""
+    earlier: list[str] = []
+    if before:
+        told = (before / "README.md").read_text().partition("## Training")[2].partition("##")[0]
+        earlier = [line for line in told.splitlines() if line.startswith("- ")]
+    return "\n".join([*earlier, STAGE.format(**run, media=media)])
 
 
 def coder_table(table: dict[str, Any]) -> str:

@@ -211,11 +211,15 @@ def shipped_checkpoint(name: str = "photos") -> Path:
 
 
 def checkpoint_folder(given: Path | str | None) -> Path:
-    """The folder that is meant: itself, the shipped one of that name, or the default."""
+    """The folder that is meant: itself, the shipped one of that name, or the default.
+
+    A folder of pictures may be called `photos` as well: what is no checkpoint does not hide one.
+    """
     if given is None:
         return shipped_checkpoint()
     folder, named = Path(given), _asset(str(given))
-    return named if folder.name == str(given) and not folder.exists() and named.is_dir() else folder
+    ours = folder.name == str(given) and named.is_dir()
+    return named if ours and not (folder / "config.json").exists() else folder
 
 
 def _asset(name: str) -> Path:

@@ -126,13 +126,15 @@ def test_files_that_do_not_belong_together(folder, tmp_path):
 
 
 def test_shipped_checkpoints_by_name(tmp_path, monkeypatch):
-    """A name is the shipped checkpoint's unless a folder of that name lies here."""
+    """A name is the shipped checkpoint's unless a checkpoint of that name lies here."""
     monkeypatch.chdir(tmp_path)
     for name in ("photos", "clips"):
         assert checkpoint_folder(name) == shipped_checkpoint(name)
     assert checkpoint_folder(None) == shipped_checkpoint("photos")
     assert load_checkpoint(checkpoint_folder("clips")).codec.media == "clip"
-    (tmp_path / "clips").mkdir()
+    (tmp_path / "clips").mkdir()  # of films, say
+    assert checkpoint_folder("clips") == shipped_checkpoint("clips")
+    (tmp_path / "clips" / "config.json").touch()
     assert checkpoint_folder("clips") == checkpoint_folder(Path("clips")) == Path("clips")
     for given in ("nothing", "runs/photos", "../photos", "."):
         assert checkpoint_folder(given) == Path(given)

@@ -45,7 +45,7 @@ def train(
         Path | None,
         typer.Option(
             help="Checkpoint whose weights and size to begin with: a folder, or one that ships "
-            "(photos, cifar10, video). Its tokenizer is the default then."
+            "(photos, cifar10, clips). Its tokenizer is the default then."
         ),
     ] = None,
     steps: Annotated[int, typer.Option(min=0, help="Budget in steps.")] = 0,
