@@ -36,8 +36,8 @@ not reading them (attention, the draw, the call from Python; in the shipped mode
 table of AVX-512 VNNI is older: one sequence was then computed on one core, now cores share it.
 Missed there: 59 and 51 % of the floor. Missed with AVX2 alone: at batch 16 5.3 times transformers
 with 10M, 3.9 times it and 1.7 times CTranslate2 with 85M, where arithmetic is the limit (67 billion
-products a second and core in int8); at batch 1 1.5 times
-llama.cpp with 85M, where ours reads weights as fast as one core alone could read them.""",
+products a second and core in int8); with 85M at batch 1 1.5 times llama.cpp, where ours reads
+weights as fast as one core alone could read them.""",
     ),
     "masks": (
         "The grammar's cost a token",
@@ -81,7 +81,8 @@ that come on top, at the measured bandwidth.""",
     "memory": ("Memory of a process that draws on", "Aim: it does not grow."),
     "training": (
         "Training on a CPU",
-        "Aim: 1.3 times Hugging Face's Trainer, padding below 3 %.",
+        """Aim: 1.3 times Hugging Face's Trainer, padding below 3 %. The Trainer steps with AdamW,
+jpeglm with Muon. Torch's own Muon computes in bfloat16, which a processor without it emulates.""",
     ),
     "device-cuda": (
         "On a GPU",
