@@ -18,8 +18,15 @@ BATCH_TOKENS = 4096
 """`jpeglm train --batch-tokens` of runs that are compared by their FLOPs."""
 
 
-def steps_for(flops: float, shards: Path, tokenizer: Path, size: str = "2m") -> int:
-    """Steps of BATCH_TOKENS that a model of preset `size` trains for so many FLOPs."""
+def steps_for(
+    flops: float,
+    shards: Path,
+    tokenizer: Path,
+    size: str = "2m",
+    model: dict[str, int] | None = None,
+) -> int:
+    """Steps of BATCH_TOKENS that a model of preset `size`, some of its keys replaced by `model`,
+    trains for so many FLOPs."""
     from jpeglm.data.shards import Dataset
     from jpeglm.tokenizer import Tokenizer
 
@@ -27,7 +34,7 @@ def steps_for(flops: float, shards: Path, tokenizer: Path, size: str = "2m") -> 
     held_out = islice(Dataset(shards).streams("validation"), 500)
     lengths = [len(loaded.encode_stream(stream)) + 2 for _, stream, _ in held_out]
     length = round(sum(lengths) / len(lengths))
-    config = preset(size, loaded.vocab_size, max_length=length)
+    config = preset(size, loaded.vocab_size, max_length=length, **(model or {}))
     return max(1, round(flops / (flops_per_token(config, length) * BATCH_TOKENS)))
 
 

@@ -2,7 +2,7 @@
 
     python recipes/token_study.py photos          the alphabets and vocabularies, at 64 px
     python recipes/token_study.py photos --seeds 3 --only bytes-320 jpeg-block-symbols-1024
-    python recipes/token_study.py restart | small | wider | longer | scaling | clips
+    python recipes/token_study.py restart | small | wider | longer | scaling | shape | clips
 
 Every run of a study trains a Llama from scratch for the same FLOPs (PaLM's count, appendix B) with
 the same number of tokens a step; forms differ in what their study names alone. Runs lie in
@@ -60,13 +60,28 @@ SHARDS = {
 class Form:
     """Tokens: an alphabet, and the size of the vocabulary with BOS and EOS; 266 leaves both
     alphabets of JPEG, 264 symbols each, without merges. shards: a name of SHARDS. flops: of a run,
-    0 for what is usual on its shards."""
+    0 for what is usual on its shards. shape: width and layers in place of the preset's."""
 
     alphabet: str
     vocabulary: int
     shards: str = "photos64"
     preset: str = "2m"
     flops: float = 0
+    shape: tuple[int, int] | None = None
+
+    @property
+    def model(self) -> dict[str, int]:
+        """The keys of the Llama configuration that `shape` replaces: heads of 64, feed-forward
+        widths as the presets have them."""
+        if self.shape is None:
+            return {}
+        width, layers = self.shape
+        return {
+            "hidden_size": width,
+            "num_hidden_layers": layers,
+            "num_attention_heads": width // 64,
+            "intermediate_size": 64 * -(-width * 8 // (3 * 64)),
+        }
 
     @property
     def tokens(self) -> str:
@@ -76,7 +91,8 @@ class Form:
     def name(self) -> str:
         size = "" if self.preset == "2m" else f"-{self.preset}"
         long = f"-{self.flops:.0e}".replace("+", "") if self.flops else ""
-        return f"{self.tokens}{size}{long}"
+        shape = f"-{self.shape[0]}x{self.shape[1]}" if self.shape else ""
+        return f"{self.tokens}{size}{shape}{long}"
 
     @property
     def budget(self) -> float:
@@ -153,6 +169,14 @@ STUDIES = {
         + tuple(Form(SYMBOLS, 1024, preset=size, flops=LONG) for size in ("2m", "1m", "3m")),
         law=True,
     ),
+    "shape": Study(
+        "picture",
+        (
+            Form(SYMBOLS, 1024),
+            Form(SYMBOLS, 1024, shape=(256, 2)),
+            Form(SYMBOLS, 1024, shape=(128, 9)),
+        ),
+    ),
     "longer": Study(
         "picture",
         (
@@ -193,12 +217,15 @@ def train(form: Form, seed: int, threads: int) -> None:
         "--alphabet", form.alphabet, "--vocab-size", form.vocabulary,
     )  # fmt: skip
     out = form.home / f"{form.name}-{seed}"
-    count = steps_for(form.budget, form.data, tokenizer, form.preset)
+    count = steps_for(form.budget, form.data, tokenizer, form.preset, form.model)
+    model_words = [
+        word for item in form.model.items() for word in ("--model", "{}={}".format(*item))
+    ]
     steps.do(
         out / "finished",
         *JPEGLM, "train", form.data, "--tokenizer", tokenizer, "--out", out,
-        "--preset", form.preset, "--steps", count, "--batch-tokens", BATCH_TOKENS, "--seed", seed,
-        "--threads", threads, "--compile", "on", "--samples", 0,
+        "--preset", form.preset, *model_words, "--steps", count, "--batch-tokens", BATCH_TOKENS,
+        "--seed", seed, "--threads", threads, "--compile", "on", "--samples", 0,
         "--eval-every", -(-count // POINTS), "--eval-images", 256, "--save-every", 100,
     )  # fmt: skip
     if seed == 0:

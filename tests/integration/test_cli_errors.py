@@ -74,6 +74,9 @@ WRONG = {
     "preset of prepare": (("prepare", ".", "out", "--preset", "best"), 1, "best"),
     "train without data": (("train", "gone", "--tokenizer", "model", "--steps", "1"), 1, "gone"),
     "train preset": (("train", ".", "--tokenizer", "model", "--preset", "9t"), 1, "9t"),
+    "train model": (("train", ".", "--model", "deep"), 1, "KEY=VALUE"),
+    "two sizes": (("train", ".", "--init", "model", "--preset", "1m"), 1, "leave one out"),
+    "init": (("train", ".", "--init", "lacking"), 1, "model.safetensors"),
     "export": (("export", "model", "--out", "hf", "--to", "onnx"), 1, "onnx"),
     "check": (("check", "gone.jpg"), 1, None),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -39,6 +40,14 @@ def train(
         str | None,
         typer.Option(
             help="Model size: 1m, 2m, 3m, 5m, 10m, 30m, 85m, 300m, 1b, 7b.", show_default="2m"
+        ),
+    ] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="A key of Hugging Face's Llama configuration in place of the size's, as "
+            "num_hidden_layers=8; may be repeated.",
         ),
     ] = None,
     init: Annotated[
@@ -99,12 +108,10 @@ def train(
 
     from jpeglm.checkpoint import checkpoint_folder, load_checkpoint
     from jpeglm.data.shards import open_data
-    from jpeglm.generation.preview import draw
     from jpeglm.models.llama import nearest_preset
     from jpeglm.progress import Reporter
     from jpeglm.tokenizer import Tokenizer
     from jpeglm.training import TrainConfig
-    from jpeglm.training.lm import train as run
 
     if init:
         begun = checkpoint_folder(init)
@@ -114,6 +121,7 @@ def train(
         tokenizer = tokenizer or begun
     config = TrainConfig(
         preset=preset or "2m",
+        model=_overrides(model or []),
         init=str(init or ""),
         steps=steps,
         epochs=epochs,
@@ -145,6 +153,8 @@ def train(
             f"run: jpeglm train-tokenizer {data}"
         )
     loaded = Tokenizer.load(tokenizer)
+    from jpeglm.generation.preview import draw
+    from jpeglm.training.lm import train as run  # torch, once all that was given is checked
 
     def sampler(model: Any, _: Any, count: int, seed: int) -> Any:
         held_out = islice(open_data(data, loaded.codec).streams("validation"), 2)
@@ -162,6 +172,20 @@ def train(
             sampler=sampler,
         )
     show(result, as_json, [f"{name}: {value}" for name, value in result.items()])
+
+
+def _overrides(words: list[str]) -> dict[str, Any]:
+    """`KEY=VALUE` words, values as in JSON."""
+    found = {}
+    for word in words:
+        key, _, value = word.partition("=")
+        try:
+            found[key] = json.loads(value)
+        except ValueError:
+            raise InputError(
+                f"--model {word} is no KEY=VALUE; give for instance num_hidden_layers=8"
+            ) from None
+    return found
 
 
 AutoencoderData = Annotated[
