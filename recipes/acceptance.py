@@ -41,7 +41,6 @@ from jpeglm.generation.generate import Model, run
 from jpeglm.generation.sampling import Sampling
 from jpeglm.progress import Reporter
 from jpeglm.syntax.alphabet import ALPHABETS
-from jpeglm.syntax.jpeg import start_state
 from jpeglm.tokenizer import Tokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -82,8 +81,8 @@ class UniformEngine:
 
 def accepted(codec: JpegCodec, name: str, symbols: np.ndarray) -> bool:
     """Whether the alphabet's automaton takes all symbols and is complete at the end only."""
-    spec = codec.alphabet(name).grammar().spec  # type: ignore[attr-defined]
-    return bool(accepts(spec, start_state(spec), symbols))
+    grammar: Any = codec.alphabet(name).grammar()
+    return bool(accepts(grammar.spec, grammar.start(), symbols))
 
 
 def read(files: list[Path], report: Any) -> list[Image.Image]:

@@ -1,6 +1,8 @@
 """Data recipes on local folders of the form that they fetch."""
 
 import io
+import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -68,10 +70,24 @@ def test_the_long_tail_and_the_parquet_of_cifar10(tmp_path):
     assert (np.asarray(Image.open(io.BytesIO(picture))) == pixels[0]).all()
 
 
+@pytest.mark.skipif(not shutil.which("jpegtran"), reason="needs libjpeg-turbo-progs")
+def test_the_acceptance_of_a_tenth(tmp_path, picture_files):
+    """The long check's own code, on crops of the test pictures."""
+    for i in range(40):
+        with Image.open(picture_files[i % len(picture_files)]) as picture:
+            picture.crop((2 * i, i, 2 * i + 160, i + 160)).save(tmp_path / f"{i}.png")
+    out = tmp_path / "acceptance.json"
+    script = ROOT / "recipes" / "acceptance.py"
+    command = [sys.executable, script, "--quick", "--photos", tmp_path, "--out", out]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-2000:] + result.stdout[-2000:]
+    found = json.loads(out.read_text())
+    assert found["photographs"][0]["paper-bytes"]["automaton"] == 30
+    assert found["model"]["with_grammar"]["djpeg_silent"] == 20
+
+
 def test_a_token_study_reads_its_runs(tmp_path, monkeypatch):
     """Two seeds of a form that learns and one of a form that does not, as `train` records them."""
-    import json
-
     from jpeglm.models.llama import flops_per_token, preset
 
     monkeypatch.syspath_prepend(str(ROOT / "recipes"))
