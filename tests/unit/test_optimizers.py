@@ -69,3 +69,14 @@ def test_steps_keep_directions_and_level_their_sizes(shape: tuple[int, int]) -> 
     assert (found - torch.diag(level)).abs().max() < 1e-4
     assert level.min() > 0.6
     assert level.max() < 1.25
+
+
+def test_without_a_gradient_only_the_decay_is_left() -> None:
+    ours, theirs = matrices(), matrices()
+    for kind, parameters in ((Float32Muon, ours), (torch.optim.Muon, theirs)):
+        for parameter in parameters:
+            parameter.grad = torch.zeros_like(parameter)
+        kind(parameters, **SETTINGS).step()
+    for start, a, b in zip(matrices(), ours, theirs):
+        assert torch.equal(a, b)
+        assert torch.allclose(a, start * (1 - 1e-3))
