@@ -144,8 +144,6 @@ def test_a_law_is_found_again(monkeypatch):
 
 def test_documents_quote_the_token_studies(monkeypatch):
     """Every table of docs/results/tokens-*.json stands in a page, as the recipe writes it."""
-    import json
-
     monkeypatch.syspath_prepend(str(ROOT / "recipes"))
     import token_study
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sys
 from dataclasses import replace
@@ -249,6 +250,10 @@ def test_a_checkpoint_of_other_tokens_is_refused(data: Path, whole: Path, tmp_pa
         train(data, other, tmp_path / "run", begun)
     with pytest.raises(InputError, match="there is no checkpoint folder"):
         train(data, tokenizer(), tmp_path / "run", replace(begun, init=str(tmp_path / "none")))
+    cut = shutil.copytree(whole / "model", tmp_path / "cut") / "model.safetensors"
+    cut.write_bytes(cut.read_bytes()[:-1000])
+    with pytest.raises(InputError, match=f"{cut} cannot be read"):
+        train(data, tokenizer(), tmp_path / "run", replace(begun, init=str(cut.parent)))
     with pytest.raises(InputError, match="model cannot change it"):
         replace(begun, model={"hidden_size": 64})
 

@@ -29,19 +29,26 @@ def every_logit(engine, sequences, prompt):
     return np.stack(logits, axis=1)
 
 
+def in_transformers(config, weights):
+    """The same model, Hugging Face's."""
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**config)).eval()
+    tensors = {name: torch.from_numpy(array) for name, array in weights.items()}
+    missing, unexpected = model.load_state_dict(tensors, strict=False)
+    assert not unexpected and set(missing) <= {"lm_head.weight"}
+    return model
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 def test_every_logit_agrees_with_transformers(shape):
     torch = pytest.importorskip("torch")
-    transformers = pytest.importorskip("transformers")
     torch.set_num_threads(1)
     config, weights = random_llama(90, 400, **SHAPES[shape])
     if config["rope_parameters"] is None:  # as transformers 4 wrote it
         del config["rope_parameters"]
         config["rope_theta"] = 500000.0
-    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**config)).eval()
-    tensors = {name: torch.from_numpy(array) for name, array in weights.items()}
-    missing, unexpected = model.load_state_dict(tensors, strict=False)
-    assert not unexpected and set(missing) <= {"lm_head.weight"}
+    model = in_transformers(config, weights)
     # Longer than one panel of keys, than one part of a prefill, and than the first cache.
     sequences = np.random.default_rng(1).integers(0, 90, (3, 330))
     with torch.no_grad():
@@ -101,13 +108,9 @@ def test_threads_share_a_matrix_and_wait_for_nobody(precision, monkeypatch):
 
 def test_two_thousand_steps_agree_with_transformers():
     torch = pytest.importorskip("torch")
-    transformers = pytest.importorskip("transformers")
     config, weights = random_llama(300, 2000, **WIDE)
     weights = {name: w / 4 if w.ndim == 2 else w for name, w in weights.items()}
-    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**config)).eval()
-    tensors = {name: torch.from_numpy(array) for name, array in weights.items()}
-    missing, unexpected = model.load_state_dict(tensors, strict=False)
-    assert not unexpected and set(missing) <= {"lm_head.weight"}
+    model = in_transformers(config, weights)
     sequence = np.random.default_rng(8).integers(0, 300, (1, 2000))
     with torch.no_grad():
         expected = model(torch.from_numpy(sequence)).logits.numpy()

@@ -37,6 +37,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType
 from PIL import Image
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
@@ -620,7 +621,10 @@ def _begin_with(init: str, tokenizer: Tokenizer) -> Checkpoint:
 def _load_weights(model: torch.nn.Module, folder: Path) -> None:
     """A checkpoint's weights into a model; of tied weights the file holds one."""
     file = folder / "model.safetensors"
-    missing, unexpected = model.load_state_dict(load_file(file), strict=False)
+    try:
+        missing, unexpected = model.load_state_dict(load_file(file), strict=False)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise InputError(f"{file} cannot be read: {' '.join(str(error).split())}") from error
     if unexpected or set(missing) - {"lm_head.weight"}:
         raise InputError(f"{file} does not fit the model of its config.json")
 
