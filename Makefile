@@ -31,7 +31,7 @@ install: .venv/.installed
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet -r constraints.txt
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[train,eval,dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[train,eval,heif,dev]'
 	@touch $@
 
 test: install

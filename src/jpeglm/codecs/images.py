@@ -1,80 +1,300 @@
 """Pictures as people have them, made into the RGB picture that a codec takes.
 
-EXIF orientation is applied, transparency lies on white, palettes, CMYK, 16-bit and float data
-become 8-bit RGB, of an animation the first frame counts. What cannot be read is refused with one
-sentence that names the file; nothing is guessed from half a picture.
+EXIF orientation is applied, colours go to sRGB by the picture's ICC profile (of a PNG without one
+by its gAMA, as ImageMagick and browsers do; cHRM is ignored, as ImageMagick does), transparency
+lies on white, palettes, CMYK, Lab, 16-bit and float data become 8-bit RGB, of an animation or of
+several pages the first counts. What cannot be read is refused with one sentence that names the
+file; nothing is guessed from half a picture.
+
+Trade-off: a picture is decoded to 8 bits a channel before its profile is applied, so wide colour
+spaces lose up to a level; in return one road serves all formats.
 """
 
 from __future__ import annotations
 
 import io
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from jpeglm.config import InputError
+from jpeglm.files import file_size, printable
 
 MAX_PIXELS = 200_000_000
 """Larger pictures are refused: a few kilobytes can claim to be gigapixels."""
+MAX_BYTES = 1 << 29
+"""Larger files are refused; 200 megapixels of 16-bit RGB hardly come compressed to less."""
+# fmt: off
+FORMATS = (
+    "JPEG", "PNG", "WEBP", "AVIF", "GIF", "TIFF", "PPM", "BMP", "DIB", "ICO", "CUR", "ICNS",
+    "JPEG2000", "PCX", "DCX", "TGA", "QOI", "SGI", "SUN", "PSD", "DDS", "FTEX", "BLP", "FLI", "GBR",
+    "IM", "IMT", "MSP", "PCD", "PIXAR", "XBM", "XPM", "XVTHUMB",
+)
+# fmt: on
+"""What Pillow may open. Left out: EPS and WMF, which start other programs, containers that open
+any format inside, and tables of measurements whose values mean no brightness (FITS, GRIB)."""
+HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs")
+FRAMES = ("GIF", "PNG", "WEBP", "AVIF", "TIFF", "FLI", "DCX", "ICO", "PSD")
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""EXIF's tag Orientation: what shows the picture upright."""
 
 
 def open_image(
     source: Path | str | bytes | BinaryIO, name: str | None = None, max_pixels: int = MAX_PIXELS
 ) -> Image.Image:
     """Read a picture as 8-bit RGB, upright; `name` is what errors call it."""
-    if isinstance(source, bytes):
-        source = io.BytesIO(source)
     if isinstance(source, str | Path):
-        name = name or str(source)
-        if Path(source).is_dir():
-            raise InputError(f"{name} is a folder; a picture file is needed here")
-        if not Path(source).exists():
-            raise InputError(f"there is no file {name}")
+        name = name or printable(source)
+        if not file_size(Path(source), MAX_BYTES):
+            raise InputError(f"{name} is empty")
     name = name or "the picture"
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(source) as image:
-                width, height = image.size
-                if width * height > max_pixels:
-                    raise InputError(
-                        f"{name} has {width} × {height} pixels, more than the "
-                        f"{max_pixels // 1_000_000} megapixels allowed; scale it down first"
-                    )
-                image.load()
-                return to_rgb(image)
+        with opened(source, name) as image:
+            width, height = image.size
+            if width * height > max_pixels:
+                raise InputError(
+                    f"{name} has {width} × {height} pixels, more than the "
+                    f"{max_pixels / 1e6:g} megapixels allowed; scale it down first"
+                )
+            white, alpha = _white(image), _deep_transparency(image, source)
+            image.load()
+            return to_rgb(image, white, alpha)
     except InputError:
         raise
     except UnidentifiedImageError as error:
-        raise InputError(f"{name} is no picture that can be read (no known format)") from error
-    except Image.DecompressionBombError as error:
-        raise InputError(
-            f"{name} claims more pixels than the {max_pixels // 1_000_000} megapixels allowed; "
-            "scale it down first"
-        ) from error
+        raise InputError(f"{name} {_why_not(source)}") from error
     except Exception as error:  # Pillow's readers raise whatever their parsers meet
-        raise InputError(f"{name} cannot be read as a picture: {error}; is it whole?") from error
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{name} cannot be read as a picture: {reason}; is it whole?") from error
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """8-bit RGB on white, EXIF orientation applied; a loaded picture of any mode."""
-    image = ImageOps.exif_transpose(image)
+def is_animation(source: Path | bytes) -> bool:
+    """Whether a picture file holds more frames or pages than the one that `open_image` gives."""
+    try:
+        with opened(source, formats=FRAMES) as image:
+            return bool(getattr(image, "is_animated", False)) and image.format not in ("ICO", "PSD")
+    except Exception:  # no picture, or a broken one: open_image tells
+        return False
+
+
+_header = threading.Lock()
+
+
+@contextmanager
+def opened(
+    source: Path | str | bytes | BinaryIO,
+    name: str = "the picture",
+    formats: tuple[str, ...] = FORMATS,
+) -> Iterator[Image.Image]:
+    """A picture whose header is read, closed at the end; any error that Pillow has.
+
+    Size is for the caller to judge: Pillow's own limit, which is another, is lifted for as long as
+    the header takes.
+    """
+    file = io.BytesIO(source) if isinstance(source, bytes) else source
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of broken EXIF, odd palettes: the pixels are judged
+        with _header:
+            kept, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+            try:
+                image = Image.open(file, formats=_with_heif(file, name, formats))
+            finally:
+                Image.MAX_IMAGE_PIXELS = kept
+        with image:
+            yield image
+
+
+def _head(file: Any, length: int = 64) -> bytes:
+    """The first bytes; an open file stays where it is."""
+    if isinstance(file, bytes):
+        return file[:length]
+    if isinstance(file, str | Path):
+        with open(file, "rb") as opened_file:
+            return opened_file.read(length)
+    place = file.tell()
+    head = file.read(length)
+    file.seek(place)
+    return head
+
+
+def _with_heif(file: Any, name: str, formats: tuple[str, ...]) -> tuple[str, ...]:
+    """The formats to try: of HEIC only pillow-heif's, which Pillow's AVIF reader would claim."""
+    head = _head(file)
+    size = min(int.from_bytes(head[:4]), len(head))
+    brands = [head[8:12]] + [head[i : i + 4] for i in range(16, size - 3, 4)]
+    if head[4:8] != b"ftyp" or not set(brands) & set(HEIF_BRANDS):
+        return formats
+    try:
+        import pillow_heif
+    except ImportError as error:
+        raise InputError(
+            f"{name} is HEIC, which needs pillow-heif; run: pip install 'jpeglm[heif]'"
+        ) from error
+    pillow_heif.register_heif_opener()
+    return ("HEIF",)
+
+
+def _why_not(source: Any) -> str:
+    """What is wrong with a file whose header no reader takes: the reader that knows its first
+    bytes is asked again, since Pillow's own error names no reason."""
+    head = _head(source, 16)
+    if not head:
+        return "is empty"
+    known = [name for name in Image.ID if (accept := Image.OPEN[name][1]) and accept(head) is True]
+    for name in [name for name in known if name in FORMATS]:
+        file = io.BytesIO(source) if isinstance(source, bytes) else source
+        try:
+            with Image.OPEN[name][0](file, ""):
+                pass
+        except Exception as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            return f"cannot be read as a picture: a damaged {name} file ({reason})"
+    for name in [name for name in known if name not in FORMATS]:
+        return f"is a file of format {name}, which is not read here; save it as PNG first"
+    return "is no picture that can be read (no known format)"
+
+
+def _deep_transparency(image: Any, source: Any) -> Image.Image | None:
+    """The alpha that tRNS means in a PNG of 16-bit colours, of which Pillow keeps the upper bytes:
+    the lower bytes are read too, since a transparent colour is one value of 2^48."""
+    clear = image.info.get("transparency")
+    if image.format != "PNG" or not isinstance(clear, tuple) or "16B" not in str(image.tile):
+        return None
+    del image.info["transparency"]
+    halves = []
+    for mode in ("RGB;16B", "RGB;16L"):
+        again: Any
+        with opened(source) as again:
+            again.tile = [tile._replace(args=mode) for tile in again.tile]
+            again.load()
+            halves.append(np.asarray(again).astype(np.uint16))
+    found = (halves[0] * 256 + halves[1] == np.array(clear)).all(-1)
+    return Image.fromarray(np.where(found, 0, 255).astype(np.uint8))
+
+
+def _white(image: Image.Image) -> float | None:
+    """The value that is white in 16-bit grey data, where the format says it; before loading."""
+    if image.format != "TIFF":  # Pillow has scaled the others' values to 16 bits
+        return 65535.0
+    tags = image.tag_v2  # type: ignore[attr-defined]
+    bits, signed = (tags.get(258) or (1,))[0], (tags.get(339) or (1,))[0] == 2
+    return float(2 ** (bits - signed) - 1) if bits <= 16 else None
+
+
+def to_rgb(
+    image: Image.Image, white: float | None = None, alpha: Image.Image | None = None
+) -> Image.Image:
+    """8-bit RGB on white, sRGB, EXIF orientation applied; a loaded picture of any mode.
+
+    white: the value of integers that is white; None: told from the values, as it is of floats.
+    alpha: opacity beside the picture's own.
+    """
+    turn = _turn(image)
+    profile = image.info.get("icc_profile")
+    gamma = None if profile or "srgb" in image.info else image.info.get("gamma")
+    clear = image.info.get("transparency")
     if image.mode.startswith(("I", "F")):
-        values = np.asarray(image, np.float64)
-        # 16-bit data keeps its scale; other integers and floats are taken as 0–255 (or 0–1).
-        if image.mode.startswith("I;16") or values.max(initial=0) > 255:
-            values = values / 257
-        elif image.mode == "F" and values.max(initial=0) <= 1:
-            values = values * 255
-        image = Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8))
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        image = image.convert("RGBA")
+        values = np.asarray(image)
+        if isinstance(clear, int):
+            alpha = Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8))
+        inverted = image.format == "TIFF" and image.tag_v2.get(262) == 0  # type: ignore[attr-defined]
+        image = Image.fromarray(_levels(values, None if image.mode == "F" else white, inverted))
+    elif image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or clear is not None:
+        grey = image.mode in ("LA", "La")
+        whole = image.convert("RGBA")
+        alpha = whole.getchannel("A")
+        image = whole.getchannel("R") if grey else whole.convert("RGB")
+    elif image.mode in ("P", "1"):
+        ink = image.format == "XBM"  # X11 draws its ones, Pillow takes them for white
+        image = ImageOps.invert(image.convert("L")) if ink else image.convert("RGB")
+    image = _srgb(image, profile)
+    if gamma and abs(2.2 * gamma - 1) > 0.05:
+        image = image.point(_gamma_table(gamma) * 3)
+    if alpha is not None:
+        image.putalpha(alpha)
         paper = Image.new("RGBA", image.size, (255, 255, 255, 255))
-        image = Image.alpha_composite(paper, image)
-    return image.convert("RGB")
+        image = Image.alpha_composite(paper, image).convert("RGB")
+    image.info.clear()
+    return image.transpose(turn) if turn is not None else image
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    try:
+        return TURNS.get(image.getexif().get(0x0112, 1))
+    except Exception:  # broken EXIF says nothing about the pixels
+        return None
+
+
+def _levels(values: np.ndarray, white: float | None, inverted: bool) -> np.ndarray:
+    """Grey of any range as uint8: 0 is black, `white` is white, what lies outside is cut.
+
+    Where no format says it, white is the least of 1 (floats), 255, 65535 and the type's largest
+    that all but the brightest 0.5 % keep within twice: overshoot and hot pixels darken nothing.
+    Infinities are black and white, no number is black.
+    """
+    values = values.astype(np.float64)
+    if white is None:
+        finite = values[np.isfinite(values)]
+        top = float(np.quantile(finite, 0.995)) if finite.size else 1.0
+        scales = (1.0, 255.0, 65535.0, 2.0**31 - 1, 2.0**32 - 1)
+        white = next((scale for scale in scales if top <= 2 * scale), top)
+    levels = np.nan_to_num(values / white * 255, nan=0.0, posinf=255.0, neginf=0.0)
+    levels = np.clip(np.rint(levels), 0, 255).astype(np.uint8)
+    return 255 - levels if inverted else levels
+
+
+def _srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+    """The colours that the profile means as sRGB in mode RGB; a profile that is broken or of other
+    channels is ignored."""
+    transform = _transform(profile, image.mode) if profile else None
+    if transform is None:
+        return image.convert("RGB")
+    shown = ImageCms.applyTransform(image, transform)
+    assert shown is not None  # None is of transforms in place
+    return shown
+
+
+def _gamma_table(gamma: float) -> list[int]:
+    """What a PNG's sample means in sRGB: sample = light ** gamma (PNG, clause 13.13)."""
+    light = np.linspace(0, 1, 256) ** (1 / gamma)
+    coded = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+    return [int(level) for level in np.rint(255 * coded)]
+
+
+@lru_cache(maxsize=16)
+def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
+    """From a profile to sRGB; None where it is of no use, or is sRGB itself (within 2 levels):
+    those colours stay as they are, to the bit."""
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        intent = ImageCms.Intent(ImageCms.getDefaultIntent(source))
+        transform = ImageCms.buildTransform(
+            source, ImageCms.createProfile("sRGB"), mode, "RGB", intent
+        )
+        if mode == "RGB":
+            steps = np.linspace(0, 255, 9).astype(np.uint8)
+            grid = np.stack(np.meshgrid(steps, steps, steps), -1).reshape(27, 27, 3)
+            moved = np.asarray(ImageCms.applyTransform(Image.fromarray(grid), transform))
+            if np.abs(moved.astype(int) - grid).max() <= 2:
+                return None
+        return transform
+    except (ImageCms.PyCMSError, ImportError, OSError, TypeError, ValueError):
+        return None
 
 
 def fit_image(image: Image.Image, width: int, height: int, fit: str) -> Image.Image:
