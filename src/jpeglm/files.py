@@ -106,6 +106,11 @@ def printable(name: str | Path) -> str:
     return re.sub("[\ud800-\udfff]", escape, str(name))
 
 
+def told(error: Exception) -> str:
+    """What another library says of a file, in one line that can be printed."""
+    return printable(" ".join(str(error).split()) or type(error).__name__)
+
+
 def file_size(path: Path, limit: int | None = None) -> int:
     """Bytes of a regular file; InputError if there is none, if it is a folder, a pipe or a device
     (reading those may never end), or if it is larger than `limit` bytes."""

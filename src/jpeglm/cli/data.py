@@ -173,11 +173,22 @@ def prepare(
         float, typer.Option(help="Share of the pictures held out, chosen by their content.")
     ] = 0.05,
     split: Annotated[
-        str, typer.Option(help="hash (by content), or all to train, or all to validation.")
+        str,
+        typer.Option(
+            help="hash (by content; a saved DatasetDict keeps its splits), or all to train, or all "
+            "to validation."
+        ),
     ] = "hash",
     labels: Annotated[
         str, typer.Option(help="source (where it has some), folder (names of folders) or none.")
     ] = "source",
+    column: Annotated[
+        str | None,
+        typer.Option(
+            help="Which column of a table, or which image of a sample in a tar (png, seg.png), is "
+            "the picture. Default: the only one, or image; of 7.jpg and 7.png the JPEG."
+        ),
+    ] = None,
     seed: SeedOption = 0,
     tokenizer: Annotated[
         Path | None, typer.Option(help="Write token shards beside, for hosts without numba.")
@@ -189,9 +200,9 @@ def prepare(
 ) -> None:
     """Encode pictures or films into Parquet shards of canonical streams.
 
-    A film gives clips one after the other; a picture among films gives a pan over it. Unreadable
-    files are listed in rejected.jsonl and do not stop the run. Killed at any moment,
-    the same command goes on.
+    A film gives clips one after the other; a picture among films gives a pan over it; an animation
+    among pictures gives its first frame. Unreadable files are listed in rejected.jsonl and do not
+    stop the run; files of other kinds are counted. Killed at any moment, the same command goes on.
     """
     from jpeglm.codecs import make_codec
     from jpeglm.data.prepare import PrepareConfig
@@ -200,7 +211,13 @@ def prepare(
     from jpeglm.tokenizer import Tokenizer
 
     config = PrepareConfig(
-        crops=crops, clips=clips, validation=validation, split=split, labels=labels, seed=seed
+        crops=crops,
+        clips=clips,
+        validation=validation,
+        split=split,
+        labels=labels,
+        seed=seed,
+        column=column,
     )
     made: Any
     options: dict[str, dict[str, Any]] = {
@@ -247,6 +264,15 @@ def _prepared(out: Path, result: dict[str, Any], what: str) -> list[str]:
     lines = [f"{out}/: {counts} streams of {sources} {what}"]
     if result["rejected"]:
         lines.append(f"{result['rejected']} {what} set aside, see {out / 'rejected.jsonl'}")
+    if result["animations"]:
+        lines.append(f"{result['animations']} animations or documents gave their first frame")
+    if splits := result["source"]["splits"]:
+        kept = ", ".join(f"{name} to {side}" for name, side in splits.items())
+        lines.append(f"the source's own splits were kept: {kept}")
+    if passed := result["passed_over"]:
+        kinds = [f"{count} {kind}" for kind, count in passed.items()]
+        more = f" and {len(kinds) - 8} other kinds" if len(kinds) > 8 else ""
+        lines.append(f"passed over: {', '.join(kinds[:8])}{more}")
     return lines
 
 

@@ -25,7 +25,7 @@ import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from jpeglm.config import InputError
-from jpeglm.files import file_size, printable
+from jpeglm.files import file_size, printable, told
 
 MAX_PIXELS = 200_000_000
 """Larger pictures are refused: a few kilobytes can claim to be gigapixels."""
@@ -79,8 +79,8 @@ def open_image(
     except UnidentifiedImageError as error:
         raise InputError(f"{name} {_why_not(source)}") from error
     except Exception as error:  # Pillow's readers raise whatever their parsers meet
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"{name} cannot be read as a picture: {reason}; is it whole?") from error
+        reason = f"{told(error)}; is it whole?"
+        raise InputError(f"{name} cannot be read as a picture: {reason}") from error
 
 
 def is_animation(source: Path | bytes) -> bool:
@@ -162,8 +162,7 @@ def _why_not(source: Any) -> str:
             with Image.OPEN[name][0](file, ""):
                 pass
         except Exception as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
-            return f"cannot be read as a picture: a damaged {name} file ({reason})"
+            return f"cannot be read as a picture: a damaged {name} file ({told(error)})"
     for name in [name for name in known if name not in FORMATS]:
         return f"is a file of format {name}, which is not read here; save it as PNG first"
     return "is no picture that can be read (no known format)"

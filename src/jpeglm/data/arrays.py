@@ -96,7 +96,9 @@ def _read(
     fit: str,
     progress: Progress | None,
 ) -> Iterator[tuple[np.ndarray, int, str]]:
-    source = open_source(data, unit_size=config.unit_size, labels=config.labels)
+    source = open_source(
+        data, unit_size=config.unit_size, labels=config.labels, column=config.column
+    )
 
     def view(item: Item) -> list[tuple[np.ndarray, int, str]]:
         try:

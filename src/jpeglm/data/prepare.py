@@ -17,8 +17,10 @@ import json
 import math
 import multiprocessing
 import os
+import re
 import signal
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -30,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from jpeglm.codecs import make_codec
-from jpeglm.codecs.images import MAX_PIXELS
+from jpeglm.codecs.images import MAX_PIXELS, is_animation
 from jpeglm.config import InputError, Settings
 from jpeglm.data.shards import (
     FORMAT,
@@ -47,12 +49,14 @@ from jpeglm.data.shards import (
 from jpeglm.data.sources import LABELS, PREPARED, Item, Source, Unit, open_source
 from jpeglm.data.views import views
 from jpeglm.environment import cores
-from jpeglm.files import atomic_write, explain, read_json, write_json
+from jpeglm.files import atomic_write, explain, printable, read_json, told, write_json
 
 if TYPE_CHECKING:
     from jpeglm.codecs.base import Codec
     from jpeglm.tokenizer import Tokenizer
 
+EXTRA = re.compile(r"jpeglm\[(\w+)\]")
+"""How the reason of a rejected file names the extra that would read it."""
 Progress = Callable[[int, int, int], None]
 """Called with pictures done, pictures in all, streams written."""
 
@@ -67,8 +71,10 @@ class PrepareConfig(Settings):
     min_scale: side of the smallest crop, as a share of the largest that fits in the picture; a
         crop is never smaller than the codec's own size unless the picture is.
     validation: share of the pictures held out, chosen by content.
-    split: `hash` as above, or all pictures to `train` or `validation`.
-    unit_size: pictures a shard. labels: see `open_source`. max_pixels: larger ones are set aside.
+    split: `hash` as above (a saved DatasetDict keeps its own splits), or all pictures to `train`
+        or `validation`.
+    unit_size: pictures a shard. labels, column: see `open_source`. max_pixels: larger ones are set
+        aside.
     """
 
     crops: int = 0
@@ -80,6 +86,7 @@ class PrepareConfig(Settings):
     unit_size: int = 256
     labels: str = "source"
     max_pixels: int = MAX_PIXELS
+    column: str | None = None
 
     def __post_init__(self) -> None:
         if self.crops < 0:
@@ -112,16 +119,24 @@ def prepare_unit(path: Path, unit: Unit, codec: Codec, config: PrepareConfig) ->
     rows: list[Row] = []
     rejected: list[dict[str, str]] = []
     pictures = dict.fromkeys(SPLITS, 0)
+    animations = 0
     for item in unit.read():
         if not isinstance(item, Item):
             rejected.append(item._asdict())
             continue
         try:
             made = item_rows(item, codec, config)
+        except ImportError:
+            raise
         except InputError as error:
             rejected.append({"name": item.name, "reason": str(error)})
             continue
+        except Exception as error:  # one strange file ends no run of a million
+            reason = f"{type(error).__name__}: {told(error)}"
+            rejected.append({"name": item.name, "reason": reason})
+            continue
         rows += made
+        animations += codec.media == "picture" and is_animation(item.data)
         pictures[made[0].split] += 1
     meta = {
         "codec": codec.to_dict(),
@@ -133,6 +148,7 @@ def prepare_unit(path: Path, unit: Unit, codec: Codec, config: PrepareConfig) ->
             name: sum(len(row.stream) for row in rows if row.split == name) for name in SPLITS
         },
         "rejected": rejected,
+        "animations": animations,
     }
     write_shard(path, rows, meta)
     return meta
@@ -263,7 +279,13 @@ def prepare(
     if out.exists() and source.exists() and out.resolve() == source.resolve():
         raise InputError(f"{out} holds the pictures; give another folder for the shards")
     films = codec.media == "clip"
-    listed = open_source(source, unit_size=config.unit_size, labels=config.labels, films=films)
+    listed = open_source(
+        source,
+        unit_size=config.unit_size,
+        labels=config.labels,
+        films=films,
+        column=config.column,
+    )
     workers = workers or cores()
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -360,7 +382,7 @@ def _finish(
     if not sum(totals["pictures"].values()):
         what = "films" if codec.media == "clip" else "pictures"
         raise InputError(
-            f"none of the {source.count} {what} in {source.root} could be read "
+            f"none of the {source.count} {what} in {printable(source.root)} could be read "
             f"({rejected[0]['reason']}); all reasons are in {out / 'rejected.jsonl'}"
         )
     warnings = []
@@ -368,16 +390,29 @@ def _finish(
         wanted = config.split == name or (config.split == "hash" and config.validation > 0)
         if wanted and not totals["pictures"][name]:
             warnings.append(f"no picture fell into {name}; prepare more pictures")
+    extras = Counter(found for entry in rejected for found in EXTRA.findall(entry["reason"]))
+    for extra, count in extras.items():
+        warnings.append(
+            f"{count} files were set aside for want of an extra; run: pip install "
+            f"'jpeglm[{extra}]', then prepare into another folder"
+        )
     info = {
         "format": FORMAT,
         "version": 1,
         "codec": codec.to_dict(),
         "fingerprint": codec.fingerprint,
         "settings": config.to_dict(),
-        "source": {"path": str(source.root), "pictures": source.count, "digest": source.digest},
+        "source": {
+            "path": printable(source.root),
+            "pictures": source.count,
+            "digest": source.digest,
+            "splits": source.splits if config.split == "hash" else {},
+        },
         "shards": len(metas),
         **totals,
         "rejected": len(rejected),
+        "passed_over": dict(source.passed.most_common()),
+        "animations": sum(meta.get("animations", 0) for meta in metas),
         "label_names": source.label_names,
         "warnings": warnings,
         "versions": {"jpeglm": __version__, "pillow": Image.__version__},

@@ -222,7 +222,7 @@ class Pictures:
     def streams(self, split: str | None = None) -> Iterator[tuple[str, bytes, int]]:
         """(key, stream, label), coded one after the other."""
         from jpeglm.data.sources import Item
-        from jpeglm.data.views import split_of, whole_views
+        from jpeglm.data.views import side_of, whole_views
 
         self.rejected = [found._asdict() for found in self.source.rejected]
         for unit in self.source.units:
@@ -230,7 +230,7 @@ class Pictures:
                 if not isinstance(item, Item):
                     self.rejected.append(item._asdict())
                     continue
-                if split not in (None, split_of(item.data, self.validation)):
+                if split not in (None, side_of(item, self.validation)):
                     continue
                 try:
                     for key, media in whole_views(item, self.codec):

@@ -35,6 +35,11 @@ def split_of(data: bytes, validation: float) -> str:
     return "validation" if place < validation else "train"
 
 
+def side_of(item: Item, validation: float) -> str:
+    """The side of an item: the one that its source says, else by content."""
+    return item.split or split_of(item.data, validation)
+
+
 def random_crop(
     image: Image.Image, width: int, height: int, min_scale: float, rng: np.random.Generator
 ) -> Image.Image:
@@ -97,7 +102,7 @@ def views(
     (width, height; of clips also frames, fps, fit). The iterator raises InputError if the item
     cannot be read. A whole picture comes in its own size, all else in the shape's.
     """
-    split = split_of(item.data, config.validation) if config.split == "hash" else config.split
+    split = side_of(item, config.validation) if config.split == "hash" else config.split
     whole = config.crops == 0 or split == "validation"
     crops = min(config.crops, VALIDATION_CROPS) if split == "validation" else config.crops
     if media == "clip" and not is_picture(item.data):

@@ -1,0 +1,100 @@
+"""A tree of picture files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jpeglm.config import InputError
+from jpeglm.data.sources.base import PREPARED, Item, Rejected, Source, has, size_limit
+from jpeglm.files import printable, read_bytes
+
+
+@dataclass(frozen=True)
+class FileUnit:
+    """Picture files; `files` holds (path relative to root, bytes, label)."""
+
+    root: Path
+    files: tuple[tuple[str, int, int], ...]
+
+    @property
+    def count(self) -> int:
+        return len(self.files)
+
+    def describe(self) -> tuple[Any, ...]:
+        return ("files", self.files)
+
+    def read(self) -> Iterator[Item | Rejected]:
+        for key, _, label in self.files:
+            path = self.root / key
+            try:
+                data = read_bytes(path, size_limit(key))
+            except InputError as error:
+                yield Rejected(printable(path), str(error))
+            else:
+                yield Item(printable(key), data, label, printable(path))
+
+
+def walk(source: Source) -> Iterator[tuple[str, int]]:
+    """(relative path, bytes) of all files below the root in the order of their names.
+
+    Hidden names and our own output are passed over; links are followed, each folder once. What
+    bears a picture's name and is no file, and folders that cannot be read, go to `rejected`.
+    """
+    seen: set[tuple[int, int]] = set()
+
+    def refuse(path: str, reason: str) -> None:
+        source.rejected.append(Rejected(printable(path), reason))
+
+    def visit(folder: str, prefix: str) -> Iterator[tuple[str, int]]:
+        try:
+            status = os.stat(folder)
+            with os.scandir(folder) as scan:
+                entries = sorted(scan, key=lambda entry: entry.name)
+        except OSError as error:
+            if not prefix:
+                raise InputError(f"cannot read {printable(folder)}: {error.strerror}") from error
+            refuse(folder, f"the folder cannot be read: {error.strerror}")
+            return
+        if (status.st_dev, status.st_ino) in seen:
+            return
+        seen.add((status.st_dev, status.st_ino))
+        if any(entry.name == PREPARED for entry in entries):
+            return
+        for entry in entries:
+            if entry.name.startswith(".") or entry.name == "__MACOSX":
+                continue
+            try:
+                if entry.is_dir():
+                    yield from visit(entry.path, f"{prefix}{entry.name}/")
+                elif entry.is_file():
+                    yield prefix + entry.name, entry.stat().st_size
+                elif has(entry.name, source.extensions):
+                    refuse(entry.path, "it is a pipe, a device or a link to nothing")
+            except OSError as error:
+                refuse(entry.path, error.strerror or str(error))
+
+    return visit(str(source.root), "")
+
+
+def list_pictures(source: Source, pictures: list[tuple[str, int]], unit_size: int) -> None:
+    """Units of the picture files (relative path, bytes)."""
+    numbers: dict[str, int] = {}
+    if source.labels == "folder":
+        names = sorted({name.split("/")[0] for name, _ in pictures if "/" in name})
+        if not names:
+            raise InputError(
+                "--labels folder needs pictures in one folder for each class below "
+                f"{printable(source.root)}"
+            )
+        source.label_names = [printable(name) for name in names]
+        numbers = {name: number for number, name in enumerate(names)}
+    listed = [
+        (name, size, numbers.get(name.split("/")[0], -1) if "/" in name else -1)
+        for name, size in pictures
+    ]
+    for start in range(0, len(listed), unit_size):
+        source.units.append(FileUnit(source.root, tuple(listed[start : start + unit_size])))
