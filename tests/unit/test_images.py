@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from jpeglm.codecs.images import is_animation, open_image
+from jpeglm.codecs.images import holds_more, open_image
 from jpeglm.config import InputError
 
 RAMP = np.linspace(0, 1, 48)[None, :] * np.linspace(0.3, 1, 32)[:, None]
@@ -238,9 +238,9 @@ def test_animations_are_told():
         if kind == "AVIF" and ".avif" not in Image.registered_extensions():
             continue
         many = saved(frames[0], kind, save_all=True, append_images=frames[1:])
-        assert is_animation(many) and not is_animation(saved(frames[0], kind))
+        assert holds_more(many) and not holds_more(saved(frames[0], kind))
         assert np.abs(pixels(many) - np.asarray(frames[0])).max() <= 3
-    assert not is_animation(b"no picture") and not is_animation(saved(frames[0], "ICO"))
+    assert not holds_more(b"no picture") and not holds_more(saved(frames[0], "ICO"))
 
 
 def test_heic_says_what_to_install(monkeypatch, tmp_path):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from jpeglm.codecs.images import fit_image
+from jpeglm.codecs.images import MOVING, fit_image, holds_more, opened
 from jpeglm.config import InputError
 
 if TYPE_CHECKING:
@@ -57,8 +57,10 @@ def pyav() -> Any:
 def is_picture(data: bytes) -> bool:
     """Whether a file's content is a still picture that Pillow knows; all else may be a film."""
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            return image.format != "MPEG" and getattr(image, "n_frames", 1) == 1
+        with opened(data):
+            return not holds_more(data, MOVING)
+    except InputError:  # HEIC that cannot be read here
+        return True
     except Exception:  # Pillow's readers raise whatever their parsers meet
         return False
 

@@ -41,7 +41,9 @@ FORMATS = (
 """What Pillow may open. Left out: EPS and WMF, which start other programs, containers that open
 any format inside, and tables of measurements whose values mean no brightness (FITS, GRIB)."""
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs")
-FRAMES = ("GIF", "PNG", "WEBP", "AVIF", "TIFF", "FLI", "DCX", "ICO", "PSD")
+MOVING = ("GIF", "PNG", "WEBP", "AVIF", "FLI")
+"""Formats whose further pictures are frames of an animation, not thumbnails, layers or sizes."""
+PAGED = ("TIFF", "DCX")
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -83,11 +85,12 @@ def open_image(
         raise InputError(f"{name} cannot be read as a picture: {reason}") from error
 
 
-def is_animation(source: Path | bytes) -> bool:
-    """Whether a picture file holds more frames or pages than the one that `open_image` gives."""
+def holds_more(source: Path | bytes, formats: tuple[str, ...] = MOVING + PAGED) -> bool:
+    """Whether a picture file of these formats holds more than the first frame or page, which
+    `open_image` gives."""
     try:
-        with opened(source, formats=FRAMES) as image:
-            return bool(getattr(image, "is_animated", False)) and image.format not in ("ICO", "PSD")
+        with opened(source, formats=formats) as image:
+            return bool(getattr(image, "is_animated", False))
     except Exception:  # no picture, or a broken one: open_image tells
         return False
 

@@ -13,7 +13,6 @@ are a few seconds and some megabytes.
 
 from __future__ import annotations
 
-import json
 import math
 import multiprocessing
 import os
@@ -32,7 +31,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from jpeglm.codecs import make_codec
-from jpeglm.codecs.images import MAX_PIXELS, is_animation
+from jpeglm.codecs.images import MAX_PIXELS, holds_more
 from jpeglm.config import InputError, Settings
 from jpeglm.data.shards import (
     FORMAT,
@@ -49,7 +48,7 @@ from jpeglm.data.shards import (
 from jpeglm.data.sources import LABELS, PREPARED, Item, Source, Unit, open_source
 from jpeglm.data.views import views
 from jpeglm.environment import cores
-from jpeglm.files import atomic_write, explain, printable, read_json, told, write_json
+from jpeglm.files import atomic_write, explain, printable, read_json, to_json, told, write_json
 
 if TYPE_CHECKING:
     from jpeglm.codecs.base import Codec
@@ -136,7 +135,7 @@ def prepare_unit(path: Path, unit: Unit, codec: Codec, config: PrepareConfig) ->
             rejected.append({"name": item.name, "reason": reason})
             continue
         rows += made
-        animations += codec.media == "picture" and is_animation(item.data)
+        animations += codec.media == "picture" and holds_more(item.data)
         pictures[made[0].split] += 1
     meta = {
         "codec": codec.to_dict(),
@@ -373,7 +372,7 @@ def _finish(
 
     rejected = [found._asdict() for found in source.rejected]
     rejected += [entry for meta in metas for entry in meta["rejected"]]
-    lines = "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in rejected)
+    lines = "".join(to_json(entry) + "\n" for entry in rejected)
     atomic_write(out / "rejected.jsonl", lines.encode())
     totals = {
         part: {name: sum(meta[part][name] for meta in metas) for name in SPLITS}

@@ -11,14 +11,15 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
 from jpeglm.codecs.clips import Shot, is_picture, measure, read_shots, too_short, whole_clips
-from jpeglm.codecs.images import open_image
+from jpeglm.codecs.images import holds_more, open_image
+from jpeglm.config import InputError
 
 if TYPE_CHECKING:
     from jpeglm.codecs import Codec
@@ -106,8 +107,27 @@ def views(
     whole = config.crops == 0 or split == "validation"
     crops = min(config.crops, VALIDATION_CROPS) if split == "validation" else config.crops
     if media == "clip" and not is_picture(item.data):
-        return split, _film_views(item, shape, config, whole, crops)
+        films = _film_views(item, shape, config, whole, crops)
+        return split, _or_first_frame(
+            films, item, lambda: _picture_views(item, media, shape, config, whole, crops)
+        )
     return split, _picture_views(item, media, shape, config, whole, crops)
+
+
+def _or_first_frame(
+    clips: Iterator[tuple[str, Any]], item: Item, pictures: Callable[[], Iterator[tuple[str, Any]]]
+) -> Iterator[tuple[str, Any]]:
+    """The clips of a film; of an animation that is too short for one, or that FFmpeg cannot read,
+    the views of the picture that it is as well."""
+    try:
+        first = next(clips)
+    except InputError:
+        if not holds_more(item.data):
+            raise
+        yield from pictures()
+    else:
+        yield first
+        yield from clips
 
 
 def _picture_views(
@@ -163,12 +183,17 @@ def _panned(image: Image.Image, item: Item, shape: Any) -> np.ndarray:
 
 def whole_views(item: Item, codec: Codec) -> Iterator[tuple[str, Any]]:
     """(key, media) of an item as it is; InputError if it cannot be read."""
+
+    def picture() -> Iterator[tuple[str, Any]]:
+        image = open_image(io.BytesIO(item.data), name=item.name)
+        yield item.key, image if codec.media == "picture" else _panned(image, item, codec.config)
+
     if codec.media == "clip" and not is_picture(item.data):
-        for number, clip in enumerate(whole_clips(item.data, codec.config, item.name)):
-            yield f"{item.key}@{number}", clip
-        return
-    image = open_image(io.BytesIO(item.data), name=item.name)
-    yield item.key, image if codec.media == "picture" else _panned(image, item, codec.config)
+        clips = whole_clips(item.data, codec.config, item.name)
+        named = ((f"{item.key}@{number}", clip) for number, clip in enumerate(clips))
+        yield from _or_first_frame(named, item, picture)
+    else:
+        yield from picture()
 
 
 def _generator(item: Item, seed: int) -> np.random.Generator:

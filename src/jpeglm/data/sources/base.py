@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, Protocol
 
 from jpeglm.codecs.images import MAX_BYTES
+from jpeglm.files import printable
 
 # fmt: off
 EXTENSIONS = (
@@ -106,7 +107,7 @@ def has(name: str, suffixes: tuple[str, ...]) -> bool:
 
 def extension(name: str) -> str:
     """What a file that is passed over is counted under."""
-    return PurePosixPath(name).suffix.lower() or "without extension"
+    return printable(PurePosixPath(name).suffix.lower()) or "without extension"
 
 
 def size_limit(name: str) -> int:

@@ -183,7 +183,7 @@ def saved_datasets(source: Source, files: list[tuple[str, int]]) -> Saved:
             if base == "state.json" and f"{folder}{slash}dataset_info.json" in names:
                 info = read_json(source.root / f"{folder}{slash}dataset_info.json")
                 saved.features[folder] = _features(info.get("features"))
-                parts = read_json(source.root / name).get("_data_files") or []
+                parts = read_json(source.root / name)["_data_files"]
                 saved.files[folder] = {str(part["filename"]) for part in parts}
             elif base == "dataset_dict.json":
                 for split in read_json(source.root / name)["splits"]:
