@@ -98,21 +98,12 @@ def printable(name: str | Path) -> str:
     """A name as it may be printed, stored as a key or written as JSON: bytes of a file's name that
     are no UTF-8 become `\\xe9`. Names on a disk and in a tar are bytes, Python holds those as lone
     surrogates, and no text file takes them."""
-    return SURROGATES.sub(_escape, str(name))
 
+    def escape(found: re.Match[str]) -> str:
+        code = ord(found[0])
+        return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"\\u{code:04x}"
 
-SURROGATES = re.compile("[\ud800-\udfff]")
-
-
-def _escape(found: re.Match[str]) -> str:
-    code = ord(found[0])
-    return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"\\u{code:04x}"
-
-
-def to_json(value: Any, indent: int | None = None) -> str:
-    """JSON in UTF-8, names in it as `printable` gives them."""
-    text = json.dumps(value, indent=indent, ensure_ascii=False)
-    return SURROGATES.sub(lambda found: "\\" + _escape(found), text)
+    return re.sub("[\ud800-\udfff]", escape, str(name))
 
 
 def told(error: Exception) -> str:
@@ -175,7 +166,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    atomic_write(path, (to_json(value, indent=2) + "\n").encode())
+    atomic_write(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def remove_halves(*folders: Path) -> None:

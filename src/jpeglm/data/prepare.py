@@ -13,6 +13,7 @@ are a few seconds and some megabytes.
 
 from __future__ import annotations
 
+import json
 import math
 import multiprocessing
 import os
@@ -48,7 +49,7 @@ from jpeglm.data.shards import (
 from jpeglm.data.sources import LABELS, PREPARED, Item, Source, Unit, open_source
 from jpeglm.data.views import views
 from jpeglm.environment import cores
-from jpeglm.files import atomic_write, explain, printable, read_json, to_json, told, write_json
+from jpeglm.files import atomic_write, explain, printable, read_json, told, write_json
 
 if TYPE_CHECKING:
     from jpeglm.codecs.base import Codec
@@ -372,7 +373,7 @@ def _finish(
 
     rejected = [found._asdict() for found in source.rejected]
     rejected += [entry for meta in metas for entry in meta["rejected"]]
-    lines = "".join(to_json(entry) + "\n" for entry in rejected)
+    lines = "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in rejected)
     atomic_write(out / "rejected.jsonl", lines.encode())
     totals = {
         part: {name: sum(meta[part][name] for meta in metas) for name in SPLITS}

@@ -120,13 +120,14 @@ def _or_first_frame(
     """The clips of a film; of an animation that is too short for one, or that FFmpeg cannot read,
     the views of the picture that it is as well."""
     try:
-        first = next(clips)
+        first = next(clips, None)
     except InputError:
         if not holds_more(item.data):
             raise
         yield from pictures()
     else:
-        yield first
+        if first is not None:
+            yield first
         yield from clips
 
 
