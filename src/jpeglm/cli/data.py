@@ -173,7 +173,11 @@ def prepare(
         float, typer.Option(help="Share of the pictures held out, chosen by their content.")
     ] = 0.05,
     split: Annotated[
-        str, typer.Option(help="hash (by content), or all to train, or all to validation.")
+        str,
+        typer.Option(
+            help="hash (by content); folder (SOURCE/train and SOURCE/validation, which keeps a scene "
+            "of several pictures on one side); or all to train, or all to validation."
+        ),
     ] = "hash",
     labels: Annotated[
         str, typer.Option(help="source (where it has some), folder (names of folders) or none.")

@@ -19,6 +19,7 @@ from PIL import Image
 
 from jpeglm.codecs.clips import Shot, is_picture, measure, read_shots, too_short, whole_clips
 from jpeglm.codecs.images import open_image
+from jpeglm.config import InputError
 
 if TYPE_CHECKING:
     from jpeglm.codecs import Codec
@@ -33,6 +34,24 @@ def split_of(data: bytes, validation: float) -> str:
     """The side of an item by its file's content, so that copies fall on the same side."""
     place = int.from_bytes(hashlib.sha256(data).digest()[:8]) / 2**64
     return "validation" if place < validation else "train"
+
+
+FOLDERS = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation"}
+"""First-level folders that name a split, as Hugging Face's image folders do."""
+
+
+def split_by(item: Item, config: PrepareConfig) -> str:
+    """The side of an item; InputError where folders decide and none of its names one."""
+    if config.split == "hash":
+        return split_of(item.data, config.validation)
+    if config.split != "folder":
+        return config.split
+    first = item.key.split("/")[0]
+    if first not in FOLDERS:
+        raise InputError(
+            f"it lies in none of the folders {', '.join(FOLDERS)}, which say the split"
+        )
+    return FOLDERS[first]
 
 
 def random_crop(
@@ -97,7 +116,7 @@ def views(
     (width, height; of clips also frames, fps, fit). The iterator raises InputError if the item
     cannot be read. A whole picture comes in its own size, all else in the shape's.
     """
-    split = split_of(item.data, config.validation) if config.split == "hash" else config.split
+    split = split_by(item, config)
     whole = config.crops == 0 or split == "validation"
     crops = min(config.crops, VALIDATION_CROPS) if split == "validation" else config.crops
     if media == "clip" and not is_picture(item.data):

@@ -44,7 +44,7 @@ from torch.nn import functional as F
 from jpeglm import __version__
 from jpeglm.checkpoint import Checkpoint, checkpoint_folder, load_checkpoint, write_checkpoint
 from jpeglm.config import InputError, fingerprint
-from jpeglm.data.loader import TokenSet, TrainingLoader, load_tokens, validation_batches
+from jpeglm.data.loader import TokenSet, TrainingLoader, ahead, load_tokens, validation_batches
 from jpeglm.environment import commit, versions
 from jpeglm.files import atomic_folder, atomic_write, read_json, remove_halves, write_json
 from jpeglm.models.llama import SHORT, build, flops_per_token, like, parameters, preset
@@ -319,7 +319,7 @@ class Trainer:
         if resumed:
             self.say(f"going on from step {resumed} of {self.out}")
         started, before = time.monotonic(), state.seconds
-        batches = iter(self.loader)
+        batches = ahead(iter(self.loader))
         self.objective.train()
         log: Any = open_metrics(self.out, resumed) if self.main else nullcontext()
         with stop_on_signals() as self.stop, log as self.metrics:
@@ -407,8 +407,9 @@ class Trainer:
             # Young averages would otherwise remember the initial weights.
             decay = min(config.ema, (1 + self.state.step) / (10 + self.state.step))
             with torch.no_grad():
-                for name, parameter in self.model.named_parameters():
-                    self.ema[name].lerp_(parameter, 1 - decay)
+                torch._foreach_lerp_(
+                    list(self.ema.values()), list(self.model.parameters()), 1 - decay
+                )
 
     def _inputs(self, part: dict[str, np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
         ids, targets = part["input_ids"][:, :-1], part["labels"][:, 1:]
