@@ -175,7 +175,7 @@ def prepare(
     split: Annotated[
         str,
         typer.Option(
-            help="hash (by content); folder (SOURCE/train and SOURCE/validation, which keeps a scene "
+            help="hash (by content); folder (SOURCE/train, SOURCE/validation: keeps a scene "
             "of several pictures on one side); or all to train, or all to validation."
         ),
     ] = "hash",

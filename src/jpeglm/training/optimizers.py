@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -74,12 +74,13 @@ class Muon(torch.optim.Muon):
             for parameter in moved:
                 if not self.state[parameter]:
                     self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
-            updates = [self.state[parameter]["momentum_buffer"] for parameter in moved]
             if not moved:
                 continue
-            torch._foreach_lerp_(updates, gradients, 1 - group["momentum"])
+            momenta = [self.state[parameter]["momentum_buffer"] for parameter in moved]
+            torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
+            updates: Sequence[torch.Tensor] = momenta
             if group["nesterov"]:
-                updates = torch._foreach_lerp(gradients, updates, group["momentum"])
+                updates = torch._foreach_lerp(gradients, momenta, group["momentum"])
             torch._foreach_mul_(moved, 1 - group["lr"] * group["weight_decay"])
             for rows in _together(moved):
                 update = _orthogonal(
