@@ -223,12 +223,12 @@ def _of(made: Callable[[], Sampler], what: str, *words: Any) -> Figures:
 
 def training_cells(arguments: argparse.Namespace, kind: torch.dtype) -> Iterator[Cell]:
     device = arguments.device
-    for name in arguments.train:
-        for context in arguments.contexts:
-            tokens = max(arguments.batch_tokens, context)
-            for row, fsdp in (("tokens/s", False), ("tokens/s, FSDP2 on one device", True)):
-                measure = partial(training, name, context, tokens, device, arguments.repeats, fsdp)
-                yield f"training, {name}, context {context}", row, measure
+    for word in arguments.train:
+        name, _, context = word.partition(":")
+        tokens = max(arguments.batch_tokens, int(context))
+        for row, fsdp in (("tokens/s", False), ("tokens/s, FSDP2 on one device", True)):
+            measure = partial(training, name, int(context), tokens, device, arguments.repeats, fsdp)
+            yield f"training, {name}, context {context}", row, measure
 
 
 def share(title: str, figures: Figures, device: str, kind: torch.dtype) -> Figures:
@@ -247,17 +247,19 @@ def main() -> None:
     parser.add_argument("--models", nargs="*", default=["85m", "1b"])
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 16, 128])
     parser.add_argument("--tokens", type=int, default=400, help="of each sequence")
-    parser.add_argument("--train", nargs="*", default=["85m", "1b"])
-    parser.add_argument("--contexts", nargs="+", type=int, default=[4096, 12288])
+    parser.add_argument(
+        "--train", nargs="*", metavar="PRESET:CONTEXT",
+        default=["10m:1024", "5m:1024", "85m:4096", "85m:12288", "1b:4096", "1b:12288"],
+    )  # fmt: skip
     parser.add_argument("--batch-tokens", type=int, default=49152, help="of a training step")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--minutes", type=float, default=60, help="begin nothing after them")
-    parser.add_argument("--out", type=Path, help="default: docs/results/bench-device-KIND.json")
+    parser.add_argument("--folder", type=Path, default=ROOT / "docs" / "results")
     arguments = parser.parse_args()
     device, end = arguments.device, time.monotonic() + 60 * arguments.minutes
     kind = torch.float32 if device == "cpu" else torch.bfloat16
     what = torch.cuda.get_device_name(device) if device != "cpu" else "CPU"
-    out = arguments.out or ROOT / "docs" / "results" / f"bench-device-{short_name(what)}.json"
+    out = arguments.folder / f"bench-device-{short_name(what)}.json"
     unit, where = f"on {what}", machine() | {"device": what}
     tables: dict[str, Any] = read_json(out)["tables"] if out.exists() else {}
     missing: dict[str, str] = {}

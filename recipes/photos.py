@@ -110,13 +110,15 @@ def main() -> None:
     )
     steps.do(
         data / "dataset.json",
-        *JPEGLM, "prepare", photos / "train", data, "--crops", 24, "--restart-interval", 1,
+        *JPEGLM, "prepare", photos, data, "--split", "folder", "--crops", 24,
+        "--restart-interval", 1,
     )  # fmt: skip
     steps.do(tokenizer / "tokenizer.json", *JPEGLM, "train-tokenizer", data, "--out", tokenizer)
     # Enough crops that hardly a stream repeats; the held-out ones are the same for both.
     steps.do(
         wide / "dataset.json",
-        *JPEGLM, "prepare", photos / "train", wide, "--crops", 64, "--restart-interval", 1,
+        *JPEGLM, "prepare", photos, wide, "--split", "folder", "--crops", 64,
+        "--restart-interval", 1,
     )  # fmt: skip
     before = keep_installed("photos", out)
     steps.do(
