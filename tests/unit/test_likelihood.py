@@ -86,7 +86,7 @@ def test_pictures_under_each_other_keep_their_coefficients(pictures, interval):
     assert set(shared) == set(bits)
     assert shared["huffman"] == pytest.approx(bits["huffman"].mean(), rel=0.03)
     assert shared["lepton"] < bits["lepton"].mean()
-    assert not together_bits(JpegCodec(JpegConfig(64, 40)), [])
+    assert not together_bits(JpegCodec(JpegConfig(64, 48, restart_interval=5)), [])
 
 
 def test_interval_covers_the_mean():

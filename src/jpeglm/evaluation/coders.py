@@ -156,11 +156,10 @@ LINES = 65_000
 
 def together_bits(codec: JpegCodec, streams: Sequence[bytes]) -> dict[str, float]:
     """Bits a picture of each coder that runs here, all pictures lying under each other in one file
-    (or as few as LINES allows). Empty where pictures cannot be stacked MCU by MCU."""
+    (or as few as LINES allows). Empty where a restart interval would reach into the next one."""
     config = codec.config
     interval = config.restart_interval or config.mcus
-    lines = {"4:2:0": 16}.get(config.subsampling, 8)
-    if config.mcus % interval or config.height % lines:
+    if config.mcus % interval:
         return {}
     coders, _ = make_coders(config)
     most = max(1, LINES // config.height)

@@ -45,7 +45,7 @@ from jpeglm import __version__
 from jpeglm.checkpoint import Checkpoint, checkpoint_folder, load_checkpoint, write_checkpoint
 from jpeglm.config import InputError, fingerprint
 from jpeglm.data.loader import TokenSet, TrainingLoader, ahead, load_tokens, validation_batches
-from jpeglm.environment import commit, versions
+from jpeglm.environment import commit, processor, versions
 from jpeglm.files import atomic_folder, atomic_write, read_json, remove_halves, write_json
 from jpeglm.models.llama import SHORT, build, flops_per_token, like, parameters, preset
 from jpeglm.training import TrainConfig
@@ -230,6 +230,7 @@ class Trainer:
             },
             "processes": self.accelerator.num_processes,
             "device": str(self.accelerator.device),
+            "hardware": _hardware(self.accelerator.device),
             "precision": self.accelerator.mixed_precision,
             "versions": versions(*PACKAGES),
             "commit": commit(),
@@ -628,6 +629,11 @@ def _load_weights(model: torch.nn.Module, folder: Path) -> None:
         raise InputError(f"{file} cannot be read: {' '.join(str(error).split())}") from error
     if unexpected or set(missing) - {"lm_head.weight"}:
         raise InputError(f"{file} does not fit the model of its config.json")
+
+
+def _hardware(device: torch.device) -> str:
+    """The name of what computes."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
 
 
 def _precision(config: TrainConfig) -> str:
