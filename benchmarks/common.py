@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import statistics
 import sys
@@ -69,16 +68,14 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def finish(
+def show(
     name: str,
     unit: str,
     tables: dict[str, dict[str, dict[str, float]]],
     unavailable: dict[str, str] | None = None,
     compare: bool = True,
 ) -> None:
-    """Print the tables and write docs/results/bench-NAME-VECTORS.json, a file for each kind of
-    processor; unavailable: peers, and why; compare: whether ratios to the first row say anything.
-    """
+    """Print the tables; the words are those of `finish`."""
     print(f"\n{name} ({unit}, median of turns{'; ratio to the first row' if compare else ''})")
     for title, rows in tables.items():
         print(f"  {title}")
@@ -89,18 +86,46 @@ def finish(
                 f"    {row:34s} {number(figures['median']):>12s}   {ratio}"
                 f"   ({number(figures['least'])} to {number(figures['most'])})"
             )
+    if unavailable:
+        print("  not measured: " + "; ".join(f"{who} ({why})" for who, why in unavailable.items()))
+
+
+def machine() -> dict[str, Any]:
+    """The command that runs, and where."""
     packages = (
-        "numpy", "numba", "Pillow", "tokenizers", "torch", "transformers", "sentencepiece",
-        "ctranslate2", "onnxruntime-genai", "xllamacpp",
+        "numpy", "numba", "Pillow", "tokenizers", "torch", "triton", "transformers",
+        "sentencepiece", "ctranslate2", "onnxruntime-genai", "xllamacpp",
     )  # fmt: skip
     command = " ".join(["python", os.path.relpath(sys.argv[0], ROOT), *sys.argv[1:]])
-    machine = environment(*packages) | {"command": command}
-    kind = machine["vectors"].lower().replace(" ", "-") or "other"
+    return environment(*packages) | {"command": command}
+
+
+def write(
+    out: Path,
+    unit: str,
+    tables: dict[str, dict[str, dict[str, float]]],
+    unavailable: dict[str, str] | None,
+    compare: bool,
+    where: dict[str, Any],
+) -> None:
+    """A result's JSON, as `report.py` reads it."""
+    result = {"unit": unit, "compare": compare, "tables": tables, "machine": where}
+    write_json(out, result | ({"unavailable": unavailable} if unavailable else {}))
+
+
+def finish(
+    name: str,
+    unit: str,
+    tables: dict[str, dict[str, dict[str, float]]],
+    unavailable: dict[str, str] | None = None,
+    compare: bool = True,
+) -> None:
+    """Print the tables and write docs/results/bench-NAME-VECTORS.json, a file for each kind of
+    processor; unavailable: peers, and why; compare: whether ratios to the first row say anything.
+    """
+    show(name, unit, tables, unavailable, compare)
+    where = machine()
+    kind = where["vectors"].lower().replace(" ", "-") or "other"
     out = ROOT / "docs" / "results" / f"bench-{name}-{kind}.json"
-    record = {"unit": unit, "compare": compare, "tables": tables, "machine": machine}
-    record = json.loads(json.dumps(record))
-    if unavailable:
-        record["unavailable"] = unavailable
-        print("  not measured: " + "; ".join(f"{who} ({why})" for who, why in unavailable.items()))
-    write_json(out, record)
+    write(out, unit, tables, unavailable, compare, where)
     print(f"  {out.relative_to(ROOT)}")

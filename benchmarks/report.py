@@ -84,10 +84,11 @@ that come on top, at the measured bandwidth.""",
         """Aim: 1.3 times Hugging Face's Trainer, padding below 3 %. The Trainer steps with AdamW,
 jpeglm with Muon. Torch's own Muon computes in bfloat16, which a processor without it emulates.""",
     ),
-    "device-cuda": (
+    "device": (
         "On a GPU",
         """`floor` is what the device's memory allows if a step reads the weights and nothing else.
-Training by the share of the FLOPs that a product of large matrices reaches.""",
+Training by the share of the FLOPs that a product of large matrices reaches; 1b computes its
+activations twice, which that share does not count.""",
     ),
     "clips": (
         "Clips",
@@ -98,14 +99,15 @@ Training by the share of the FLOPs that a product of large matrices reaches.""",
 
 def results(name: str) -> list[Path]:
     """The files of a table; names may begin alike, kinds of processors begin with a letter."""
-    kinds = ("avx512-vnni", "avx512", "avx2", "neon", "other")
+    kinds = ("avx512-vnni", "avx512", "avx2", "neon", "h100", "h200", "other")
     files = [ROOT / "docs" / "results" / f"bench-{name}-{kind}.json" for kind in kinds]
     return [file for file in files if file.exists()]
 
 
 def tables(record: dict[str, Any]) -> str:
     machine = record["machine"]
-    lines = [f"\n### {machine['vectors'] or 'Another processor'}\n"]
+    name = machine.get("device") or machine["vectors"] or "Another processor"
+    lines = [f"\n### {name}\n"]
     for caption, rows in record["tables"].items():
         compare = record.get("compare", True)
         lines.append(f"{caption} ({record['unit']}):\n")
@@ -123,7 +125,7 @@ def tables(record: dict[str, Any]) -> str:
     lines.append(
         f"`{machine['command']}`, {machine['cores']} cores of {machine['processor']} "
         f"({machine['vectors']}), load "
-        f"{machine['load']:.1f}, commit {machine['commit'][:10]}"
+        f"{machine['load']:.1f}, commit {(machine['commit'] or 'unknown')[:10]}"
     )
     return "\n".join(lines) + "\n"
 

@@ -1,11 +1,12 @@
 """The photo model that ships with the package: from nothing to src/jpeglm/assets/photos.
 
-    python recipes/photos.py [--minutes 90] [--threads 2] [--further] [--work .]
+    python recipes/photos.py [--minutes 90] [--threads 2] [--further] [--run photos.tar] [--work .]
 
 Fetches the photo corpus (recipes/data/photos.py), cuts 24 crops of many scales out of each
 picture, learns a vocabulary, trains on 64 crops of each, measures on held-out pictures and
-installs the checkpoint with its card. With `--further` the model begins with the weights of the
-checkpoint that ships, as the present one did, else from nothing.
+installs the checkpoint with its card. With `--further` the model begins with the weights and the
+tokenizer of the checkpoint that ships, as the present one did, else from nothing. `--run` takes
+what recipes/gpu.py trained in the place of a training here.
 Each step is one command, printed as it runs; finished ones are skipped, so it can be run again.
 """
 
@@ -29,6 +30,7 @@ from release import (
     options,
     side_by_side,
     stages,
+    take_run,
     train_words,
     trained,
 )
@@ -49,8 +51,8 @@ tags: [jpeg, image-generation, llama]
 
 A Llama of {parameters:,} parameters that writes {width} × {height} JPEG pictures (quality
 {quality}, {subsampling}) as the symbols of JPEG's entropy coder (alphabet `{alphabet}`, byte-pair
-vocabulary {vocabulary}). It is small and was trained on a CPU: it continues colours, textures and
-simple shapes of a photo; it does not draw recognisable objects.
+vocabulary {vocabulary}). It is small: it continues colours, textures and simple shapes of a photo;
+it does not draw recognisable objects.
 
     jpeglm complete photo.jpg          # this checkpoint is the default
     jpeglm generate -n 16
@@ -58,8 +60,9 @@ simple shapes of a photo; it does not draw recognisable objects.
 ## Data
 
 {pictures:,} distinct pictures, {streams:,} random crops of many scales; {held_out} more pictures
-held out, split by content. Licences as the packages state them; no picture is redistributed here.
-Those of jojo-recipe-images are from Wikimedia Commons, each under its own version of CC BY-SA.
+held out, of scenes that have none among the others (recipes/data/scenes.py). Licences as the
+packages state them; no picture is redistributed here. Those of jojo-recipe-images are from
+Wikimedia Commons, each under its own version of CC BY-SA.
 
 {sources}
 
@@ -68,7 +71,7 @@ Those of jojo-recipe-images are from Wikimedia Commons, each under its own versi
 {stages}
 
 Each run begins with the weights of the one before it. Commands of the last one
-(`recipes/photos.py{further}`):
+(`{recipe}`):
 
 {commands}
 
@@ -76,7 +79,9 @@ Each run begins with the weights of the one before it. Commands of the last one
 
 {held_out_streams} crops of {held_out} held-out pictures, mean and 95 % interval over pictures. The
 other coders get the same coefficients without restart markers and are charged net of their fixed
-headers; `-optimize` pays for its Huffman tables, which are each picture's own.
+headers; `-optimize` pays for its Huffman tables, which are each picture's own. In the last column
+all pictures lie in one file, where adaptive coders have something to adapt to. The model's weights
+are charged nowhere.
 
 {table}
 
@@ -98,7 +103,7 @@ by the checkpoint that shipped before and by this one:
 
 
 def main() -> None:
-    arguments = options(__doc__, minutes=90, threads=2)
+    arguments = options(__doc__, minutes=90, threads=2, elsewhere=True)
     photos, data, wide = Path("data/photos"), Path("data/photos64"), Path("data/photos64-wide")
     tokenizer, out = Path("data/photos64-tokenizer"), Path("runs/photos")
     measured = RESULTS / "photos-likelihood.json"
@@ -110,20 +115,28 @@ def main() -> None:
     )
     steps.do(
         data / "dataset.json",
-        *JPEGLM, "prepare", photos / "train", data, "--crops", 24, "--restart-interval", 1,
+        *JPEGLM, "prepare", photos, data, "--split", "folder", "--crops", 24,
+        "--restart-interval", 1,
     )  # fmt: skip
-    steps.do(tokenizer / "tokenizer.json", *JPEGLM, "train-tokenizer", data, "--out", tokenizer)
-    # Enough crops that hardly a stream repeats; the held-out ones are the same for both.
-    steps.do(
-        wide / "dataset.json",
-        *JPEGLM, "prepare", photos / "train", wide, "--crops", 64, "--restart-interval", 1,
-    )  # fmt: skip
+    if arguments.run:
+        take_run(arguments.run, out)
+        steps.shown += [(out / "finished").read_text().strip()]
+        trained_on = out
+    else:
+        trained_on = wide
+        words = ["train", wide, "--out", out, *train_words("photos", arguments)]
+        if not arguments.further:
+            made = tokenizer / "tokenizer.json"
+            steps.do(made, *JPEGLM, "train-tokenizer", data, "--out", tokenizer)
+            words += ["--tokenizer", tokenizer]
+        # Enough crops that hardly a stream repeats; the held-out ones are the same for both.
+        steps.do(
+            wide / "dataset.json",
+            *JPEGLM, "prepare", photos, wide, "--split", "folder", "--crops", 64,
+            "--restart-interval", 1,
+        )  # fmt: skip
+        steps.do(out / "finished", *JPEGLM, *words, "--eval-images", 305)
     before = keep_installed("photos", out)
-    steps.do(
-        out / "finished",
-        *JPEGLM, "train", wide, "--tokenizer", tokenizer, "--out", out,
-        *train_words("photos", arguments), "--eval-images", 128,
-    )  # fmt: skip
     for name, source, table in (
         ("measured", data, measured),
         ("measured-transfer", photos / "transfer", transfer),
@@ -140,12 +153,15 @@ def main() -> None:
     compare(before, model)
     card = make_card(
         out,
-        wide,
+        trained_on,
         photos,
         read_json(measured),
         read_json(transfer),
         steps.shown,
-        before if arguments.further else None,
+        before if arguments.further and not arguments.run else None,
+        "recipes/gpu.py, recipes/photos.py --run"
+        if arguments.run
+        else f"recipes/photos.py{' --further' if arguments.further else ''}",
     )
     install(model, "photos", card, LIMIT)
 
@@ -167,8 +183,10 @@ def make_card(
     transfer: dict[str, Any],
     commands: list[str],
     before: Path | None,
+    recipe: str,
 ) -> str:
-    """The model card; `before` is the checkpoint that the run began with."""
+    """The model card; `data` holds the dataset.json of what was trained on, `before` is the
+    checkpoint that the run began with."""
     dataset, corpus = read_json(data / "dataset.json"), read_json(photos / "corpus.json")
     best, best_against = best_rival(transfer)
     run = trained(out)
@@ -181,7 +199,7 @@ def make_card(
     return CARD.format(
         **run,
         stages=stages(run, "pictures", before),
-        further=" --further" if before else "",
+        recipe=recipe,
         pictures=dataset["pictures"]["train"],
         streams=dataset["streams"]["train"],
         held_out=dataset["pictures"]["validation"],

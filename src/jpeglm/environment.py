@@ -45,7 +45,8 @@ def cores() -> int:
 
 
 def commit() -> str | None:
-    """The commit of the checkout that the package lies in, if it lies in one."""
+    """The commit of the checkout that the package lies in, if it lies in one; where a checkout
+    travels without its history, JPEGLM_COMMIT."""
     try:
         done = subprocess.run(
             ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"],
@@ -54,8 +55,8 @@ def commit() -> str | None:
             timeout=10,
         )
     except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
+        return os.environ.get("JPEGLM_COMMIT")
+    return done.stdout.strip() if done.returncode == 0 else os.environ.get("JPEGLM_COMMIT")
 
 
 def versions(*packages: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""`njit` and `kernel`: numba's compiler, or the plain function where numba is not installed.
+"""`njit` and `kernel`: numba's compiler, or the plain function where there is no numba that works.
 
 GPU hosts often lack numba. Training on token shards needs none, and the grammar's kernels are plain
 Python underneath: they then run some hundred times slower, which is enough to draw a few sample
@@ -22,7 +22,7 @@ try:
     from numba.core import types
 
     COMPILED = True
-except ModuleNotFoundError:
+except ImportError:  # a numba that does not know this numpy says so in the same way
     COMPILED = False
 
 Decorator = Callable[[Any], Any]

@@ -187,6 +187,20 @@ def test_split_may_be_given(photos: Path, tmp_path: Path):
     assert info["warnings"] == []
 
 
+def test_folders_may_say_the_split(tmp_path: Path):
+    for number, name in enumerate(("train/a", "train/b/c", "val/d", "test/e", "f")):
+        file = tmp_path / "in" / f"{name}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        picture(number).save(file)
+    info = prepare(tmp_path / "in", tmp_path / "out", CODEC, PrepareConfig(split="folder"))
+    assert info["pictures"] == {"train": 2, "validation": 1}
+    lines = (tmp_path / "out" / "rejected.jsonl").read_text().splitlines()
+    assert [json.loads(line)["name"].rsplit("/", 1)[1] for line in lines] == ["f.png", "e.png"]
+    assert all("which say the split" in line for line in lines)
+    side = {key: "validation" for key, _, _ in Dataset(tmp_path / "out").streams("validation")}
+    assert side == {"val/d.png": "validation"}
+
+
 def test_an_empty_side_is_a_warning(tmp_path: Path):
     (tmp_path / "in").mkdir()
     picture(0).save(tmp_path / "in" / "a.png")

@@ -1,13 +1,21 @@
 """The likelihood table: the model's bits against transformers, the coders against the streams."""
 
+import io
 import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from jpeglm.codecs import JpegCodec
 from jpeglm.config import JpegConfig
-from jpeglm.evaluation.coders import coder_bits, make_coders, without_markers
+from jpeglm.evaluation.coders import (
+    coder_bits,
+    make_coders,
+    stacked,
+    together_bits,
+    without_markers,
+)
 from jpeglm.evaluation.likelihood import interval, model_bits, pictures_of, ratio_interval
 from jpeglm.generation.constraint import Constraint
 
@@ -58,6 +66,27 @@ def test_coders_count_the_same_coefficients(pictures):
     assert set(coders) | set(unavailable) == {
         "huffman", "jpegtran-optimize", "jpegtran-arithmetic", "jpeg-xl", "lepton", "brunsli",
     }  # fmt: skip
+
+
+@pytest.mark.skipif(not shutil.which("jpegtran"), reason="libjpeg-turbo-progs is not installed")
+@pytest.mark.parametrize("interval", [0, 1, 4])
+def test_pictures_under_each_other_keep_their_coefficients(pictures, interval):
+    """libjpeg decodes the tall file to the pictures, and its Huffman scan is as long as theirs."""
+    codec = JpegCodec(JpegConfig(64, 48, restart_interval=interval))
+    streams = [codec.encode(picture) for picture in pictures * 3]
+    file = stacked(codec, streams)
+    with Image.open(io.BytesIO(file)) as tall:
+        assert tall.size == (64, 48 * len(streams))
+        luma = np.asarray(tall.convert("RGB"), np.int16)
+    for number, stream in enumerate(streams):
+        own = np.asarray(codec.decode(stream), np.int16)
+        # Chroma is interpolated over the border between two pictures.
+        assert (luma[48 * number + 2 : 48 * number + 46] == own[2:46]).all()
+    bits, shared = coder_bits(codec, streams)[0], together_bits(codec, streams)
+    assert set(shared) == set(bits)
+    assert shared["huffman"] == pytest.approx(bits["huffman"].mean(), rel=0.03)
+    assert shared["lepton"] < bits["lepton"].mean()
+    assert not together_bits(JpegCodec(JpegConfig(64, 48, restart_interval=5)), [])
 
 
 def test_interval_covers_the_mean():

@@ -1,4 +1,4 @@
-"""Muon in float32 against torch's own in bfloat16, and against singular values."""
+"""Our Muon against torch's own, which iterates in bfloat16, and against singular values."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from jpeglm.training.optimizers import Float32Muon, _orthogonal  # noqa: E402
+from jpeglm.training import optimizers  # noqa: E402
+from jpeglm.training.optimizers import Muon, _orthogonal  # noqa: E402
 
-SHAPES = [(48, 48), (96, 48), (48, 96)]
+SHAPES = [(48, 48), (96, 48), (48, 96), (48, 48)]
 SETTINGS = {"lr": 1e-2, "weight_decay": 0.1, "adjust_lr_fn": "match_rms_adamw"}
 NEWTON_SCHULZ = (3.4445, -4.775, 2.0315)
 
@@ -29,10 +30,10 @@ def walk(optimizer: torch.optim.Optimizer, steps: int, seed: int) -> None:
         optimizer.step()
 
 
-def test_float32_muon_goes_where_torchs_goes() -> None:
+def test_muon_goes_where_torchs_goes() -> None:
     """After five steps the two are apart by bfloat16's rounding: 1 % of the way."""
     begin, ours, theirs = matrices(), matrices(), matrices()
-    mine, torchs = Float32Muon(ours, **SETTINGS), torch.optim.Muon(theirs, **SETTINGS)
+    mine, torchs = Muon(ours, **SETTINGS), torch.optim.Muon(theirs, **SETTINGS)
     walk(mine, 5, seed=1)
     walk(torchs, 5, seed=1)
     for start, a, b in zip(begin, ours, theirs):
@@ -43,13 +44,23 @@ def test_float32_muon_goes_where_torchs_goes() -> None:
         assert torch.equal(state[number]["momentum_buffer"], other[number]["momentum_buffer"])
 
 
+def test_all_of_a_shape_at_once_go_where_each_goes_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a GPU does, on this processor."""
+    begin, alone, together = matrices(), matrices(), matrices()
+    walk(Muon(alone, **SETTINGS), 3, seed=5)
+    monkeypatch.setattr(optimizers, "_together", lambda found: [[0, 3], [1], [2]])
+    walk(Muon(together, **SETTINGS), 3, seed=5)
+    for start, a, b in zip(begin, alone, together):
+        assert (a - b).norm() < 1e-3 * (b - start).norm()
+
+
 def test_a_state_moves_between_the_two() -> None:
     """What torch's Muon saved goes on in ours: a run may change its machine."""
     parameters = matrices()
     saved = torch.optim.Muon(parameters, **SETTINGS)
     walk(saved, 2, seed=2)
     ours = [torch.nn.Parameter(p.detach().clone()) for p in parameters]
-    other = Float32Muon(ours, **SETTINGS)
+    other = Muon(ours, **SETTINGS)
     other.load_state_dict(deepcopy(saved.state_dict()))
     before = [p.detach().clone() for p in ours]
     walk(saved, 1, seed=3)
@@ -64,7 +75,7 @@ def test_steps_keep_directions_and_level_their_sizes(shape: tuple[int, int]) -> 
     matrix = torch.randn(shape, generator=torch.Generator().manual_seed(4))
     u, sizes, v = torch.linalg.svd(matrix, full_matrices=False)
     sizes = sizes.clamp(min=0.05 * float(sizes.max()))
-    found = u.T @ _orthogonal((u * sizes) @ v, NEWTON_SCHULZ, 5, 1e-7) @ v.T
+    found = u.T @ _orthogonal(((u * sizes) @ v)[None], NEWTON_SCHULZ, 5, 1e-7)[0] @ v.T
     level = found.diagonal()
     assert (found - torch.diag(level)).abs().max() < 1e-4
     assert level.min() > 0.6
@@ -73,7 +84,7 @@ def test_steps_keep_directions_and_level_their_sizes(shape: tuple[int, int]) -> 
 
 def test_without_a_gradient_only_the_decay_is_left() -> None:
     ours, theirs = matrices(), matrices()
-    for kind, parameters in ((Float32Muon, ours), (torch.optim.Muon, theirs)):
+    for kind, parameters in ((Muon, ours), (torch.optim.Muon, theirs)):
         for parameter in parameters:
             parameter.grad = torch.zeros_like(parameter)
         kind(parameters, **SETTINGS).step()

@@ -175,8 +175,9 @@ def prepare(
     split: Annotated[
         str,
         typer.Option(
-            help="hash (by content; a saved DatasetDict keeps its splits), or all to train, or all "
-            "to validation."
+            help="hash (by content; a saved DatasetDict keeps its own); folder (SOURCE/train, "
+            "SOURCE/validation: keeps a scene of several pictures on one side); or all to train, "
+            "or all to validation."
         ),
     ] = "hash",
     labels: Annotated[

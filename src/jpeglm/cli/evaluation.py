@@ -103,13 +103,15 @@ def likelihood(
     base = next(key for key in result["coders"]["model"] if key.startswith("against_"))
     lines = [
         f"{result['pictures']} images of {result['distinct_pictures']} pictures, bits an image "
-        f"(95 % interval over pictures), {base.replace('_', ' ')}"
+        f"(95 % interval over pictures), {base.replace('_', ' ')}, in brackets all in one file"
     ]
     for name, row in sorted(result["coders"].items(), key=lambda item: item[1]["bits_per_image"]):
         low, high = row["interval"]
+        shared = row.get("together")
         lines.append(
             f"  {name:20s} {row['bits_per_image']:9,.1f}  ({low:,.0f} to {high:,.0f})  "
             f"{100 * row[base]:+6.1f} %"
+            + (f"  ({100 * shared['against_huffman']:+.1f} %)" if shared else "")
         )
     lines += [f"  {name}: not run, {why}" for name, why in result["unavailable"].items()]
     show(result, as_json, lines)

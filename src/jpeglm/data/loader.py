@@ -11,10 +11,12 @@ memory as uint16, 2 GB for 1e9 tokens, so that any picture is a slice away.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -251,6 +253,19 @@ class TrainingLoader:
             if self.index >= len(self.batches.plan(self.epoch)):
                 self.index, self.epoch = 0, self.epoch + 1
             yield batch
+
+
+T = TypeVar("T")
+
+
+def ahead(batches: Iterator[T], depth: int = 4) -> Iterator[T]:
+    """The same endless batches in the same order, `depth` of them made beforehand in a thread: a
+    GPU takes some tens of milliseconds for a step, gathering its tokens some ten."""
+    with ThreadPoolExecutor(1) as pool:
+        waiting = deque(pool.submit(next, batches) for _ in range(depth))
+        while True:
+            yield waiting.popleft().result()
+            waiting.append(pool.submit(next, batches))
 
 
 def validation_batches(

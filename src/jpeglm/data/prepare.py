@@ -71,8 +71,9 @@ class PrepareConfig(Settings):
     min_scale: side of the smallest crop, as a share of the largest that fits in the picture; a
         crop is never smaller than the codec's own size unless the picture is.
     validation: share of the pictures held out, chosen by content.
-    split: `hash` as above (a saved DatasetDict keeps its own splits), or all pictures to `train`
-        or `validation`.
+    split: `hash` as above (a saved DatasetDict keeps its own splits); `folder`: the first-level
+        folders `train` and `validation` say it, and pictures elsewhere are set aside; or all
+        pictures to `train` or `validation`.
     unit_size: pictures a shard. labels, column: see `open_source`. max_pixels: larger ones are set
         aside.
     """
@@ -97,8 +98,9 @@ class PrepareConfig(Settings):
             raise InputError(f"min_scale is {self.min_scale}; it goes from 0 to 1")
         if not 0 <= self.validation < 1:
             raise InputError(f"validation is {self.validation}; it goes from 0 to below 1")
-        if self.split not in ("hash", *SPLITS):
-            raise InputError(f"split is {self.split!r}; choose hash, {' or '.join(SPLITS)}")
+        if self.split not in ("hash", "folder", *SPLITS):
+            choices = f"hash, folder, {' or '.join(SPLITS)}"
+            raise InputError(f"split is {self.split!r}; choose {choices}")
         if self.unit_size < 1:
             raise InputError(f"unit_size is {self.unit_size}; it must be at least 1")
         if self.labels not in LABELS:
@@ -387,7 +389,9 @@ def _finish(
         )
     warnings = []
     for name in SPLITS:
-        wanted = config.split == name or (config.split == "hash" and config.validation > 0)
+        wanted = config.split in (name, "folder") or (
+            config.split == "hash" and config.validation > 0
+        )
         if wanted and not totals["pictures"][name]:
             warnings.append(f"no picture fell into {name}; prepare more pictures")
     extras = Counter(found for entry in rejected for found in EXTRA.findall(entry["reason"]))

@@ -41,6 +41,24 @@ def side_of(item: Item, validation: float) -> str:
     return item.split or split_of(item.data, validation)
 
 
+FOLDERS = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation"}
+"""First-level folders that name a split, as Hugging Face's image folders do."""
+
+
+def split_by(item: Item, config: PrepareConfig) -> str:
+    """The side of an item; InputError where folders decide and none of its names one."""
+    if config.split == "hash":
+        return side_of(item, config.validation)
+    if config.split != "folder":
+        return config.split
+    first = item.key.split("/")[0]
+    if first not in FOLDERS:
+        raise InputError(
+            f"it lies in none of the folders {', '.join(FOLDERS)}, which say the split"
+        )
+    return FOLDERS[first]
+
+
 def random_crop(
     image: Image.Image, width: int, height: int, min_scale: float, rng: np.random.Generator
 ) -> Image.Image:
@@ -103,7 +121,7 @@ def views(
     (width, height; of clips also frames, fps, fit). The iterator raises InputError if the item
     cannot be read. A whole picture comes in its own size, all else in the shape's.
     """
-    split = side_of(item, config.validation) if config.split == "hash" else config.split
+    split = split_by(item, config)
     whole = config.crops == 0 or split == "validation"
     crops = min(config.crops, VALIDATION_CROPS) if split == "validation" else config.crops
     if media == "clip" and not is_picture(item.data):

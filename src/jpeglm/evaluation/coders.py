@@ -7,6 +7,10 @@ they save). For the others it is the whole output less what the same coder write
 picture of the same settings, which flatters them by the few bits that the flat picture itself
 takes.
 
+A file of 64 pixels a side tells more of what a coder costs a file than of what it knows of
+pictures: adaptive coders have little to adapt to. So all pictures are also put under each other
+into one file (`together`), which is the least that these coders need for the set.
+
 Of H.264 there are CAVLC, as the streams have it, and CABAC.
 """
 
@@ -22,7 +26,9 @@ from PIL import Image
 
 from jpeglm.codecs import AvcCodec, JpegCodec
 from jpeglm.config import InputError, JpegConfig
+from jpeglm.syntax.alphabet import EOI
 from jpeglm.syntax.nal import IDR, PLAIN, split_nals
+from jpeglm.syntax.scan import inspect_scan, write_scan
 
 Coder = Callable[[bytes], int]
 """A JPEG file to its size in bytes under the coder, net of fixed parts."""
@@ -142,6 +148,35 @@ def coder_bits(
     files = [without_markers(codec, stream)[1] for stream in streams]
     bits = {name: np.array([8.0 * size(file) for file in files]) for name, size in coders.items()}
     return bits, unavailable
+
+
+LINES = 65_000
+"""Of a file of several pictures; JPEG has room for 65,535, some coders for a little less."""
+
+
+def together_bits(codec: JpegCodec, streams: Sequence[bytes]) -> dict[str, float]:
+    """Bits a picture of each coder that runs here, all pictures lying under each other in one file
+    (or as few as LINES allows). Empty where a restart interval would reach into the next one."""
+    config = codec.config
+    interval = config.restart_interval or config.mcus
+    if config.mcus % interval:
+        return {}
+    coders, _ = make_coders(config)
+    most = max(1, LINES // config.height)
+    files = [stacked(codec, streams[i : i + most]) for i in range(0, len(streams), most)]
+    return {name: 8.0 * sum(map(size, files)) / len(streams) for name, size in coders.items()}
+
+
+def stacked(codec: JpegCodec, streams: Sequence[bytes]) -> bytes:
+    """One standalone JPEG without restart markers: the pictures' coefficients under each other."""
+    config = codec.config
+    interval = config.restart_interval or config.mcus
+    changes = {"height": config.height * len(streams), "restart_interval": interval}
+    tall = JpegCodec(JpegConfig(**config.to_dict() | changes))
+    # At a restart every DC value is coded as such: symbols of one picture follow another's.
+    symbols = [inspect_scan(codec.scan(stream), codec.spec)[0] for stream in streams]
+    scan = write_scan(np.concatenate(symbols), tall.spec)[0]
+    return without_markers(tall, tall.header + scan + EOI)[1]
 
 
 def avc_bits(codec: AvcCodec, streams: Sequence[bytes]) -> dict[str, np.ndarray]:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from jpeglm.codecs import AvcCodec, JpegCodec
-from jpeglm.evaluation.coders import COUNTED, avc_bits, coder_bits
+from jpeglm.evaluation.coders import COUNTED, avc_bits, coder_bits, together_bits
 from jpeglm.generation.generate import Model
 
 Progress = Callable[[int, int, str], None]
@@ -105,14 +105,18 @@ def likelihood(
 ) -> dict[str, Any]:
     """The table of `jpeglm evaluate likelihood`: key `coders`, a row for each coder.
 
-    keys: names by which crops of one picture are known (`pictures_of`); default all distinct.
+    keys: names by which crops of one picture are known (`pictures_of`); default all distinct. A row
+    of JPEG's coders has a second figure, `together`: all pictures in one file, against Huffman's
+    single ones. The model's weights are charged to nobody.
     """
     groups = pictures_of(keys) if keys is not None else np.arange(len(streams))
     bits, legal_bits, tokens = model_bits(model, streams, labels, progress=progress)
     rows = {"model": bits, "model+grammar": legal_bits}
     unavailable: dict[str, str] = {}
+    together: dict[str, float] = {}
     if isinstance(model.codec, JpegCodec):
         others, unavailable = coder_bits(model.codec, streams)
+        together = together_bits(model.codec, streams)
         stream_bytes = sum(len(model.codec.scan(stream)) for stream in streams)
         base = "huffman"
     elif isinstance(model.codec, AvcCodec):
@@ -135,6 +139,11 @@ def likelihood(
         }
         for name, values in rows.items()
     }
+    for name, each in together.items():
+        coders[name]["together"] = {
+            "bits_per_image": each,
+            "against_huffman": each / float(rows["huffman"].mean()) - 1,
+        }
     coders["model"]["nats_per_token"] = float(bits.sum() * np.log(2) / tokens.sum())
     counted = {name: text for name, text in COUNTED.items() if name in coders}
     counted |= dict.fromkeys(("model", "model+grammar"), "every token after BOS, EOS included")

@@ -44,8 +44,8 @@ from torch.nn import functional as F
 from jpeglm import __version__
 from jpeglm.checkpoint import Checkpoint, checkpoint_folder, load_checkpoint, write_checkpoint
 from jpeglm.config import InputError, fingerprint
-from jpeglm.data.loader import TokenSet, TrainingLoader, load_tokens, validation_batches
-from jpeglm.environment import commit, versions
+from jpeglm.data.loader import TokenSet, TrainingLoader, ahead, load_tokens, validation_batches
+from jpeglm.environment import commit, processor, versions
 from jpeglm.files import atomic_folder, atomic_write, read_json, remove_halves, write_json
 from jpeglm.models.llama import SHORT, build, flops_per_token, like, parameters, preset
 from jpeglm.training import TrainConfig
@@ -230,6 +230,7 @@ class Trainer:
             },
             "processes": self.accelerator.num_processes,
             "device": str(self.accelerator.device),
+            "hardware": _hardware(self.accelerator.device),
             "precision": self.accelerator.mixed_precision,
             "versions": versions(*PACKAGES),
             "commit": commit(),
@@ -319,7 +320,7 @@ class Trainer:
         if resumed:
             self.say(f"going on from step {resumed} of {self.out}")
         started, before = time.monotonic(), state.seconds
-        batches = iter(self.loader)
+        batches = ahead(iter(self.loader))
         self.objective.train()
         log: Any = open_metrics(self.out, resumed) if self.main else nullcontext()
         with stop_on_signals() as self.stop, log as self.metrics:
@@ -407,8 +408,9 @@ class Trainer:
             # Young averages would otherwise remember the initial weights.
             decay = min(config.ema, (1 + self.state.step) / (10 + self.state.step))
             with torch.no_grad():
-                for name, parameter in self.model.named_parameters():
-                    self.ema[name].lerp_(parameter, 1 - decay)
+                torch._foreach_lerp_(
+                    list(self.ema.values()), list(self.model.parameters()), 1 - decay
+                )
 
     def _inputs(self, part: dict[str, np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
         ids, targets = part["input_ids"][:, :-1], part["labels"][:, 1:]
@@ -627,6 +629,11 @@ def _load_weights(model: torch.nn.Module, folder: Path) -> None:
         raise InputError(f"{file} cannot be read: {' '.join(str(error).split())}") from error
     if unexpected or set(missing) - {"lm_head.weight"}:
         raise InputError(f"{file} does not fit the model of its config.json")
+
+
+def _hardware(device: torch.device) -> str:
+    """The name of what computes."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
 
 
 def _precision(config: TrainConfig) -> str:
