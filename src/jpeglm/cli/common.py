@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from pathlib import Path
@@ -190,15 +191,31 @@ def draw(title: str, quiet: bool, call: Any) -> Any:
         return call(progress)
 
 
-def is_film(file: Path) -> bool:
-    """Whether a file is to be read as a film, by its name; a GIF by its content."""
-    from jpeglm.codecs.clips import is_picture
+def is_film(file: Path, checkpoint: Path | None = None) -> bool:
+    """Whether a file is to be read as a film, by its name; a GIF if it is long enough for a clip
+    of the checkpoint (by default of the shipped model of clips)."""
+    from jpeglm.checkpoint import checkpoint_folder
+    from jpeglm.codecs import open_codec
+    from jpeglm.codecs.clips import measure
+    from jpeglm.codecs.images import MOVING, holds_more
     from jpeglm.data.sources import FILMS
-    from jpeglm.files import read_bytes
 
-    if file.suffix.lower() == ".gif" and file.is_file():
-        return not is_picture(read_bytes(file))
-    return file.suffix.lower() in FILMS
+    if file.suffix.lower() != ".gif" or not holds_more(file, MOVING):
+        return file.suffix.lower() in FILMS
+    try:
+        codec: Any = open_codec(checkpoint_folder(checkpoint or Path("clips")))
+        length = (codec.config.frames - 1) / codec.config.fps if codec.media == "clip" else math.inf
+        return measure(file, str(file)).seconds > length
+    except InputError:  # FFmpeg is not there, or cannot read what Pillow reads
+        return False
+
+
+def note_first_frame(photo: Path) -> None:
+    """Say that of an animation, or a document of several pages, the first picture is taken."""
+    from jpeglm.codecs.images import holds_more
+
+    if holds_more(photo):
+        print(f"{photo} holds several pictures; its first is taken", file=sys.stderr)
 
 
 def open_model(

@@ -24,6 +24,7 @@ from jpeglm.cli.common import (
     TopPOption,
     draw,
     is_film,
+    note_first_frame,
     open_model,
     record_of,
     show,
@@ -125,10 +126,12 @@ def complete(
     from jpeglm.codecs.images import open_image
     from jpeglm.generation.outputs import write_pictures
 
-    film = is_film(photo)
+    film = is_film(photo, checkpoint)
     if not film and (keep_frames is not None or start):
         raise InputError(f"{photo} is a picture; --keep-frames and --start are for clips")
     media: Any = None if film else open_image(photo)
+    if not film:
+        note_first_frame(photo)
     folder = checkpoint or shipped_checkpoint("clips" if film else "photos")
     model = open_model(folder, engine, precision, device)
     if film != (model.codec is not None and model.codec.media == "clip"):

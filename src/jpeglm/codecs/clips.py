@@ -19,6 +19,7 @@ from PIL import Image
 
 from jpeglm.codecs.images import MOVING, fit_image, holds_more, opened
 from jpeglm.config import InputError
+from jpeglm.files import file_size
 
 if TYPE_CHECKING:
     from jpeglm.codecs.avc import AvcConfig
@@ -68,8 +69,8 @@ def is_picture(data: bytes) -> bool:
 def _shown(source: Path | bytes, name: str) -> Iterator[tuple[float, float, Any]]:
     """(begin, end, frame) of every decoded frame, seconds from the first one on."""
     av = pyav()
-    if isinstance(source, Path) and not source.exists():
-        raise InputError(f"there is no file {name}")
+    if isinstance(source, Path):
+        file_size(source)  # a pipe would be waited for
     opened = io.BytesIO(source) if isinstance(source, bytes) else str(source)
     try:
         with av.open(opened) as file:

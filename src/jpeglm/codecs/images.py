@@ -62,8 +62,6 @@ def open_image(
     """Read a picture as 8-bit RGB, upright; `name` is what errors call it."""
     if isinstance(source, str | Path):
         name = name or printable(source)
-        if not file_size(Path(source), MAX_BYTES):
-            raise InputError(f"{name} is empty")
     name = name or "the picture"
     try:
         with opened(source, name) as image:
@@ -104,11 +102,14 @@ def opened(
     name: str = "the picture",
     formats: tuple[str, ...] = FORMATS,
 ) -> Iterator[Image.Image]:
-    """A picture whose header is read, closed at the end; any error that Pillow has.
+    """A picture whose header is read, closed at the end; any error that Pillow has, InputError if
+    a path leads to no regular file or to too large a one.
 
     Size is for the caller to judge: Pillow's own limit, which is another, is lifted for as long as
     the header takes.
     """
+    if isinstance(source, str | Path):
+        file_size(Path(source), MAX_BYTES)
     file = io.BytesIO(source) if isinstance(source, bytes) else source
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of broken EXIF, odd palettes: the pixels are judged

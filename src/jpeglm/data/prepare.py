@@ -357,10 +357,20 @@ def _write_shards(
 
     there = set(paths) - {path for path, _ in missing}
     for path in sorted(there):
-        report(read_meta(path))
+        report(_made_before(path))
     for meta in _run(_prepare_job, missing, workers, (codec.to_dict(), out, config, None)):
         report(meta)
     return [read_meta(path) for path in paths]
+
+
+def _made_before(path: Path) -> dict[str, Any]:
+    """The metadata of a shard that is there already."""
+    meta = read_meta(path)
+    sums = [meta.get(part) for part in ("pictures", "streams", "bytes")]
+    whole = isinstance(meta.get("count"), int) and isinstance(meta.get("rejected"), list)
+    if not whole or not all(isinstance(part, dict) and {*part} == {*SPLITS} for part in sums):
+        raise InputError(f"{path} is damaged; delete it and run the same command again")
+    return meta
 
 
 def _finish(

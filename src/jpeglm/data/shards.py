@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from jpeglm.config import InputError
-from jpeglm.files import atomic_write, read_bytes, read_json
+from jpeglm.files import atomic_write, read_bytes, read_json, told
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -70,18 +70,24 @@ def token_path(folder: Path, index: int) -> Path:
     return folder / f"shard-{index:05d}.tokens.safetensors"
 
 
+def _schema() -> pa.Schema:
+    """The columns of a shard, in the order of `Row`."""
+    import pyarrow as pa
+
+    kinds = [pa.string(), pa.binary(), pa.int32(), pa.int32(), pa.int32(), pa.string()]
+    return pa.schema(
+        [pa.field(name, kind, nullable=False) for name, kind in zip(Row._fields, kinds)]
+    )
+
+
 def write_shard(path: Path, rows: list[Row], meta: dict[str, Any]) -> None:
     """Write the rows whole or not at all; `meta` holds at least `codec` and `fingerprint`."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    kinds = [pa.string(), pa.binary(), pa.int32(), pa.int32(), pa.int32(), pa.string()]
-    schema = pa.schema(
-        [pa.field(name, kind, nullable=False) for name, kind in zip(Row._fields, kinds)],
-        metadata={"jpeglm": json.dumps(meta, sort_keys=True)},
-    )
-    columns = [[row[place] for row in rows] for place in range(len(kinds))]
-    table = pa.table([pa.array(c, k) for c, k in zip(columns, kinds)], schema=schema)
+    schema = _schema().with_metadata({"jpeglm": json.dumps(meta, sort_keys=True)})
+    columns = [[row[place] for row in rows] for place in range(len(schema))]
+    table = pa.table([pa.array(c, f.type) for c, f in zip(columns, schema)], schema=schema)
     out = io.BytesIO()
     pq.write_table(
         table,
@@ -106,9 +112,13 @@ def read_meta(path: Path) -> dict[str, Any]:
         raise InputError(f"{path} is no readable Parquet file; delete it and prepare again") from (
             error
         )
-    if b"jpeglm" not in stored:
-        raise InputError(f"{path} is no shard written by jpeglm prepare")
-    return json.loads(stored[b"jpeglm"])
+    try:
+        meta = json.loads(stored[b"jpeglm"])
+        if not isinstance(meta["codec"], dict) or not isinstance(meta["fingerprint"], str):
+            raise TypeError
+    except (LookupError, TypeError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} is no shard written by jpeglm prepare") from error
+    return meta
 
 
 def read_shard(path: Path, fingerprint: str | None = None) -> pa.Table:
@@ -123,9 +133,19 @@ def read_shard(path: Path, fingerprint: str | None = None) -> pa.Table:
             "prepare the data again with that codec"
         )
     try:
-        return pq.ParquetFile(path).read(use_threads=False)
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{path} is damaged; delete it and prepare again: {error}") from error
+        table = pq.ParquetFile(path).read(use_threads=False)
+        # Another tool may have written it again: its wider types hold the same.
+        table = table.select(list(Row._fields)).cast(_schema())
+    except (OSError, LookupError, ValueError, pa.ArrowException) as error:
+        raise InputError(f"{path} is damaged; delete it and prepare again: {told(error)}") from (
+            error
+        )
+    holes = [name for name in Row._fields if table.column(name).null_count]
+    strange = set(table.column("split").unique().to_pylist()) - {None, *SPLITS}
+    if holes or strange:
+        reason = f"the column {holes[0]} has rows without a value" if holes else "unknown splits"
+        raise InputError(f"{path} is damaged; delete it and prepare again: {reason}")
+    return table
 
 
 def table_streams(table: pa.Table) -> Streams:
@@ -153,6 +173,13 @@ class Dataset:
         self.info = read_json(self.path / "dataset.json")
         if self.info.get("format") != FORMAT:
             raise InputError(f"{self.path / 'dataset.json'} was not written by jpeglm prepare")
+        kinds = {"codec": dict, "fingerprint": str, "label_names": list, "shards": int,
+                 "streams": dict}  # fmt: skip
+        for key, kind in kinds.items():
+            if not isinstance(self.info.get(key), kind):
+                raise InputError(
+                    f"{self.path / 'dataset.json'} says no {key}; run the same jpeglm prepare again"
+                )
         self.codec_dict: dict[str, Any] = self.info["codec"]
         self.fingerprint: str = self.info["fingerprint"]
         self.label_names: list[str] = self.info["label_names"]
@@ -350,9 +377,11 @@ def token_meta(path: Path) -> dict[str, str]:
         raise InputError(f"there is no file {path}; prepare the tokens again") from error
     except (OSError, SafetensorError) as error:
         raise InputError(f"{path} is no readable token shard; delete it: {error}") from error
-    if "jpeglm" not in stored:
-        raise InputError(f"{path} was not written by jpeglm prepare; delete it")
-    return json.loads(stored["jpeglm"])
+    try:
+        meta = json.loads(stored["jpeglm"])
+        return {"tokenizer": str(meta["tokenizer"]), "fingerprint": str(meta["fingerprint"])}
+    except (LookupError, TypeError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} was not written by jpeglm prepare; delete it") from error
 
 
 def read_token_shard(path: Path) -> TokenShard:
@@ -363,6 +392,25 @@ def read_token_shard(path: Path) -> TokenShard:
     meta = token_meta(path)
     try:
         values: dict[str, Any] = {**load(read_bytes(path)), **meta}
-        return TokenShard(**values)
+        shard = TokenShard(**values)
     except (SafetensorError, TypeError) as error:
         raise InputError(f"{path} is no token shard of this version; delete it: {error}") from error
+    if not _sound(shard):
+        raise InputError(f"{path} is damaged: its rows do not fit together; delete it")
+    return shard
+
+
+def _sound(shard: TokenShard) -> bool:
+    """Whether every row lies inside the tokens and has a split, a label and a size."""
+    kinds = [
+        (shard.tokens, np.uint16), (shard.offsets, np.int64), (shard.split, np.int8),
+        (shard.label, np.int32), (shard.stream_bytes, np.int32),
+    ]  # fmt: skip
+    if any(array.dtype != kind or array.ndim != 1 for array, kind in kinds):
+        return False
+    rows = len(shard.offsets) - 1
+    if rows < 0 or {len(shard.split), len(shard.label), len(shard.stream_bytes)} != {rows}:
+        return False
+    ends = shard.offsets[0] == 0 and shard.offsets[-1] == len(shard.tokens)
+    known = np.isin(shard.split, range(len(SPLITS))).all()
+    return bool(ends and known and (np.diff(shard.offsets) >= 0).all())
