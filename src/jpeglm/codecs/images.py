@@ -289,11 +289,12 @@ def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
         transform = ImageCms.buildTransform(
             source, ImageCms.createProfile("sRGB"), mode, "RGB", intent
         )
-        if mode == "RGB":
+        if mode in ("RGB", "L"):
             steps = np.linspace(0, 255, 9).astype(np.uint8)
             grid = np.stack(np.meshgrid(steps, steps, steps), -1).reshape(27, 27, 3)
-            moved = np.asarray(ImageCms.applyTransform(Image.fromarray(grid), transform))
-            if np.abs(moved.astype(int) - grid).max() <= 2:
+            probe = Image.fromarray(grid).convert(mode)
+            moved = np.asarray(ImageCms.applyTransform(probe, transform)).astype(int)
+            if np.abs(moved - np.asarray(probe.convert("RGB"))).max() <= 2:
                 return None
         return transform
     except (ImageCms.PyCMSError, ImportError, OSError, TypeError, ValueError):
