@@ -1,16 +1,19 @@
 """Pictures of every kind become the pixels that other programs show, or one true sentence."""
 
 import io
+import os
 import shutil
 import struct
 import subprocess
 import sys
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
+from jpeglm.codecs import images
 from jpeglm.codecs.images import holds_more, open_image
 from jpeglm.config import InputError
 
@@ -298,3 +301,26 @@ def test_modes_look_as_imagemagick_shows_them(tmp_path):
         with Image.open(io.BytesIO(shown)) as expected:
             difference = np.abs(pixels((tmp_path / name).read_bytes()) - np.asarray(expected))
         assert difference.mean() < 2.5, f"{name} differs by {difference.mean():.1f} levels"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_pipes_and_devices_are_not_waited_for(tmp_path):
+    from jpeglm.codecs.avc import AvcConfig
+    from jpeglm.codecs.clips import read_clip
+
+    for name in ("a.gif", "a.mp4", "a.jpg"):
+        os.mkfifo(tmp_path / name)
+        for path in (tmp_path / name, Path("/dev/zero")):
+            assert not holds_more(path)
+            with pytest.raises(InputError, match="a pipe or a device"):
+                open_image(path)
+    pytest.importorskip("av")
+    with pytest.raises(InputError, match="a pipe or a device"):
+        read_clip(tmp_path / "a.mp4", AvcConfig())
+
+
+def test_a_file_that_is_too_large_is_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(images, "MAX_BYTES", 100)
+    (tmp_path / "a.png").write_bytes(png([b"\x80" * 8] * 8, 8, 0) + bytes(100))
+    with pytest.raises(InputError, match=r"a\.png has 0 MB, more than the 0 MB"):
+        open_image(tmp_path / "a.png")

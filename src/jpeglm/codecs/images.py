@@ -215,8 +215,11 @@ def to_rgb(
         values = np.asarray(image)
         if isinstance(clear, int):
             alpha = Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8))
+        if white is None and image.mode.startswith("I;16"):
+            white = 65535.0
         inverted = image.format == "TIFF" and image.tag_v2.get(262) == 0  # type: ignore[attr-defined]
-        image = Image.fromarray(_levels(values, None if image.mode == "F" else white, inverted))
+        floats = image.mode.startswith("F")
+        image = Image.fromarray(_levels(values, None if floats else white, inverted))
     elif image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or clear is not None:
         grey = image.mode in ("LA", "La")
         whole = image.convert("RGBA")
