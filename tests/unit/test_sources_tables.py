@@ -162,6 +162,22 @@ def test_rows_of_every_kind(tmp_path):
     assert [bad.name.rpartition(":")[2] for bad in rejected] == ["1", "2", "5", "6", "7"]
 
 
+def test_paths_that_are_no_text(tmp_path):
+    """Arrow stores what it is given as text and does not look at it."""
+    raw = pa.array([b"caf\xe9.png", b"caf\xe9.png", b"gone\xff.png"], pa.binary())
+    paths = pa.StringArray.from_buffers(3, *raw.buffers()[1:])
+    images = pa.StructArray.from_arrays(
+        [pa.array([picture(0), None, None], pa.binary()), paths], ["bytes", "path"]
+    )
+    with open(os.fsencode(tmp_path) + b"/caf\xe9.png", "wb") as file:
+        file.write(picture(1))
+    path = write(tmp_path / "a.parquet", image=images)
+    items, rejected = read(path)
+    assert [item.data for item in items] == [picture(0), picture(1)]
+    (bad,) = rejected
+    assert bad.name.endswith(":2") and "gone\\xff.png" in bad.reason
+
+
 @pytest.mark.parametrize("type_", [pa.large_binary(), pa.binary_view(), pa.binary()])
 def test_binary_columns_of_all_widths(tmp_path, type_):
     path = write(tmp_path / "a.parquet", image=pa.array([picture(0), None], type_))

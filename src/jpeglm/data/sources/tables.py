@@ -7,6 +7,7 @@ are pictures, the names of classes) is used where it can be read and otherwise i
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,15 +62,10 @@ class RowUnit:
 
     def _item(self, path: Path, batch: Any, index: int, row: int) -> Item | Rejected:
         name = printable(f"{path}:{row}")
-        value = batch.column(self.image)[index].as_py()
-        data = value
-        if isinstance(value, dict):
-            data = value.get("bytes")
-            if not data and value.get("path"):
-                try:
-                    data = read_bytes(path.parent / value["path"], size_limit(value["path"]))
-                except InputError as error:
-                    return Rejected(name, str(error))
+        try:
+            data = _picture(batch.column(self.image)[index], path.parent)
+        except InputError as error:
+            return Rejected(name, str(error))
         if not data:
             return Rejected(name, "the row holds no picture")
         try:
@@ -77,6 +73,21 @@ class RowUnit:
         except ValueError as error:
             return Rejected(name, str(error))
         return Item(printable(f"{self.file}:{row}"), data, label, name, self.split)
+
+
+def _picture(cell: Any, folder: Path) -> bytes | None:
+    """The picture of one cell: bytes, or a struct of bytes and of the path where they lie."""
+    import pyarrow as pa
+
+    if not cell.is_valid or not pa.types.is_struct(cell.type):
+        return cell.as_py()
+    names = [part.name for part in cell.type]
+    data = cell["bytes"].as_py()
+    if data or "path" not in names or not cell["path"].is_valid:
+        return data
+    # The bytes of a path: it need not be UTF-8, which Arrow does not check.
+    name = os.fsdecode(cell["path"].as_buffer().to_pybytes())
+    return read_bytes(folder / name, size_limit(name)) if name else None
 
 
 def _parquet_batches(path: Path, unit: RowUnit) -> Iterator[tuple[int, Any]]:
@@ -232,8 +243,8 @@ def _add_rows(
         path = printable(source.root / name)
         image = _image_column(source, path, schema, features)
         label = _label_column(source, path, schema, features)
-    except InputError as error:
-        _refuse(source, name, str(error))
+    except (InputError, UnicodeDecodeError) as error:  # a column's name may be no UTF-8
+        _refuse(source, name, told(error))
         return
     for first in range(0, rows, step):
         count = min(step, rows - first)
