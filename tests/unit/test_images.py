@@ -205,6 +205,9 @@ def test_the_reason_is_true(tmp_path):
         open_image(tmp_path / "a.png")
     with pytest.raises(InputError, match="no known format"):
         open_image(b"eggs, milk, bread")
+    for size in range(1, len(whole), 3):  # a header of any length
+        with pytest.raises(InputError, match="the picture"):
+            open_image(whole[:size])
 
 
 POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n%%EOF\n"

@@ -159,7 +159,7 @@ def _why_not(source: Any) -> str:
     head = _head(source, 16)
     if not head:
         return "is empty"
-    known = [name for name in Image.ID if (accept := Image.OPEN[name][1]) and accept(head) is True]
+    known = [name for name in Image.ID if _begins_as(name, head)]
     for name in [name for name in known if name in FORMATS]:
         file = io.BytesIO(source) if isinstance(source, bytes) else source
         try:
@@ -170,6 +170,14 @@ def _why_not(source: Any) -> str:
     for name in [name for name in known if name not in FORMATS]:
         return f"is a file of format {name}, which is not read here; save it as PNG first"
     return "is no picture that can be read (no known format)"
+
+
+def _begins_as(name: str, head: bytes) -> bool:
+    try:
+        accept = Image.OPEN[name][1]
+        return accept is not None and accept(head) is True
+    except Exception:  # too short even for that
+        return False
 
 
 def _deep_transparency(image: Any, source: Any) -> Image.Image | None:
