@@ -205,7 +205,7 @@ def test_the_reason_is_true(tmp_path):
         open_image(tmp_path / "a.png")
     with pytest.raises(InputError, match="no known format"):
         open_image(b"eggs, milk, bread")
-    for size in range(1, len(whole), 3):  # a header of any length
+    for size in range(1, 60):  # a header of any length
         with pytest.raises(InputError, match="the picture"):
             open_image(whole[:size])
 
