@@ -136,6 +136,18 @@ def test_links_lead_to_what_they_name(tmp_path, end):
     assert set(rejected) == lost and all("link" in reason for reason in rejected.values())
 
 
+def test_links_stay_in_their_archive(tmp_path):
+    parts = [
+        (("a.jpg", picture(n)), ("b.jpg", "hard", "a.jpg"), ("c.jpg", "soft", "b.jpg"),
+         ("a.cls", b"%d" % n), ("b.cls", "hard", "a.cls")) for n in range(3)
+    ]  # fmt: skip
+    (tmp_path / "a.tar").write_bytes(b"".join(tar(*part) for part in parts))
+    items, rejected = read(tmp_path / "a.tar")
+    assert not rejected and len({item.key for item in items}) == 9
+    assert [item.data for item in items] == [picture(n) for n in range(3) for _ in range(3)]
+    assert [item.label for item in items] == [0, 0, -1, 1, 1, -1, 2, 2, -1]
+
+
 SAMPLES = {
     "dots in names": (
         {"v1.0_a.jpg": 0, "v1.0_b.jpg": 1, "v2.0_a.jpg": 2, "v2.0_b.jpg": 3},

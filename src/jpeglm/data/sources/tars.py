@@ -37,6 +37,8 @@ TARS = (
 MAX_LABEL_TEXT = 64
 MAX_LINKS = 40
 """That lead from one to the next, as on a disk."""
+ANY = -1
+"""Stands for the last run that holds a name."""
 
 
 @dataclass(frozen=True)
@@ -133,8 +135,8 @@ def _scan(file: Any, source: Source, listing: Listing, path: Path) -> None:
     """Read all headers (and the labels) of a tar into the listing."""
     wanted = (*source.extensions, ".cls") if source.labels == "source" else source.extensions
     links: list[tuple[str, Name, tarfile.TarInfo]] = []
-    places: dict[str, Member] = {}
-    labelled: dict[str, bytes] = {}
+    places: dict[tuple[int, str], Member] = {}
+    labelled: dict[tuple[int, str], bytes] = {}
     seen: set[tuple[int, str]] = set()
     counts: dict[str, int] = {}
     run = archive = 0
@@ -151,15 +153,18 @@ def _scan(file: Any, source: Source, listing: Listing, path: Path) -> None:
             if info.issym() or info.islnk():
                 if has(base, wanted):
                     links.append((info.name, parts, info))
+                else:
+                    listing.passed.append(extension(base))
                 continue
+            place = posixpath.normpath(info.name)
             if info.isreg() and parts.end == ".cls" and source.labels == "source":
                 text = b"" if info.size > MAX_LABEL_TEXT else file.read(info.size)
-                labelled[posixpath.normpath(info.name)] = text
+                labelled[run, place] = labelled[ANY, place] = text
                 listing.labels[run, parts.stem] = text
                 listing.stems.add((run, parts.stem))
                 continue
             if info.isreg():
-                member = places[posixpath.normpath(info.name)] = _member(info, counts)
+                member = places[run, place] = places[ANY, place] = _member(info, counts)
             if not has(base, wanted):
                 listing.passed.append(extension(base))
                 listing.stems.add((run, parts.stem))
@@ -168,8 +173,8 @@ def _scan(file: Any, source: Source, listing: Listing, path: Path) -> None:
             else:
                 listing.rejected.append((info.name, "it is no regular file"))
     finally:
-        for place in tar.damage.values():
-            reason = f"the tar is damaged at byte {place}; what lies behind is read where it can be"
+        for byte in tar.damage.values():
+            reason = f"the tar is damaged at byte {byte}; what lies behind is read where it can be"
             source.rejected.append(Rejected(printable(path), reason))
         _follow(links, places, labelled, listing, counts)
 
@@ -187,31 +192,36 @@ def _member(info: tarfile.TarInfo, counts: dict[str, int]) -> Member:
 
 def _follow(
     links: list[tuple[str, Name, tarfile.TarInfo]],
-    places: dict[str, Member],
-    labelled: dict[str, bytes],
+    places: dict[tuple[int, str], Member],
+    labelled: dict[tuple[int, str], bytes],
     listing: Listing,
     counts: dict[str, int],
 ) -> None:
-    """Give links what they lead to, over other links, before or behind them in the tar."""
-    targets = {}
-    for name, _, info in links:
-        folder = posixpath.dirname(name) if info.issym() else ""
-        targets[posixpath.normpath(name)] = posixpath.normpath(
-            posixpath.join(folder, info.linkname)
-        )
+    """Give links what they lead to, over other links, before or behind them in the tar; in their
+    own run if that holds it, since archives in a row have the same names."""
+    targets: dict[tuple[int, str], str] = {}
     for name, parts, info in links:
-        place = targets[posixpath.normpath(name)]
+        folder = posixpath.dirname(name) if info.issym() else ""
+        target = posixpath.normpath(posixpath.join(folder, info.linkname))
+        for run in (parts.run, ANY):
+            targets[run, posixpath.normpath(name)] = target
+    for name, parts, info in links:
+        wanted: Any = labelled if parts.end == ".cls" else places
+        place, found = posixpath.normpath(name), None
         for _ in range(MAX_LINKS):
-            if place in places or place in labelled or place not in targets:
+            next_place = targets.get((parts.run, place)) or targets.get((ANY, place))
+            if next_place is None:
                 break
-            place = targets[place]
-        if place in places and parts.end != ".cls":
+            place = next_place
+            found = wanted.get((parts.run, place), wanted.get((ANY, place)))
+            if found is not None:
+                break
+        if isinstance(found, Member):
             counts[name] = counts.get(name, 0) + 1
-            found = places[place]
             member = Member(name, found.size, found.pieces, None, counts[name])
             listing.pictures.append((parts, member))
-        elif place in labelled and parts.end == ".cls":
-            listing.labels[parts.run, parts.stem] = labelled[place]
+        elif found is not None:
+            listing.labels[parts.run, parts.stem] = found
             listing.stems.add((parts.run, parts.stem))
         else:
             reason = f"it is a link to {printable(info.linkname)}, which the tar does not hold"
