@@ -159,6 +159,23 @@ def test_srgb_itself_and_broken_profiles_change_no_bit():
     assert (pixels(saved(image, "PNG", icc_profile=lab)) == np.asarray(image)).all()
 
 
+def test_a_png_whose_profile_cannot_be_unpacked():
+    row = np.arange(0, 256, 5).astype(np.uint8).tobytes()
+    unpackable = [
+        b"a\0\7abc",
+        b"a\0\0abc",
+        b"",
+        b"a" * 99,
+        b"a\0\0" + zlib.compress(bytes(3 << 20)),
+    ]
+    for data in unpackable:
+        shown = pixels(png([row] * 4, 8, 0, chunk(b"iCCP", data)))
+        assert (shown[0, :, 0] == np.arange(0, 256, 5)).all()
+    with pytest.raises(InputError, match="tEXt"):
+        wrong = chunk(b"tEXt", b"a\0b")[:-1] + b"?"
+        open_image(png([row] * 4, 8, 0, chunk(b"iCCP", unpackable[0]), wrong))
+
+
 def test_gamma_of_a_png():
     level = np.arange(0, 256, 5)
     rows = [level.astype(np.uint8).tobytes()] * 4

@@ -25,7 +25,7 @@ import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from jpeglm.config import InputError
-from jpeglm.files import file_size, printable, told
+from jpeglm.files import file_size, printable, read_bytes, told
 
 MAX_PIXELS = 200_000_000
 """Larger pictures are refused: a few kilobytes can claim to be gigapixels."""
@@ -76,11 +76,14 @@ def open_image(
             return to_rgb(image, white, alpha)
     except InputError:
         raise
-    except UnidentifiedImageError as error:
-        raise InputError(f"{name} {_why_not(source)}") from error
     except Exception as error:  # Pillow's readers raise whatever their parsers meet
-        reason = f"{told(error)}; is it whole?"
-        raise InputError(f"{name} cannot be read as a picture: {reason}") from error
+        plain = _without_profile(source)
+        if plain is not None:
+            return open_image(plain, name, max_pixels)
+        reason = f"cannot be read as a picture: {told(error)}; is it whole?"
+        if isinstance(error, UnidentifiedImageError):
+            reason = _why_not(source)
+        raise InputError(f"{name} {reason}") from error
 
 
 def holds_more(source: Path | bytes, formats: tuple[str, ...] = MOVING + PAGED) -> bool:
@@ -196,6 +199,23 @@ def _deep_transparency(image: Any, source: Any) -> Image.Image | None:
             halves.append(np.asarray(again).astype(np.uint16))
     found = (halves[0] * 256 + halves[1] == np.array(clear)).all(-1)
     return Image.fromarray(np.where(found, 0, 255).astype(np.uint8))
+
+
+def _without_profile(source: Any) -> bytes | None:
+    """A PNG without its colour profile, since Pillow refuses the picture for a profile that it
+    cannot unpack; None of what has none."""
+    if _head(source, 8) != b"\x89PNG\r\n\x1a\n":
+        return None
+    if isinstance(source, str | Path):
+        source = read_bytes(Path(source), MAX_BYTES)
+    data = source if isinstance(source, bytes) else source.read()
+    place = 8
+    while (kind := data[place + 4 : place + 8]) not in (b"IDAT", b"IEND", b""):
+        end = place + 12 + int.from_bytes(data[place : place + 4])
+        if kind == b"iCCP":
+            return data[:place] + data[end:]
+        place = end
+    return None
 
 
 def _white(image: Image.Image) -> float | None:
