@@ -255,6 +255,29 @@ def test_megapixels_are_counted_as_said():
     assert limit == Image.MAX_IMAGE_PIXELS
 
 
+def test_strips_are_the_whole(monkeypatch):
+    """A large picture is converted in strips, to the same pixels."""
+    noise = Image.effect_noise((50, 37), 80).convert("RGB")
+    clear = noise.copy()
+    clear.putalpha(noise.getchannel("G"))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    profiled = {"icc_profile": profile(swap=True), "exif": exif}
+    deep = [row.repeat(3).astype(">u2").tobytes() for row in np.rint(RAMP * 65535).astype("u2")]
+    files = [
+        saved(noise, "PNG"), saved(noise, "PNG", **profiled), saved(clear, "PNG", **profiled),
+        saved(clear, "WEBP"),
+        saved(noise.quantize(16), "PNG", transparency=3), saved(noise.convert("CMYK"), "TIFF"),
+        saved(noise.convert("L"), "PNG"), saved(noise.convert("1"), "PNG"),
+        png(deep, 16, 2, chunk(b"tRNS", bytes(6))),
+    ]  # fmt: skip
+    for data in files:
+        whole = pixels(data)
+        monkeypatch.setattr(images, "STRIP", 50 * 7)
+        assert (pixels(data) == whole).all()
+        monkeypatch.undo()
+
+
 def test_animations_are_told():
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "green", "blue")]
     for kind in ("GIF", "PNG", "WEBP", "TIFF", "AVIF"):

@@ -40,6 +40,10 @@ FORMATS = (
 # fmt: on
 """What Pillow may open. Left out: EPS and WMF, which start other programs, containers that open
 any format inside, and tables of measurements whose values mean no brightness (FITS, GRIB)."""
+STRIP = 1 << 24
+"""Pixels that are converted at a time."""
+COLOURS = {"icc_profile", "gamma", "transparency"}
+"""What else than its pixels decides what an RGB picture looks like."""
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs")
 MOVING = ("GIF", "PNG", "WEBP", "AVIF", "FLI")
 """Formats whose further pictures are frames of an animation, not thumbnails, layers or sizes."""
@@ -236,6 +240,23 @@ def to_rgb(
     alpha: opacity beside the picture's own.
     """
     turn = _turn(image)
+    rows = max(1, STRIP // image.width)
+    if image.height <= rows or image.mode.startswith(("I", "F", "1")):
+        shown = _flat(image, white, alpha)
+    elif image.mode == "RGB" and alpha is None and not set(image.info) & COLOURS:
+        shown = image._new(image.im)  # the same pixels: a second copy would be another gigabyte
+    else:  # in strips: the copies that a conversion makes would take five times the picture
+        shown = Image.new("RGB", image.size)
+        for top in range(0, image.height, rows):
+            box = (0, top, image.width, min(top + rows, image.height))
+            part = alpha.crop(box) if alpha is not None else None
+            shown.paste(_flat(image.crop(box), white, part), box)
+    shown.info.clear()
+    return shown.transpose(turn) if turn is not None else shown
+
+
+def _flat(image: Image.Image, white: float | None, alpha: Image.Image | None) -> Image.Image:
+    """`to_rgb` but for the orientation."""
     profile = image.info.get("icc_profile")
     gamma = None if profile or "srgb" in image.info else image.info.get("gamma")
     clear = image.info.get("transparency")
@@ -263,8 +284,7 @@ def to_rgb(
         image.putalpha(alpha)
         paper = Image.new("RGBA", image.size, (255, 255, 255, 255))
         image = Image.alpha_composite(paper, image).convert("RGB")
-    image.info.clear()
-    return image.transpose(turn) if turn is not None else image
+    return image
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
