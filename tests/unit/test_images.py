@@ -14,6 +14,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from jpeglm.codecs import images
+from jpeglm.codecs.clips import is_picture
 from jpeglm.codecs.images import holds_more, open_image
 from jpeglm.config import InputError
 
@@ -253,6 +254,12 @@ def test_megapixels_are_counted_as_said():
         open_image(data, max_pixels=195_000_000)
     assert open_image(data).size == (14_000, 14_000)
     assert limit == Image.MAX_IMAGE_PIXELS
+    # A GIF of a few bytes, whose canvas Pillow would allocate while it reads the header.
+    gif = bytearray(saved(Image.new("P", (8, 8)), "GIF"))
+    gif[6:10] = struct.pack("<HH", 65_535, 65_535)
+    with pytest.raises(InputError, match="more pixels than the 200 megapixels allowed"):
+        open_image(bytes(gif))
+    assert not holds_more(bytes(gif)) and is_picture(bytes(gif))
 
 
 def test_strips_are_the_whole(monkeypatch):

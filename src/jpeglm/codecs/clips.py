@@ -60,7 +60,7 @@ def is_picture(data: bytes) -> bool:
     try:
         with opened(data):
             return not holds_more(data, MOVING)
-    except InputError:  # HEIC that cannot be read here
+    except (InputError, Image.DecompressionBombError):  # one that open_image refuses, in words
         return True
     except Exception:  # Pillow's readers raise whatever their parsers meet
         return False

@@ -68,7 +68,7 @@ def open_image(
         name = name or printable(source)
     name = name or "the picture"
     try:
-        with opened(source, name) as image:
+        with opened(source, name, max_pixels=max_pixels) as image:
             width, height = image.size
             if width * height > max_pixels:
                 raise InputError(
@@ -80,6 +80,11 @@ def open_image(
             return to_rgb(image, white, alpha)
     except InputError:
         raise
+    except Image.DecompressionBombError as error:
+        raise InputError(
+            f"{name} claims more pixels than the {max(max_pixels, MAX_PIXELS) / 1e6:g} megapixels "
+            "allowed; scale it down first"
+        ) from error
     except Exception as error:  # Pillow's readers raise whatever their parsers meet
         plain = _without_profile(source)
         if plain is not None:
@@ -108,12 +113,13 @@ def opened(
     source: Path | str | bytes | BinaryIO,
     name: str = "the picture",
     formats: tuple[str, ...] = FORMATS,
+    max_pixels: int = MAX_PIXELS,
 ) -> Iterator[Image.Image]:
     """A picture whose header is read, closed at the end; any error that Pillow has, InputError if
     a path leads to no regular file or to too large a one.
 
-    Size is for the caller to judge: Pillow's own limit, which is another, is lifted for as long as
-    the header takes.
+    Pillow's own limit is made ours for as long as the header takes, in which a GIF allocates its
+    canvas; a lower one is for the caller to judge.
     """
     if isinstance(source, str | Path):
         file_size(Path(source), MAX_BYTES)
@@ -121,7 +127,9 @@ def opened(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of broken EXIF, odd palettes: the pixels are judged
         with _header:
-            kept, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+            kept = Image.MAX_IMAGE_PIXELS
+            # Twice this is an error, once is a warning.
+            Image.MAX_IMAGE_PIXELS = (max(max_pixels, MAX_PIXELS) + 1) // 2
             try:
                 image = Image.open(file, formats=_with_heif(file, name, formats))
             finally:
