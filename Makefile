@@ -4,7 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo demo-video install test lint bench acceptance clean
+.PHONY: demo demo-video install test test-bounds lint bench acceptance clean
 
 demo: .venv-demo/.installed
 	@echo "Completing the lower half of src/jpeglm/assets/astronaut.jpg"
@@ -37,6 +37,14 @@ install: .venv/.installed
 test: install
 	$(BIN)/python -m pytest
 
+# The compiled kernels again, each index checked (numba leaves that out otherwise), in a cache of their
+# own: ten minutes. Intrinsics, which write vectors by hand, are outside it.
+test-bounds: install
+	NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=.bounds-cache $(BIN)/python -m pytest $(KERNEL_TESTS)
+
+KERNEL_TESTS := $(addprefix tests/unit/test_,$(addsuffix .py,jpeg_syntax codec_jpeg check codes tokenizer \
+	avc avc_bytes avc_placed generation engine_cpu))
+
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -48,6 +56,7 @@ bench: install
 acceptance: install
 	$(BIN)/python recipes/acceptance.py
 	$(BIN)/python recipes/acceptance_clips.py
+	$(BIN)/python recipes/same_everywhere.py
 
 clean:
 	rm -rf build dist src/*.egg-info
