@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import sys
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -38,9 +39,38 @@ def _sources() -> str:
     return hashlib.blake2b(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
+@lru_cache(maxsize=1)
+def _say_not_kept() -> None:
+    """Once a process."""
+    print(
+        "compiled kernels cannot be kept, for neither the package's folder nor the home can be "
+        "written; every start compiles them again (NUMBA_CACHE_DIR names another folder)",
+        file=sys.stderr,
+    )
+
+
+def _trusting(cache: Any) -> None:
+    """Let a damaged file of numba's cache count as none, so that it is written anew."""
+    load = cache.load_overload
+
+    def load_overload(*words: Any) -> Any:
+        try:
+            return load(*words)
+        except Exception:  # whatever unpickling half a file may raise
+            cache.flush()
+            return None
+
+    cache.load_overload = load_overload
+
+
 def _compiled(**options: Any) -> Decorator:
     def compile_later(function: Any) -> Any:
-        dispatcher = numba.njit(cache=True, **options)(function)
+        try:
+            dispatcher = numba.njit(cache=True, **options)(function)
+        except RuntimeError:  # numba found no folder that it may write
+            _say_not_kept()
+            return numba.njit(**options)(function)
+        _trusting(dispatcher._cache)
         # numba takes a function from its cache unless the function's own file has changed. A kernel
         # that it calls lies compiled in there too, perhaps as it was before.
         index = dispatcher._cache._cache_file

@@ -344,7 +344,7 @@ def write_scan(
     """
     symbols = np.ascontiguousarray(symbols, np.int32)
     blocks = spec.mcus * len(spec.component)
-    # At most 2 bytes a symbol, doubled by stuffing; flat blocks take 1 byte, doubled too; 4 for each
+    # At most 2 bytes a symbol, doubled by stuffing; flat blocks take 1, doubled too; 4 for each
     # marker and the byte filled before it; and what ends an amplitude or a run that was begun.
     out = np.empty(5 * len(symbols) + 4 * blocks + 4 * spec.mcus + 16, np.uint8)
     limit = spec.mcus if mcus is None else mcus
