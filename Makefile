@@ -34,8 +34,10 @@ install: .venv/.installed
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[train,eval,dev]'
 	@touch $@
 
+# Files are shared out among processes, each with one thread of torch's: tiny products on several
+# cores mostly wait for each other.
 test: install
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 # The compiled kernels again, each index checked (numba leaves that out otherwise), in a cache of their
 # own: ten minutes. Intrinsics, which write vectors by hand, are outside it.
