@@ -4,7 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo demo-video install test lint bench acceptance clean
+.PHONY: demo demo-video install test test-bounds lint bench acceptance clean
 
 demo: .venv-demo/.installed
 	@echo "Completing the lower half of src/jpeglm/assets/astronaut.jpg"
@@ -34,8 +34,18 @@ install: .venv/.installed
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[train,eval,heif,dev]'
 	@touch $@
 
+# Files are shared out among processes, each with one thread of torch's: tiny products on several
+# cores mostly wait for each other.
 test: install
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+
+# The compiled kernels again, each index checked (numba leaves that out otherwise), in a cache of their
+# own: ten minutes. Intrinsics, which write vectors by hand, are outside it.
+test-bounds: install
+	NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=.bounds-cache $(BIN)/python -m pytest $(KERNEL_TESTS)
+
+KERNEL_TESTS := $(addprefix tests/unit/test_,$(addsuffix .py,jpeg_syntax codec_jpeg check codes tokenizer \
+	avc avc_bytes avc_placed generation engine_cpu))
 
 lint: install
 	$(BIN)/ruff check .
@@ -48,6 +58,7 @@ bench: install
 acceptance: install
 	$(BIN)/python recipes/acceptance.py
 	$(BIN)/python recipes/acceptance_clips.py
+	$(BIN)/python recipes/same_everywhere.py
 
 clean:
 	rm -rf build dist src/*.egg-info

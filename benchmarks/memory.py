@@ -1,6 +1,6 @@
 """Whether drawing leaves memory behind: the largest resident size of a process that draws on.
 
-    python benchmarks/memory.py [--pictures 1000] [--precision float32]
+    python benchmarks/memory.py [--pictures 1000] [--precision int8]
 
 One process draws pictures with the shipped checkpoint, sixteen together; rows are the largest size
 so far (getrusage's ru_maxrss) after each tenth of them.
@@ -25,7 +25,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--pictures", type=int, default=1000)
-    parser.add_argument("--precision", default="float32")
+    parser.add_argument("--precision", default="int8")
     arguments = parser.parse_args()
     model = load(precision=arguments.precision)
     each = max(1, arguments.pictures // 10)

@@ -58,7 +58,20 @@ SETTINGS = [
     JpegConfig(64, 40, 25, "gray", 0),
     JpegConfig(104, 88, 75, "gray", 8),
 ]
-RANDOM = [("jpeg-symbols", 0), ("bytes", 4), ("paper-bytes", 1)]
+RANDOM = [
+    ("jpeg-symbols", JpegConfig(64, 64)),
+    ("bytes", JpegConfig(64, 64, restart_interval=4)),
+    ("paper-bytes", JpegConfig(64, 64, restart_interval=1)),
+    # Intervals that do not divide the picture's MCUs, or are longer than it.
+    ("jpeg-symbols", JpegConfig(48, 48, restart_interval=4)),
+    ("jpeg-block-symbols", JpegConfig(64, 64, restart_interval=5)),
+    ("jpeg-coarse-symbols", JpegConfig(40, 24, 50, "4:4:4", 4)),
+    ("bytes", JpegConfig(64, 64, restart_interval=3)),
+    ("bytes", JpegConfig(48, 48, restart_interval=20)),
+    ("bytes", JpegConfig(40, 40, 50, "gray", 7)),
+    ("paper-bytes", JpegConfig(64, 64, restart_interval=5)),
+    ("paper-bytes", JpegConfig(48, 24, 50, "4:2:2", 4)),
+]
 
 
 class UniformEngine:
@@ -124,10 +137,10 @@ def photographs(
 
 
 def random_streams(n: int, report: Any) -> list[dict[str, Any]]:
-    """n streams of uniformly drawn legal symbols in each of three settings."""
+    """n streams of uniformly drawn legal symbols in each of those settings."""
     rows = []
-    for number, (name, interval) in enumerate(RANDOM):
-        codec = JpegCodec(JpegConfig(64, 64, 25, "4:2:0", interval))
+    for number, (name, config) in enumerate(RANDOM):
+        codec = JpegCodec(config)
         tokenizer = Tokenizer(codec, name, np.zeros((0, 2), np.int32))
         constraint = Constraint(tokenizer)
         shortest = constraint.grammar.shortest(constraint.grammar.start())

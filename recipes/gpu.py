@@ -3,6 +3,7 @@
     python recipes/gpu.py --minutes 9 --only a b --out OUT     check, then train the photo model
     python recipes/gpu.py --minutes 4 --only c --out OUT       benchmarks (again: what is missing)
     python recipes/gpu.py --dry                                all of it on a CPU, tiny
+    python recipes/gpu.py --pixels 128 --only b --out OUT      larger pictures, another time
 
     a  right     a training step in bfloat16 against float32, compiled against plain; attention
                  kernels timed, the fastest is then used; logits and pictures against the CPU's
@@ -26,6 +27,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import shutil
 import signal
@@ -37,6 +39,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from importlib.metadata import PackageNotFoundError, version
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +53,9 @@ from jpeglm.files import atomic_write, read_json, write_json  # noqa: E402
 
 NEEDED = ("torch", "transformers", "accelerate", "safetensors", "numpy", "Pillow", "tensorboard")
 FOR_PICTURES = ("numba", "pyarrow")
-SECONDS = {"a": 120.0, "data": 240.0, "c": 240.0}
-"""Limits of the parts; b has what is left, and c at most that when both are asked for."""
+SECONDS = {"a": 150.0, "data": 240.0, "c": 240.0}
+"""Limits of the parts; b has what is left, and c at most that when both are asked for. A dry run
+knows but that of the call."""
 ENDING = 25.0
 """Seconds that a training has to save, draw and pack after it is told to stop."""
 
@@ -60,9 +64,10 @@ DRY_MINUTES = 0.1
 
 
 class Size:
-    """What b trains: by arithmetic and by the runs that docs/log.md tells of."""
+    """What b trains, chosen by arithmetic (recipes/README.md)."""
 
     preset = "5m"  # 10.4 MB in bfloat16, of 12 that a shipped model may have
+    pixels = 64
     crops = 400  # of each of some 3,000 pictures
     row = 1024  # tokens
     batch = 65_536  # tokens a step
@@ -73,12 +78,22 @@ class Size:
     held_out = 256
 
 
+class Large(Size):
+    """Pictures of 128 pixels, in a vocabulary of their own."""
+
+    pixels, crops, row = 128, 120, 4096
+
+
 class Tiny(Size):
     """The same on a CPU in seconds."""
 
     preset, crops, row, batch, rate, warmup, ema, every, held_out = (
         "1m", 2, 1024, 2048, 3e-3, 5, 0.9, 4, 8,
     )  # fmt: skip
+
+
+def chosen_size(pixels: int, dry: bool) -> type[Size]:
+    return Tiny if dry else {64: Size, 128: Large}[pixels]
 
 
 def look() -> dict[str, Any]:
@@ -137,9 +152,16 @@ def right(home: Path, device: str, dry: bool) -> None:
     Whatever the precision, each is a whole valid file."""
     import torch
 
+    from jpeglm.kernels import COMPILED
+
     checks = Checks(home / "right.json")
+    # Compiles the CPU's engine, half a minute the first time, while the device is looked at.
+    code = "import jpeglm; jpeglm.load(precision='float32')" if COMPILED else "pass"
+    compiling = subprocess.Popen([sys.executable, "-c", code])
     torch.manual_seed(0)
     for part in (check_training, check_attention, check_pictures):
+        if part is check_pictures:
+            compiling.wait()
         try:
             part(checks, device, dry)
         except Exception as error:  # one lack must not hide what the others say
@@ -276,7 +298,7 @@ def synchronize(device: str) -> None:
 # Part b
 
 
-def make_data(pack: Path, work: Path, way: str, dry: bool) -> None:
+def make_data(pack: Path, work: Path, way: str, size: type[Size]) -> None:
     """WORK/data: token shards, cut and coded here or unpacked."""
     out = work / "data"
     if way == "tokens":
@@ -288,20 +310,29 @@ def make_data(pack: Path, work: Path, way: str, dry: bool) -> None:
             os.replace(work / "unpacked" / "tokens", out)
         return
     from jpeglm.checkpoint import load_checkpoint, shipped_checkpoint
+    from jpeglm.codecs import make_codec
     from jpeglm.data.prepare import PrepareConfig, prepare
+    from jpeglm.data.shards import Dataset
+    from jpeglm.tokenizer import Tokenizer
 
     tokenizer = load_checkpoint(shipped_checkpoint()).tokenizer
     # Compiles what the workers would otherwise compile all at once.
     tokenizer.encode_stream(tokenizer.codec.encode(tokenizer.codec.blank()))
-    size = Tiny if dry else Size
+    codec = make_codec(tokenizer.codec.to_dict() | {"width": size.pixels, "height": size.pixels})
     config = PrepareConfig(crops=size.crops, split="folder", unit_size=32)
     started = time.perf_counter()
-    info = prepare(pack / "photos", out, tokenizer.codec, config, tokenizer=tokenizer)
+    if codec.fingerprint != tokenizer.codec.fingerprint:
+        prepare(pack / "photos", out, codec, config)
+        some = (stream for _, stream, _ in Dataset(out).streams("train"))
+        tokenizer = Tokenizer.train(islice(some, 10_000), codec, tokenizer.alphabet.name)
+    info = prepare(pack / "photos", out, codec, config, tokenizer=tokenizer)
     seconds = time.perf_counter() - started
     print(f"{info['streams']} crops cut, coded, tokenised in {seconds:.0f} s", flush=True)
 
 
-def photos(work: Path, home: Path, minutes: float, device: str, dry: bool) -> None:
+def photos(
+    work: Path, home: Path, minutes: float, device: str, dry: bool, size: type[Size]
+) -> None:
     """Part b: train on WORK/data into WORK/run; HOME/photos.tar follows each evaluation."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -315,7 +346,6 @@ def photos(work: Path, home: Path, minutes: float, device: str, dry: bool) -> No
     tokenizer = (
         Tokenizer.load(made) if made.exists() else load_checkpoint(shipped_checkpoint()).tokenizer
     )
-    size = Tiny if dry else Size
     if (run / "config.json").exists():  # a call goes on with the budget of the one before
         minutes = read_json(run / "config.json")["settings"]["minutes"]
     config = TrainConfig(
@@ -382,6 +412,7 @@ def draw(model: Path, out: Path, device: str, dry: bool) -> None:
 def own(arguments: argparse.Namespace, part: str, *more: Any) -> list[str]:
     """The command of a part."""
     words = ["--part", part, "--pack", arguments.pack, "--work", arguments.work, *more]
+    words += ["--pixels", arguments.pixels]
     words += ["--dry"] if arguments.dry else []
     return [sys.executable, __file__, *map(str, words)]
 
@@ -481,6 +512,7 @@ def call(arguments: argparse.Namespace, found: dict[str, Any]) -> int:
     pack = arguments.pack / "pack.json"
     if pack.exists() and read_json(pack).get("commit"):
         os.environ.setdefault("JPEGLM_COMMIT", read_json(pack)["commit"])
+    limits = dict.fromkeys(SECONDS, math.inf) if arguments.dry else SECONDS
     # Tiny products on several cores mostly wait for each other.
     threads = {"OMP_NUM_THREADS": "1"} if arguments.dry else {}
     told: dict[str, Any] = {"found": found, "minutes": arguments.minutes, "parts": {}}
@@ -497,12 +529,12 @@ def call(arguments: argparse.Namespace, found: dict[str, Any]) -> int:
         data = None
         if "b" in arguments.only:
             command = own(arguments, "data", "--way", found["way"])
-            data = Part("data", command, min(SECONDS["data"], left()), log, threads)
+            data = Part("data", command, min(limits["data"], left()), log, threads)
         if "a" in arguments.only:
-            run("a", own(arguments, "a"), min(SECONDS["a"], left()))
+            run("a", own(arguments, "a"), min(limits["a"], left()))
         if data:
             told["parts"]["data"] = data.wait()
-            reserve = min(SECONDS["c"], left() / 2) if "c" in arguments.only else 0.0
+            reserve = min(limits["c"], left() / 2) if "c" in arguments.only else 0.0
             seconds = left() - reserve - ENDING
             # What training takes before its clock and after it: imports, reading, samples.
             minutes = DRY_MINUTES if arguments.dry else max(0.1, (seconds - 30) / 60)
@@ -543,20 +575,23 @@ def main() -> int:
     )
     parser.add_argument("--minutes", type=float, default=9, help="of the whole call")
     parser.add_argument("--only", nargs="+", choices=["a", "b", "c"], default=["a", "b", "c"])
+    parser.add_argument("--pixels", type=int, choices=[64, 128], default=64, help="of b")
     parser.add_argument("--dry", action="store_true", help="on a CPU, with tiny sizes")
     parser.add_argument("--pack", type=Path, default=ROOT / "data" / "gpu", help="of data/pack.py")
-    parser.add_argument("--work", type=Path, help="default: runs/gpu, with --dry runs/gpu-dry")
+    parser.add_argument("--work", type=Path, help="default: runs/gpu-64, with --dry runs/gpu-dry")
     parser.add_argument("--out", type=Path, help="what comes back; default: WORK/out")
     parser.add_argument("--part", help=argparse.SUPPRESS)
     parser.add_argument("--way", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    arguments.work = arguments.work or ROOT / "runs" / ("gpu-dry" if arguments.dry else "gpu")
+    name = "gpu-dry" if arguments.dry else f"gpu-{arguments.pixels}"
+    arguments.work = arguments.work or ROOT / "runs" / name
     arguments.out = arguments.out or arguments.work / "out"
     home, device = arguments.work / "results", "cpu" if arguments.dry else "cuda"
+    size = chosen_size(arguments.pixels, arguments.dry)
     parts: dict[str, Callable[[], None]] = {
         "a": lambda: right(home, device, arguments.dry),
-        "data": lambda: make_data(arguments.pack, arguments.work, arguments.way, arguments.dry),
-        "b": lambda: photos(arguments.work, home, arguments.minutes, device, arguments.dry),
+        "data": lambda: make_data(arguments.pack, arguments.work, arguments.way, size),
+        "b": lambda: photos(arguments.work, home, arguments.minutes, device, arguments.dry, size),
     }
     if arguments.part:
         parts[arguments.part]()

@@ -8,6 +8,8 @@ pictures. Everything that would be unusable that slow asks for `COMPILED`.
 from __future__ import annotations
 
 import hashlib
+import math
+import sys
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -37,9 +39,38 @@ def _sources() -> str:
     return hashlib.blake2b(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
+@lru_cache(maxsize=1)
+def _say_not_kept() -> None:
+    """Once a process."""
+    print(
+        "compiled kernels cannot be kept, for neither the package's folder nor the home can be "
+        "written; every start compiles them again (NUMBA_CACHE_DIR names another folder)",
+        file=sys.stderr,
+    )
+
+
+def _trusting(cache: Any) -> None:
+    """Let a damaged file of numba's cache count as none, so that it is written anew."""
+    load = cache.load_overload
+
+    def load_overload(*words: Any) -> Any:
+        try:
+            return load(*words)
+        except Exception:  # whatever unpickling half a file may raise
+            cache.flush()
+            return None
+
+    cache.load_overload = load_overload
+
+
 def _compiled(**options: Any) -> Decorator:
     def compile_later(function: Any) -> Any:
-        dispatcher = numba.njit(cache=True, **options)(function)
+        try:
+            dispatcher = numba.njit(cache=True, **options)(function)
+        except RuntimeError:  # numba found no folder that it may write
+            _say_not_kept()
+            return numba.njit(**options)(function)
+        _trusting(dispatcher._cache)
         # numba takes a function from its cache unless the function's own file has changed. A kernel
         # that it calls lies compiled in there too, perhaps as it was before.
         index = dispatcher._cache._cache_file
@@ -123,6 +154,25 @@ else:
         return np.float32(x).view(np.int32)
 
 
+_LN2_1, _LN2_2 = 6.93147180369123816490e-01, 1.90821492927058770002e-10  # fdlibm's halves
+_ATANH = tuple(1 / (2 * n + 1) for n in range(12))
+
+
+@kernel()
+def log(x):  # type: ignore[no-untyped-def]
+    """ln x of a positive float64, to 1e-15, by operations that IEEE 754 fixes: the C library's
+    differs from one machine to the next. With x = m 2^k, 2 artanh((m - 1) / (m + 1)) + k ln 2."""
+    m, k = math.frexp(x)
+    if m < 0.7071067811865476:
+        m *= 2.0
+        k -= 1
+    s = (m - 1.0) / (m + 1.0)
+    square, series = s * s, 0.0
+    for n in range(11, -1, -1):
+        series = series * square + _ATANH[n]
+    return k * _LN2_1 + (2.0 * s * series + k * _LN2_2)
+
+
 _BELOW_SIGN = np.int32(0x7FFFFFFF)
 
 
@@ -154,6 +204,7 @@ __all__ = [
     "float_of",
     "highest",
     "kernel",
+    "log",
     "magnitude",
     "njit",
 ]

@@ -130,7 +130,7 @@ def test_export_loads_in_transformers(road):
     jpeglm("export", "run/model", "--out", "hf", "--dtype", "float32", cwd=folder)
     theirs = AutoModelForCausalLM.from_pretrained(folder / "hf", local_files_only=True)
     tokenizer = AutoTokenizer.from_pretrained(folder / "hf", local_files_only=True)
-    ours = load(folder / "run" / "model")
+    ours = load(folder / "run" / "model", precision="float32")
     assert tokenizer.bos_token_id == ours.tokenizer.bos
     ids = np.array([ours.tokenizer.bos, 5, 40, 200, 280])
     with torch.no_grad():

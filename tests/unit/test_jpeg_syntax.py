@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from jpeglm.codecs import JpegCodec
 from jpeglm.config import InputError, JpegConfig
 from jpeglm.syntax.alphabet import ALPHABETS
-from jpeglm.syntax.jpeg import SYMBOLS, symbol_name
+from jpeglm.syntax.jpeg import AC_FIRST, AMPLITUDE_FIRST, SYMBOLS, symbol_name
 from jpeglm.syntax.jpeg_tables import AC_INDEX, AC_RUN_SIZES, AC_TABLES, DC_TABLES, ZIGZAG
-from jpeglm.syntax.scan import StreamError, inspect_scan, write_scan
+from jpeglm.syntax.scan import SYMBOLS_A_BIT, StreamError, inspect_scan, write_scan
 
 SETTINGS = [
     JpegConfig(64, 64, 25, "4:2:0", 0),
@@ -255,3 +255,16 @@ def test_prefixes_at_every_mcu(pictures):
                     assert prefix.value >> (8 - prefix.bits) == whole[known] >> (8 - prefix.bits)
         assert codec.cut(stream, codec.units) == stream
         codec.check(codec.cut(stream, 0))
+
+
+@pytest.mark.parametrize("subsampling", ["4:2:0", "4:4:4", "gray"])
+def test_a_scan_of_the_shortest_symbols_fits(subsampling):
+    """Every AC coefficient in three bits, a run of none and a size of one: more symbols a byte than
+    any picture has. They come back, and so does the scan."""
+    codec = JpegCodec(JpegConfig(64, 64, subsampling=subsampling))
+    block = [0] + [AC_FIRST + int(AC_INDEX[0x01]), AMPLITUDE_FIRST] * 63
+    symbols = np.array(block * (codec.config.mcus * len(codec.components)), np.int32)
+    scan, _, used = write_scan(symbols, codec.spec)
+    assert used == len(symbols) > 4 * len(scan) + 8
+    assert len(symbols) <= 8 * len(scan) * SYMBOLS_A_BIT + 2
+    assert (inspect_scan(scan, codec.spec)[0] == symbols).all()

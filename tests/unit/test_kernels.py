@@ -9,6 +9,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 import jpeglm
 
 
@@ -80,3 +82,43 @@ def test_a_changed_kernel_is_compiled_into_its_callers(tmp_path):
     assert source.count(last) == 1
     (copy / "kernels.py").write_text(source.replace(last, f"{last} * np.float32(2)"))
     assert run() == 2
+
+
+LOGARITHM = "from jpeglm.kernels import highest, log; print(log(1.0), log.stats.cache_hits)"
+
+
+def in_a_process(code, **environment):
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | environment
+    )
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.mark.parametrize("size", [0, 40])
+@pytest.mark.parametrize("suffix", ["nbi", "nbc"])
+def test_a_cut_cache_file_is_written_anew(tmp_path, suffix, size):
+    cache = {"NUMBA_CACHE_DIR": str(tmp_path)}
+    in_a_process(LOGARITHM, **cache)
+    files = list(tmp_path.rglob(f"kernels.log-*.{suffix}"))
+    assert files
+    for file in files:
+        os.truncate(file, size)
+    assert in_a_process(LOGARITHM, **cache).stdout.startswith("0.0 Counter()")
+    assert "1" in in_a_process(LOGARITHM, **cache).stdout.split("Counter")[1]
+
+
+def test_where_nothing_can_be_written_kernels_are_compiled_in_memory(tmp_path):
+    """Folders that a privileged user cannot make either: files are in their way."""
+    leave_out = shutil.ignore_patterns("__pycache__", "assets")
+    copy = tmp_path / "jpeglm"
+    shutil.copytree(Path(jpeglm.__file__).parent, copy, ignore=leave_out)
+    for folder in {file.parent for file in copy.rglob("*.py")}:
+        (folder / "__pycache__").touch()
+    home = tmp_path / "home"
+    home.touch()
+    code = "from jpeglm.kernels import exp, highest, log; print(log(1.0))"
+    places = {"HOME": str(home), "XDG_CACHE_HOME": str(home), "PYTHONPATH": str(tmp_path)}
+    done = in_a_process(code, **places)
+    assert done.stdout == "0.0\n"
+    assert done.stderr.count("compiled kernels cannot be kept") == 1

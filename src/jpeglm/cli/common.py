@@ -26,7 +26,7 @@ EngineOption = Annotated[
 ]
 PrecisionOption = Annotated[
     str | None,
-    typer.Option(help="Weights in float32, bfloat16 or int8 (cpu engine only). Default: float32."),
+    typer.Option(help="Weights in int8 (the cpu engine's default), bfloat16 or float32 (torch's)."),
 ]
 DeviceOption = Annotated[
     str | None, typer.Option(help="Device of the torch engine: cpu, cuda, cuda:1, mps.")
@@ -228,16 +228,18 @@ def open_model(
 
         if not compiled():
             print("compiling the engine for this machine, once, about 20 s", file=sys.stderr)
-    return load(checkpoint, engine=engine, precision=precision or "float32", device=device)
+    return load(checkpoint, engine=engine, precision=precision, device=device)
 
 
 def record_of(checkpoint: Path | None, model: Any, engine: str, precision: str | None) -> dict:
+    from jpeglm.generation.generate import PRECISION
+
     return {
         "checkpoint": str(checkpoint)
         if checkpoint
         else f"{model.checkpoint.folder.name} (shipped)",
         **model.record(),
         "engine": engine,
-        "precision": precision or "float32",
+        "precision": precision or PRECISION[engine],
         "version": __version__,
     }

@@ -20,6 +20,7 @@ Run it: `CpuEngine(checkpoint.config, checkpoint.weights).start([ids])`.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -29,6 +30,7 @@ import numpy as np
 
 from jpeglm.config import InputError
 from jpeglm.environment import cores
+from jpeglm.generation.rotary import rotary_tables
 from jpeglm.generation.team import (
     ALONE,
     STOP,
@@ -42,6 +44,7 @@ from jpeglm.generation.team import (
     whose,
 )
 from jpeglm.generation.tiles import (
+    FUSED,
     LEVEL,
     NARROW,
     PANEL,
@@ -451,6 +454,12 @@ class CpuEngine:
         if precision not in PRECISIONS:
             raise InputError(f"precision is {precision!r}; choose one of {', '.join(PRECISIONS)}")
         _refuse_unknown(config, weights)
+        if not FUSED:
+            warnings.warn(
+                "this processor has no fused multiply-add, so that its logits differ in the last "
+                "bits: a seed may give other pictures here than elsewhere",
+                stacklevel=2,
+            )
         self.precision = precision
         self.vocab_size = int(config["vocab_size"])
         self.max_length = int(max_length or config["max_position_embeddings"])
@@ -460,13 +469,9 @@ class CpuEngine:
         inner, width = int(config["intermediate_size"]), int(config["hidden_size"])
         self._shape = (width, heads, kv_heads, head, inner, self.vocab_size)
         self._n_layers = int(config["num_hidden_layers"])
-        power = np.arange(0, head, 2, dtype=np.float32) / np.float32(head)
-        inverse = np.float32(1) / np.float32(rope_base(config)) ** power
-        angles = np.arange(self.max_length, dtype=np.float32)[:, None] * inverse
         self._model = (
             *self._load(config, weights),
-            np.cos(angles),
-            np.sin(angles),
+            *rotary_tables(rope_base(config), head, self.max_length),
             np.float32(config.get("rms_norm_eps", 1e-6)),
         )
         self._threads = threads or cores()

@@ -28,6 +28,9 @@ from jpeglm.generation.pictures import Pictures, Progress
 from jpeglm.generation.sampling import Sampling, sample_step, scratch
 from jpeglm.tokenizer import Tokenizer
 
+PRECISION = {"cpu": "int8", "torch": "float32"}
+"""Of each engine by default: int8 is twice to five times as fast on a CPU, and costs a twentieth of
+a per cent of the bits (docs/benchmarks.md)."""
 KEEP = {"picture": 0.5, "clip": 2 / 3}
 """Share of what a codec codes that `complete` keeps by default."""
 
@@ -300,16 +303,16 @@ def load(
     checkpoint: Path | str | None = None,
     *,
     engine: str = "cpu",
-    precision: str = "float32",
+    precision: str | None = None,
     device: str | None = None,
     threads: int | None = None,
 ) -> Any:
     """Open a checkpoint with an engine: a `Model`. It is a folder, or one that ships with the
     package by its name: `photos` (the default), `cifar10`, `clips`.
 
-    engine: `cpu` (numba, no torch; precision float32, bfloat16 or int8) or `torch` (device as torch
-    names it, precision float32 or bfloat16). A folder of `train-vae` gives a `Prior`, which has
-    `generate` alone.
+    engine: `cpu` (numba, no torch; precision int8, the default, bfloat16 or float32) or `torch`
+    (device as torch names it, precision float32, the default, or bfloat16). A folder of `train-vae`
+    gives a `Prior`, which has `generate` alone.
     """
     folder = checkpoint_folder(checkpoint)
     if _is_vae(folder):
@@ -341,11 +344,12 @@ def _is_vae(folder: Path) -> bool:
 def make_engine(
     checkpoint: Checkpoint,
     engine: str = "cpu",
-    precision: str = "float32",
+    precision: str | None = None,
     device: str | None = None,
     threads: int | None = None,
 ) -> Engine:
     """The engine `cpu` or `torch` over a checkpoint's weights."""
+    precision = precision or PRECISION.get(engine, "")
     if engine == "cpu":
         from jpeglm.generation.engine_cpu import CpuEngine
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from jpeglm.config import InputError, Settings
 from jpeglm.generation.constraint import Vocabulary, advance, token_mask
-from jpeglm.kernels import LOWEST, exp, float_of, highest, kernel
+from jpeglm.kernels import LOWEST, exp, float_of, highest, kernel, log
 
 
 class Draw(NamedTuple):
@@ -245,12 +245,12 @@ def choose(logits, mask, draw, uniform, weight, order):
                 if target < 0.0:
                     break
         if last >= 0:
-            return last, np.log(whole) - (logits[last] - peak)
+            return last, log(whole) - (logits[last] - peak)
     best = np.int64(-1)
     for i in range(size):
         if mask[i] and (best < 0 or logits[i] > logits[best]):
             best = np.int64(i)
-    return best, np.log(whole) - (logits[best] - peak)
+    return best, log(whole) - (logits[best] - peak)
 
 
 @kernel()

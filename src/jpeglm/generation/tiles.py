@@ -2,7 +2,7 @@
 
 Weights lie in panels of 64 output rows, inputs running slowest, so that one instruction advances
 many rows of one token. Sums do not depend on the processor or on how many tokens share a tile:
-floats are added strictly in the order of the inputs, integers exactly.
+floats are added by FMA, strictly in the order of the inputs, integers exactly.
 
     float32, bfloat16   [panels, inputs, 64]        expanded to float32 in registers
     int8                [panels, inputs / G, 64, G] times int8 activations, G inputs at a time
@@ -14,6 +14,7 @@ G is 2, and 16-bit products are added in pairs, which AVX2 does in one instructi
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable
 from typing import Any
 
@@ -38,6 +39,8 @@ PANEL = 64
 _WIDE = _FEATURES.get("avx512f", False)
 _VNNI = _WIDE and _FEATURES.get("avx512vnni", False)
 _KIND = "vnni" if _VNNI else "avx2" if _FEATURES.get("avx2", False) else "plain"
+FUSED = _FEATURES.get("fma", platform.machine().lower() in ("aarch64", "arm64"))
+"""Whether a · b + c is rounded once; where it is, logits are equal to the bit on all processors."""
 GROUP = 4 if _VNNI else 2
 """Inputs of one row of int8 weights that lie side by side."""
 LEVEL = np.int8 if _VNNI else np.int16

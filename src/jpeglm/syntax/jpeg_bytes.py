@@ -350,7 +350,8 @@ def key(spec, state, reach, swing):
     number = min(spec.mcus * blocks - here, reach)
     if spec.interval > 0:
         intervals = state[MCU] // spec.interval
-        end = min((intervals + 1) * spec.interval * blocks - here, reach)
+        # The last interval may end with the picture: what may follow a byte is then another thing.
+        end = min((intervals + 1) * spec.interval * blocks - here, number)
         if spec.atomic:  # no token goes past a marker, so nothing behind it counts
             number = end * 8 + (intervals % 8 if state[END] else 0)
         else:

@@ -42,6 +42,19 @@ LOOKUP = np.stack([table.lookup for table in (*DC_TABLES, *AC_TABLES)])
 LENGTH = np.stack([table.length for table in (*DC_TABLES, *AC_TABLES)])
 CODE = np.stack([table.code for table in (*DC_TABLES, *AC_TABLES)])
 
+
+def _symbols_a_bit() -> float:
+    """Most symbols that a bit of a scan can hold: a code and the chunks of the amplitude behind it
+    for the bits of both. The shortest codes decide, two bits and an amplitude of one."""
+    return max(
+        (1 + -(-size // CHUNK)) / (int(table.length[value]) + size)
+        for table in (*DC_TABLES, *AC_TABLES)
+        for value in np.flatnonzero(table.length).tolist()
+        for size in [value & 15]  # of a run and a size the latter (T.81 F.1.2.2.1)
+    )
+
+
+SYMBOLS_A_BIT = _symbols_a_bit()
 PROBLEMS = (
     "",
     "the data ends before the picture is complete",
@@ -302,8 +315,8 @@ def inspect_scan(data: bytes, spec: JpegSpec) -> tuple[np.ndarray, np.ndarray, b
     Raises StreamError with the byte's place in `data` when it is no canonical, complete scan.
     """
     array = np.frombuffer(data, np.uint8)
-    # A byte holds at most 8 one-bit codes; the shortest codes have 2 bits.
-    symbols = np.empty(4 * len(array) + 8, np.int32)
+    # All symbols have bits of their own but the code before an amplitude that is cut off.
+    symbols = np.empty(int(8 * len(array) * SYMBOLS_A_BIT) + 2, np.int32)
     starts = np.zeros(spec.mcus + 1, np.int64)
     prediction, peaks = np.zeros(3, np.int64), np.zeros(3, np.int64)
     n, problem, place = _read(array, spec, LOOKUP, AC_INDEX, symbols, starts, prediction, peaks)
@@ -331,7 +344,8 @@ def write_scan(
     """
     symbols = np.ascontiguousarray(symbols, np.int32)
     blocks = spec.mcus * len(spec.component)
-    # At most 2 bytes a symbol, doubled by stuffing; flat blocks take 1 byte; 3 for each marker.
+    # At most 2 bytes a symbol, doubled by stuffing; flat blocks take 1, doubled too; 4 for each
+    # marker and the byte filled before it; and what ends an amplitude or a run that was begun.
     out = np.empty(5 * len(symbols) + 4 * blocks + 4 * spec.mcus + 16, np.uint8)
     limit = spec.mcus if mcus is None else mcus
     n, bits, used = _write(symbols, spec, start_state(spec), LENGTH, CODE, AC_RUN_SIZES, out, limit)
