@@ -84,6 +84,7 @@ def test_several_columns_of_pictures(tmp_path, kind):
 
     path = table(tmp_path / "a.parquet", "conditioning", "image", "mask")
     assert [item.data for item in read(path)[0]] == [picture(10), picture(11)]
+    assert open_source(path).passed == {"column conditioning": 1, "column mask": 1}
     assert [item.data for item in read(path, column="mask")[0]] == [picture(20), picture(21)]
     with pytest.raises(InputError, match=r"no column nothing .*conditioning, image, mask"):
         open_source(path, column="nothing")

@@ -314,7 +314,10 @@ def _image_column(
     for found in (videos, of("Image"), structs, binary if len(binary) == 1 else usual):
         found = [name for name in found if name in structs + binary]
         if len(found) == 1 or "image" in found:
-            return found[0] if len(found) == 1 else "image"
+            chosen = found[0] if len(found) == 1 else "image"
+            others = binary if chosen in binary else found
+            source.passed.update(f"column {name}" for name in others if name != chosen)
+            return chosen
         if found:
             raise InputError(
                 f"{path} has several columns of pictures ({', '.join(found)}); choose one with "
