@@ -14,6 +14,10 @@ from jpeglm.codecs.jpeg import SOI, JpegCodec
 from jpeglm.config import InputError, JpegConfig
 from jpeglm.syntax.scan import StreamError
 
+ORDINARY = (
+    "a JPEG, but not a canonical one (baseline, of whole MCUs, with standard tables and no further "
+    "segments, as jpeglm writes it; complete and prepare take it as it is)"
+)
 _SAMPLING = {(2, 2): "4:2:0", (2, 1): "4:2:2", (1, 1): "4:4:4"}
 
 
@@ -102,4 +106,4 @@ def check_file(data: bytes, wanted: dict[str, Any]) -> Verdict:
         place = error.place + (len(data) - len(stream) if stream else 0)
         return Verdict(False, f"{error.reason}, at byte {place}", codec.to_dict())
     except InputError as error:
-        return Verdict(False, str(error))
+        return Verdict(False, f"{ORDINARY}: {error}" if data.startswith(SOI) else str(error))

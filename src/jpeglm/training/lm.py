@@ -13,7 +13,7 @@ are summed over tokens and divided by the count over all processes, one small ex
 that the gradient does not depend on how rows fall to processes.
 
     jpeglm train data/photos-64 --out runs/photos --minutes 30
-    torchrun --nproc-per-node 8 -m jpeglm.cli train …     (or accelerate launch: DDP, FSDP)
+    torchrun --nproc-per-node 8 -m jpeglm train …     (or accelerate launch: DDP, FSDP)
 """
 
 from __future__ import annotations
