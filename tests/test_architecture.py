@@ -11,7 +11,7 @@ import jpeglm
 
 SOURCE = Path(jpeglm.__file__).parent
 ORDER = [
-    "config", "environment", "files", "kernels", "progress", "syntax", "codecs", "bpe",
+    "config", "environment", "files", "folders", "kernels", "progress", "syntax", "codecs", "bpe",
     "tokenizer", "checkpoint", "data", "models", "generation", "evaluation", "training",
     "serving", "cli", "__main__",
 ]  # fmt: skip

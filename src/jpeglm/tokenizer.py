@@ -108,14 +108,21 @@ class Tokenizer:
 
     def decode(self, ids: np.ndarray) -> np.ndarray:
         """Symbols, int32, of token ids; BOS, EOS and class tokens spell nothing."""
-        ids = np.ascontiguousarray(ids, np.int32)
+        given = np.asarray(ids)
+        unknown = (given < 0) | (given >= self.vocab_size)
+        if unknown.any():
+            raise InputError(
+                f"id {given[unknown][0]} is unknown; the tokenizer has ids 0 to "
+                f"{self.vocab_size - 1}"
+            )
+        ids = np.ascontiguousarray(given, np.int32)
         longest = int(np.diff(self.offsets).max())
         out = np.empty(len(ids) * longest, np.int32)
         n = bpe.decode(ids, self.offsets, self.symbols, out)
         return out[:n].copy()
 
     def decode_stream(self, ids: np.ndarray) -> bytes:
-        """The stream that the ids spell; never raises."""
+        """The stream that the ids spell, of whatever order they are."""
         return self.alphabet.join(self.decode(ids))
 
     def stable(self, symbols: np.ndarray) -> int:

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
-import json
+import math
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from jpeglm import __version__
-from jpeglm.config import InputError, JpegConfig
+from jpeglm.config import MAX_SEED, InputError, JpegConfig
+
+
+def finite(value: float | None) -> float | None:
+    """An option's value, unless it is NaN or infinite, which pass every range."""
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is no finite number.")
+    return value
+
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 CheckpointOption = Annotated[
     Path | None,
     typer.Option(
-        help="Checkpoint folder, or a shipped one's name: photos (the default), cifar10, clips."
+        help="Checkpoint folder, a run's, or a shipped one's name: photos (the default), cifar10, "
+        "clips."
     ),
 ]
 EngineOption = Annotated[
@@ -28,17 +38,23 @@ PrecisionOption = Annotated[
     typer.Option(help="Weights in float32, bfloat16 or int8 (cpu engine only). Default: float32."),
 ]
 DeviceOption = Annotated[
-    str | None, typer.Option(help="Device of the torch engine: cpu, cuda, cuda:1, mps.")
+    str | None, typer.Option(help="Device of --engine torch: cpu, cuda, cuda:1, mps.")
 ]
 TemperatureOption = Annotated[
-    float | None, typer.Option(min=0.0, help="1 is the model's own, 0 is greedy.")
+    float | None,
+    typer.Option(min=0.0, callback=finite, help="1 is the model's own, 0 is greedy."),
 ]
 TopKOption = Annotated[
     int | None, typer.Option(min=0, help="Draw among the k most probable tokens; 0 is off.")
 ]
 TopPOption = Annotated[
     float | None,
-    typer.Option(min=0.0, max=1.0, help="Draw among the most probable tokens of this total."),
+    typer.Option(
+        min=0.0,
+        max=1.0,
+        callback=finite,
+        help="Draw among the most probable tokens of this total.",
+    ),
 ]
 GrammarOption = Annotated[
     bool,
@@ -53,7 +69,7 @@ MaxTokensOption = Annotated[
     typer.Option(min=2, help="Token budget, prompt included. Default: the model's context."),
 ]
 BatchOption = Annotated[int, typer.Option(min=1, help="Pictures drawn together.")]
-SeedOption = Annotated[int, typer.Option(min=0, help="Same seed, same pictures.")]
+SeedOption = Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Same seed, same pictures.")]
 LabelOption = Annotated[
     str | None,
     typer.Option(help="Class, by number or name, for a class-conditional checkpoint."),
@@ -61,7 +77,9 @@ LabelOption = Annotated[
 GuidanceOption = Annotated[
     float | None,
     typer.Option(
-        min=0.0, help="With --label: 1 is the model as it is, more exaggerates the class."
+        min=0.0,
+        callback=finite,
+        help="With --label: 1 is the model as it is, more exaggerates the class.",
     ),
 ]
 SizeOption = Annotated[
@@ -69,8 +87,8 @@ SizeOption = Annotated[
 ]
 CropsOption = Annotated[int, typer.Option(min=0, help="Random crops of each picture, as prepare.")]
 StepsOption = Annotated[int, typer.Option(min=0, help="Budget in steps.")]
-MinutesOption = Annotated[float, typer.Option(min=0.0, help="Budget in minutes.")]
-RateOption = Annotated[float, typer.Option(min=1e-7, help="Peak learning rate.")]
+MinutesOption = Annotated[float, typer.Option(min=0.0, callback=finite, help="Budget in minutes.")]
+RateOption = Annotated[float, typer.Option(min=1e-7, callback=finite, help="Peak learning rate.")]
 BatchPicturesOption = Annotated[int, typer.Option("--batch", min=1, help="Pictures a step.")]
 ChannelsOption = Annotated[int, typer.Option(help="Width of the convolutions.")]
 DownsamplingOption = Annotated[int, typer.Option(help="Pixels a side of one code: 2, 4, 8, 16.")]
@@ -79,7 +97,15 @@ ThreadsOption = Annotated[int, typer.Option(min=0, help="CPU threads; 0: torch d
 
 def show(result: dict[str, Any], as_json: bool, lines: list[str]) -> None:
     """Print a command's result, for a program or for a person."""
-    print(json.dumps(result, ensure_ascii=False) if as_json else "\n".join(lines))
+    from jpeglm.files import to_json
+
+    print(to_json(result) if as_json else "\n".join(lines))
+
+
+def note(line: str) -> None:
+    """A line beside the result; a reader that has gone away (`2>&1 | head -1`) stops no work."""
+    with suppress(BrokenPipeError):
+        print(line, file=sys.stderr, flush=True)
 
 
 def codec_settings(
@@ -159,7 +185,7 @@ def learned_codec(
     from jpeglm.data.arrays import load_images, to_images
 
     width, height = shape[0] or 32, shape[1] or 32
-    print("learning the palette", file=sys.stderr)
+    note("learning the palette")
     found = load_images(source, width, height, config, "train", limit=2000)
     palette = learn_palette(to_images(found.pixels), width, height)
     return PixelsCodec(PixelsConfig(width, height, len(palette), fit or "crop"), palette)
@@ -210,7 +236,7 @@ def open_model(
         from jpeglm.generation.engine_cpu import compiled
 
         if not compiled():
-            print("compiling the engine for this machine, once, about 20 s", file=sys.stderr)
+            note("compiling the engine for this machine, once, about 20 s")
     return load(checkpoint, engine=engine, precision=precision or "float32", device=device)
 
 

@@ -8,9 +8,10 @@ sentence that names the file; nothing is guessed from half a picture.
 from __future__ import annotations
 
 import io
+import os
 import warnings
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -75,6 +76,36 @@ def to_rgb(image: Image.Image) -> Image.Image:
         paper = Image.new("RGBA", image.size, (255, 255, 255, 255))
         image = Image.alpha_composite(paper, image)
     return image.convert("RGB")
+
+
+def as_picture(media: Any, name: str = "the picture") -> Image.Image:
+    """8-bit RGB, upright, of what people have: a path, a file's bytes, an array uint8 [H, W],
+    [H, W, 3] or [H, W, 4], or a PIL picture; InputError for anything else."""
+    if isinstance(media, np.ndarray):
+        shape = media.shape
+        if media.dtype != np.uint8 or len(shape) not in (2, 3) or shape[2:] not in ((), (3,), (4,)):
+            raise InputError(
+                f"{name} is an array {media.dtype} {list(shape)}; uint8 [height, width, 3] is "
+                "needed, values from 0 to 255"
+            )
+        if not media.size:
+            raise InputError(f"{name} is an array {list(shape)}, which has no pixels")
+        media = Image.fromarray(np.ascontiguousarray(media))
+    if isinstance(media, Image.Image):
+        if media.mode == "RGB" and not media.getexif():
+            return media
+        try:
+            return to_rgb(media)
+        except Exception as error:  # a file that PIL opened is read only now
+            raise InputError(f"{name} cannot be read: {error}; is it whole?") from error
+    if isinstance(media, bytes | bytearray | memoryview):
+        return open_image(bytes(media), name)
+    if isinstance(media, str | os.PathLike):
+        return open_image(Path(media))
+    raise InputError(
+        f"{name} is {'an' if type(media).__name__[0] in 'aeiou' else 'a'} {type(media).__name__}; "
+        "give a path, a file's bytes, an array or a PIL picture"
+    )
 
 
 def fit_image(image: Image.Image, width: int, height: int, fit: str) -> Image.Image:
