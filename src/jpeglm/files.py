@@ -177,22 +177,26 @@ def write_json(path: Path, value: Any) -> None:
     atomic_write(path, (to_json(value, indent=2) + "\n").encode())
 
 
-HALF = re.compile(r"\.(.+)\.[a-z0-9_]{8}\.(tmp|old)")
+HALF = re.compile(r"\.(.+)\.[a-z0-9_]+\.(tmp|old)")
 """The hidden names that are used while something is written: its own name is the first group."""
 
 
-def halves(folder: Path, suffix: str = "tmp") -> list[tuple[Path, str]]:
-    """(path, what it was to become) of all that a killed process left half-written in a folder."""
+def halves(folder: Path, names: Collection[str], suffix: str = "tmp") -> list[tuple[Path, str]]:
+    """(path, what it was to become) of what a killed process left half-written in a folder, of
+    the names (as of fnmatch) that are ours."""
     found = ((path, HALF.fullmatch(path.name)) for path in Path(folder).glob(f".*.{suffix}"))
-    return [(path, match[1]) for path, match in found if match]
+    return [
+        (path, match[1])
+        for path, match in found
+        if match and any(fnmatchcase(match[1], name) for name in names)
+    ]
 
 
-def remove_halves(*folders: Path) -> None:
-    """Remove what a killed process left half-written, directly inside these folders."""
-    for folder in folders:
-        for old, name in halves(folder, "old"):
-            # Killed between the two renames that replace a folder: the old one is all there is.
-            if (old / "previous").exists() and not (folder / name).exists():
-                os.replace(old / "previous", folder / name)
-        for path, _ in halves(folder) + halves(folder, "old"):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+def remove_halves(folder: Path, names: Collection[str]) -> None:
+    """Remove what a killed process left half-written, directly inside the folder."""
+    for old, name in halves(folder, names, "old"):
+        # Killed between the two renames that replace a folder: the old one is all there is.
+        if (old / "previous").exists() and not (folder / name).exists():
+            os.replace(old / "previous", folder / name)
+    for path, _ in halves(folder, names) + halves(folder, names, "old"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()

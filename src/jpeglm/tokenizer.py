@@ -51,6 +51,8 @@ class Tokenizer:
     ) -> None:
         assert len(class_names) in (0, n_classes), "as many names as classes"
         self.codec = codec
+        self.folder: Path | None = None
+        """Where it was loaded from."""
         self.alphabet: Alphabet = codec.alphabet(alphabet)
         self.n_base = self.alphabet.size
         self.merges = np.asarray(merges, np.int32).reshape(-1, 2)
@@ -75,6 +77,15 @@ class Tokenizer:
                 "classes": self.n_classes,
             }
         )
+
+    def to_dict(self) -> dict[str, Any]:
+        """What names it in words: of its merges their number alone."""
+        return {
+            **self.codec.to_dict(),
+            "alphabet": self.alphabet.name,
+            "vocabulary": self.vocab_size,
+            "classes": self.n_classes,
+        }
 
     @cached_property
     def _matcher(self) -> bpe.Matcher:
@@ -288,4 +299,5 @@ class Tokenizer:
             )
         if any(ids.get(chr(first + s)) != s for s in range(tokenizer.n_base)):
             raise InputError(f"{folder / 'tokenizer.json'} does not fit the alphabet {alphabet}")
+        tokenizer.folder = folder
         return tokenizer

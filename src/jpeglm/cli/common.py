@@ -157,6 +157,35 @@ def clip_codec(
     return AvcCodec(AvcConfig(**{k: v for k, v in given.items() if v is not None}))  # type: ignore[arg-type]
 
 
+def codec_like(
+    like: Path,
+    name: str | None,
+    codec_dir: Path | None,
+    preset: str | None,
+    size: str | None,
+    fit: str | None,
+) -> Any:
+    """The codec of a checkpoint, a tokenizer or prepared data, whose settings are all taken; how
+    pictures are fitted into them may differ."""
+    from jpeglm.checkpoint import checkpoint_folder
+    from jpeglm.codecs import open_codec
+    from jpeglm.folders import DATA, record_of
+
+    given = {"--codec-dir": codec_dir, "--preset": preset, "--size": size}
+    for option in (option for option, value in given.items() if value is not None):
+        raise InputError(f"{option} cannot be given with --like, which says it")
+    folder = like if record_of(like, DATA) is not None else checkpoint_folder(like)
+    if not folder.is_dir():
+        raise InputError(
+            f"there is no folder {like} and no shipped checkpoint of that name; --like takes "
+            "a checkpoint, a tokenizer or prepared data"
+        )
+    codec = open_codec(folder, fit=fit)
+    if name not in (None, codec.name):
+        raise InputError(f"--codec is {name}, but {like} has the codec {codec.name}; leave one out")
+    return codec
+
+
 def learned_codec(
     name: str,
     folder: Path | None,
@@ -167,6 +196,7 @@ def learned_codec(
     config: Any,
 ) -> Any:
     """The codec `vq` or `pixels`: out of its folder, or a palette learnt from the source."""
+    from jpeglm.checkpoint import checkpoint_folder
     from jpeglm.codecs import CODECS, open_codec
     from jpeglm.codecs.pixels import PixelsCodec, PixelsConfig, learn_palette
 
@@ -176,6 +206,7 @@ def learned_codec(
     if folder is None and (out / "codec.safetensors").exists():
         folder = out  # a run that goes on
     if folder is not None:
+        folder = checkpoint_folder(folder)
         codec = open_codec(folder, shape[0], shape[1], fit)
         if codec.name != name:
             raise InputError(f"{folder} holds a codec {codec.name}, not {name}; give its --codec")

@@ -13,13 +13,15 @@ from jpeglm.cli.common import (
     SizeOption,
     check_preset,
     clip_codec,
+    codec_like,
     codec_settings,
+    finite,
     is_film,
     learned_codec,
     parse_size,
     show,
 )
-from jpeglm.config import InputError
+from jpeglm.config import MAX_SEED, InputError
 
 verbs = typer.Typer()
 
@@ -118,12 +120,20 @@ def prepare(
     ],
     out: Annotated[Path, typer.Argument(help="Folder for the shards.")],
     codec: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="jpeg; avc, clips as H.264; vq, the codes of a VQ-VAE (needs --codec-dir); "
-            "pixels, a learnt palette."
+            "pixels, a learnt palette.",
+            show_default="jpeg",
         ),
-    ] = "jpeg",
+    ] = None,
+    like: Annotated[
+        Path | None,
+        typer.Option(
+            help="Take the codec and its settings from a checkpoint (a folder, or a shipped one's "
+            "name), a tokenizer, or prepared data."
+        ),
+    ] = None,
     codec_dir: Annotated[
         Path | None,
         typer.Option(
@@ -148,7 +158,9 @@ def prepare(
         int | None, typer.Option(help="MCUs between restart markers; 0 (default) is none.")
     ] = None,
     frames: Annotated[int | None, typer.Option(help="Of a clip (avc). Default: 15.")] = None,
-    fps: Annotated[float | None, typer.Option(help="Frames a second (avc). Default: 3.")] = None,
+    fps: Annotated[
+        float | None, typer.Option(callback=finite, help="Frames a second (avc). Default: 3.")
+    ] = None,
     qp: Annotated[
         int | None, typer.Option(help="Quantiser of H.264, 1 (best) to 51 (avc). Default: 37.")
     ] = None,
@@ -170,7 +182,10 @@ def prepare(
         int, typer.Option(help="Only so many clips from each film's beginning (avc); 0: all.")
     ] = 0,
     validation: Annotated[
-        float, typer.Option(help="Share of the pictures held out, chosen by their content.")
+        float,
+        typer.Option(
+            callback=finite, help="Share of the pictures held out, chosen by their content."
+        ),
     ] = 0.05,
     split: Annotated[
         str, typer.Option(help="hash (by content), or all to train, or all to validation.")
@@ -193,12 +208,15 @@ def prepare(
     files are listed in rejected.jsonl and do not stop the run. Killed at any moment,
     the same command goes on.
     """
+    from jpeglm.checkpoint import checkpoint_folder
     from jpeglm.codecs import make_codec
     from jpeglm.data.prepare import PrepareConfig
     from jpeglm.data.prepare import prepare as prepare_data
     from jpeglm.progress import Reporter
     from jpeglm.tokenizer import Tokenizer
 
+    shared = codec_like(like, codec, codec_dir, preset, size, fit) if like is not None else None
+    codec = shared.name if shared else codec or "jpeg"
     config = PrepareConfig(
         crops=crops, clips=clips, validation=validation, split=split, labels=labels, seed=seed
     )
@@ -215,13 +233,21 @@ def prepare(
             raise InputError(f"{given[0]} belongs to the codec {owner}, not to {codec}")
     if preset is not None and codec not in ("jpeg", "avc"):
         raise InputError(f"--preset belongs to the codecs jpeg and avc, not to {codec}")
-    if codec == "jpeg" and codec_dir is None:
+    given = [
+        name
+        for name, value in options.get(codec, {}).items()
+        if value is not None and name != "--clips"
+    ]
+    if shared is not None:
+        if given:
+            raise InputError(f"{given[0]} cannot be given with --like, which says it")
+        made = shared
+    elif codec == "jpeg" and codec_dir is None:
         settings = codec_settings(preset, size, quality, subsampling, restart_interval, fit)
         made = make_codec({"codec": "jpeg", **settings})
     elif codec == "avc" and codec_dir is None:
         made = clip_codec(preset, size, frames, fps, qp, slices, fit)
     else:
-        given = [name for name, value in options.get(codec, {}).items() if value is not None]
         if given:
             raise InputError(f"{given[0]} cannot be given with --codec-dir, which says it")
         made = learned_codec(codec, codec_dir, source, out, size, fit, config)
@@ -232,7 +258,7 @@ def prepare(
             out,
             made,
             config,
-            tokenizer=Tokenizer.load(tokenizer) if tokenizer else None,
+            tokenizer=Tokenizer.load(checkpoint_folder(tokenizer)) if tokenizer else None,
             workers=workers,
             progress=lambda done, total, streams: report(done, total, f"{streams} streams"),
         )
@@ -280,7 +306,9 @@ def train_tokenizer(
     classes: Annotated[
         int, typer.Option(min=0, help="Class tokens, one for each label of the data.")
     ] = 0,
-    limit: Annotated[int, typer.Option(min=1, help="Streams to learn from.")] = 10_000,
+    limit: Annotated[
+        int, typer.Option(min=1, max=MAX_SEED, help="Streams to learn from.")
+    ] = 10_000,
     size: SizeOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -289,9 +317,12 @@ def train_tokenizer(
 
     from jpeglm.codecs import make_codec
     from jpeglm.data.shards import open_data
+    from jpeglm.files import atomic_folder
+    from jpeglm.folders import TOKENIZER, claim, quoted
     from jpeglm.progress import Reporter
     from jpeglm.tokenizer import Tokenizer
 
+    claim(out, TOKENIZER, inputs=[data])
     wanted = None
     prepared = (data / "dataset.json").exists()
     clips = prepared and open_data(data).codec.media == "clip"
@@ -313,7 +344,8 @@ def train_tokenizer(
         streams = (stream for _, stream, _ in islice(dataset.streams("train"), limit))
         names = dataset.label_names if len(dataset.label_names) == classes else []
         tokenizer = Tokenizer.train(streams, codec, alphabet, vocab_size, classes, names, report)
-    tokenizer.save(out)
+    with atomic_folder(out, TOKENIZER.names) as draft:
+        tokenizer.save(draft)
     result = {
         "out": str(out),
         "alphabet": alphabet,
@@ -327,6 +359,7 @@ def train_tokenizer(
         as_json,
         [
             f"{out / 'tokenizer.json'}: {alphabet}, {tokenizer.n_base} symbols, "
-            f"{len(tokenizer.merges)} merges, {tokenizer.vocab_size} tokens"
+            f"{len(tokenizer.merges)} merges, {tokenizer.vocab_size} tokens",
+            f"next: jpeglm train {quoted(data)} --tokenizer {quoted(out)} --minutes 30",
         ],
     )

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from jpeglm.config import InputError
 
@@ -92,7 +92,12 @@ def as_picture(media: Any, name: str = "the picture") -> Image.Image:
             raise InputError(f"{name} is an array {list(shape)}, which has no pixels")
         media = Image.fromarray(np.ascontiguousarray(media))
     if isinstance(media, Image.Image):
-        if media.mode == "RGB" and not media.getexif():
+        try:
+            turned = media.getexif().get(ExifTags.Base.Orientation, 1) != 1
+        except Exception:  # what is no EXIF turns nothing
+            media, turned = media.copy(), False
+            media.info.pop("exif", None)
+        if media.mode == "RGB" and not turned:
             return media
         try:
             return to_rgb(media)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import io
 import json
+import shlex
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,7 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from jpeglm.config import InputError
+from jpeglm.config import InputError, differences
 from jpeglm.files import atomic_write, read_bytes, read_json
 
 if TYPE_CHECKING:
@@ -116,11 +117,14 @@ def read_shard(path: Path, fingerprint: str | None = None) -> pa.Table:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    found = read_meta(path)["fingerprint"]
-    if fingerprint not in (None, found):
+    meta = read_meta(path)
+    if fingerprint not in (None, meta["fingerprint"]):
+        record = path.parent / "dataset.json"
+        wanted = read_json(record).get("codec", {}) if record.exists() else {}
+        told = differences(meta["codec"], wanted) if wanted else meta["fingerprint"]
         raise InputError(
-            f"{path} holds streams of codec {found}, {fingerprint} is expected; "
-            "prepare the data again with that codec"
+            f"{path} holds streams of codec settings that the rest has not ({told}); delete "
+            "it and prepare again"
         )
     try:
         return pq.ParquetFile(path).read(use_threads=False)
@@ -247,19 +251,21 @@ class Pictures:
         return Streams(offsets, data, np.array([label for _, label in rows], np.int32))
 
 
-def open_data(path: Path, codec: Codec | None = None) -> Dataset | Pictures:
+def open_data(
+    path: Path, codec: Codec | None = None, like: Path | None = None
+) -> Dataset | Pictures:
     """A prepared folder, or pictures that are coded on the fly with `codec`.
 
-    Raises InputError if the folder was prepared with another codec, or if pictures are given and
-    no codec.
+    like: the folder that the codec is from, for the words of an error. Raises InputError if the
+    folder was prepared with another codec, or if pictures are given and no codec.
     """
     path = Path(path)
     if (path / "dataset.json").exists() or (path / "prepare.json").exists():
         dataset = Dataset(path)
         if codec is not None and codec.fingerprint != dataset.fingerprint:
             raise InputError(
-                f"{path} was prepared with codec {dataset.fingerprint} {dataset.codec_dict}, "
-                f"{codec.fingerprint} {codec.to_dict()} is needed; prepare the pictures again"
+                f"{path} was prepared with codec settings of its own ({other_codec(dataset.codec_dict, codec)}); "
+                f"{_again(dataset, like)}"
             )
         return dataset
     if codec is None:
@@ -267,6 +273,32 @@ def open_data(path: Path, codec: Codec | None = None) -> Dataset | Pictures:
             raise InputError(f"there is no file or folder {path}")
         raise InputError(f"{path} is not prepared; run jpeglm prepare on it first")
     return Pictures(path, codec)
+
+
+def other_codec(settings: dict[str, Any], codec: Codec) -> str:
+    """In what the codec of these settings is not `codec`; how pictures are fitted decides nothing
+    of what streams mean."""
+    now = codec.to_dict()
+    told = differences(settings | {"fit": now.get("fit")}, now)
+    return told or "the settings are the same, but the encoder is of another version"
+
+
+def _again(dataset: Dataset, like: Path | None) -> str:
+    """The command that prepares the same pictures as the folder `like` says."""
+    from jpeglm.checkpoint import checkpoint_name
+    from jpeglm.data.prepare import PrepareConfig
+
+    source = Path(dataset.info["source"]["path"])
+    if like is None:
+        return f"prepare {source} again, with --like and the checkpoint's folder"
+    name = checkpoint_name(like)
+    usual = PrepareConfig().to_dict()
+    given = dataset.info["settings"]
+    words = ["jpeglm", "prepare", str(source), f"{dataset.path}-like-{Path(name).name}"]
+    for option in ("crops", "clips", "validation", "split", "labels", "seed"):
+        if given.get(option, usual[option]) != usual[option]:
+            words += [f"--{option}", str(given[option])]
+    return f"run: {shlex.join([*words, '--like', name])}"
 
 
 def _joined(parts: Iterable[Streams]) -> Streams:

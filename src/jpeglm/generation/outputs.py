@@ -8,7 +8,6 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, suppress
-from fnmatch import fnmatchcase
 from io import BytesIO
 from pathlib import Path
 from types import TracebackType
@@ -174,7 +173,7 @@ class Gallery:
         """Write `files` and then run.json, or nothing where one of them finds no room; give what
         run.json holds."""
         if self._aside is None:
-            self._aside = _set_aside(self.out)
+            self._set_aside()
         names = [*self._files, *(name for name in files if name not in self._files)]
         order = {name: place for place, name in enumerate(self._names())}
         told |= {"files": [*sorted(names, key=order.__getitem__), "run.json"]}
@@ -184,6 +183,26 @@ class Gallery:
             write_json(self.out / "run.json", told)
             self._files = names
         return told
+
+    def _set_aside(self) -> None:
+        """Move what an earlier run wrote into a hidden folder inside `out`, its record last: while
+        that is there, the files are known."""
+        out = self.out
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            for path, name in halves(out, ("run.json",), "old"):
+                # Of a run that was killed, maybe in the midst of the moving.
+                if (path / name).exists() and (out / name).exists():
+                    shutil.rmtree(path)
+                else:
+                    _take_back(out, path)
+            for path, _ in halves(out, PICTURES.names):
+                path.unlink()
+            self._aside = Path(tempfile.mkdtemp(prefix=".run.json.", suffix=".old", dir=out))
+            for name in sorted(ours(out, PICTURES), key=lambda name: name == "run.json"):
+                os.replace(out / name, self._aside / name)
+        except OSError as error:
+            raise explain(error, out) from error
 
     def _told(self, drawn: dict[int, Drawn], finished: bool) -> dict[str, Any]:
         rows = [drawn[number] for number in sorted(drawn)]
@@ -256,35 +275,13 @@ class Gallery:
 
     def _restore(self) -> None:
         """Leave the folder as it was before."""
-        for name in [*self._files, "run.json"] if self._aside else ():
+        for name in [*self._files, "run.json"] if self._files else ():
             (self.out / name).unlink(missing_ok=True)
         if self._aside:
             _take_back(self.out, self._aside)
         if self._made:
             with suppress(OSError):
                 self.out.rmdir()
-
-
-def _set_aside(out: Path) -> Path:
-    """Move what an earlier run wrote into a hidden folder inside `out`, its record last: while
-    that is there, the files are known."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        for path, name in halves(out, "old"):
-            if name == "run.json":  # of a run that was killed, maybe in the midst of the moving
-                if (path / name).exists() and (out / name).exists():
-                    shutil.rmtree(path)
-                else:
-                    _take_back(out, path)
-        for path, name in halves(out):
-            if any(fnmatchcase(name, known) for known in PICTURES.names):
-                path.unlink()
-        aside = Path(tempfile.mkdtemp(prefix=".run.json.", suffix=".old", dir=out))
-        for name in sorted(ours(out, PICTURES), key=lambda name: name == "run.json"):
-            os.replace(out / name, aside / name)
-    except OSError as error:
-        raise explain(error, out) from error
-    return aside
 
 
 def _take_back(out: Path, aside: Path) -> None:
