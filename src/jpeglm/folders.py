@@ -15,7 +15,7 @@ import json
 import os
 import shlex
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -145,7 +145,7 @@ def claim(
     inputs: files and folders that are read. names: what is about to be written there, by default
     every name of the kind. Nothing is changed.
     """
-    out = Path(out)
+    out, wanted = Path(out), kind.names if names is None else list(names)
     if os.path.lexists(out) and not out.is_dir():
         raise InputError(f"{out} is a file, but a folder is to be written; give another name")
     found = kind_of(out)
@@ -153,14 +153,13 @@ def claim(
         raise InputError(f"{out} holds {found.what}; give another folder")
     entries = set(os.listdir(out)) if out.is_dir() else set()
     known = set(ours(out, kind)) if entries else set()
-    _keep_inputs(out, kind, list(map(Path, inputs)), known, names)
+    _keep_inputs(out, list(map(Path, inputs)), known, wanted)
     foreign = {entry for entry in entries - known if not _remains(entry, kind)}
     if kind.whole and foreign:
         raise InputError(
             f"{out / min(foreign)} was not written by jpeglm, and {quoted(out)} would be replaced "
             "as a whole; give another folder"
         )
-    wanted = kind.names if names is None else names
     for name in wanted:
         taken = sorted(entry for entry in foreign if fnmatchcase(entry, name))
         # A file system that ignores case has the name though it is not listed.
@@ -236,9 +235,7 @@ def _remains(name: str, kind: Kind) -> bool:
     return half is not None and any(fnmatchcase(half[1], known) for known in kind.names)
 
 
-def _keep_inputs(
-    out: Path, kind: Kind, inputs: list[Path], known: set[str], names: Iterable[str] | None
-) -> None:
+def _keep_inputs(out: Path, inputs: list[Path], known: set[str], wanted: Collection[str]) -> None:
     """InputError if an input is `out`, holds it as a part of one thing, or would be replaced."""
     for source in inputs:
         if same(out, source):
@@ -250,7 +247,6 @@ def _keep_inputs(
             raise InputError(f"{out} lies inside {inside.what} that is read; give another folder")
         if real in place.parents:
             entry = place.relative_to(real).parts[0]
-            wanted = kind.names if names is None else names
             if entry in known or any(fnmatchcase(entry, name) for name in wanted):
                 raise InputError(
                     f"{out / entry} is read and cannot be written over; give another folder"

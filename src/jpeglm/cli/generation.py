@@ -36,13 +36,15 @@ from jpeglm.config import InputError
 
 verbs = typer.Typer()
 
+MOST = 1_000_000
+"""Pictures of a call, which keeps them all in memory."""
 BOTH = ("run.json", "sheet.png")
 """What every run writes, whatever its model codes."""
 
 
 @verbs.command()
 def generate(
-    n: Annotated[int, typer.Option("-n", min=1, help="How many pictures.")] = 16,
+    n: Annotated[int, typer.Option("-n", min=1, max=MOST, help="How many pictures.")] = 16,
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("samples"),
     checkpoint: CheckpointOption = None,
     seed: SeedOption = 0,
@@ -112,7 +114,7 @@ def complete(
     start: Annotated[
         float, typer.Option(min=0.0, callback=finite, help="Where a clip begins, seconds.")
     ] = 0.0,
-    n: Annotated[int, typer.Option("-n", min=1, help="How many completions.")] = 3,
+    n: Annotated[int, typer.Option("-n", min=1, max=MOST, help="How many completions.")] = 3,
     out: Annotated[
         Path | None,
         typer.Option(

@@ -259,9 +259,10 @@ def prepare(
     config = config or PrepareConfig()
     source, out = Path(source), Path(out)
     if tokenizer is not None and tokenizer.codec.fingerprint != codec.fingerprint:
+        told = other_codec(tokenizer.codec.to_dict(), codec)
         like = quoted(checkpoint_name(tokenizer.folder)) if tokenizer.folder else "its folder"
         raise InputError(
-            f"the tokenizer is of another codec ({other_codec(tokenizer.codec.to_dict(), codec)}); "
+            f"the tokenizer was trained for codec settings of its own ({told}); "
             f"give its settings with --like {like}, or train another tokenizer"
         )
     if out.exists() and source.exists() and same(out, source) and kind_of(out) is None:

@@ -263,8 +263,9 @@ def open_data(
     if (path / "dataset.json").exists() or (path / "prepare.json").exists():
         dataset = Dataset(path)
         if codec is not None and codec.fingerprint != dataset.fingerprint:
+            told = other_codec(dataset.codec_dict, codec)
             raise InputError(
-                f"{path} was prepared with codec settings of its own ({other_codec(dataset.codec_dict, codec)}); "
+                f"{path} was prepared with codec settings of its own ({told}); "
                 f"{_again(dataset, like)}"
             )
         return dataset
