@@ -34,13 +34,18 @@ MAX_SEED = (1 << 63) - 1
 """Seeds go to compiled code as int64."""
 
 
+def whole(name: str, value: Any, least: int, most: int = MAX_SEED) -> int:
+    """The argument `name`, if it is a whole number of that range."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise InputError(f"{name} is {value!r}; it must be a whole number")
+    if not least <= int(value) <= most:
+        raise InputError(f"{name} is {value}; it goes from {least} to {most}")
+    return int(value)
+
+
 def check_seed(seed: Any) -> int:
     """The seed, if it is one."""
-    if isinstance(seed, bool) or not hasattr(seed, "__index__"):
-        raise InputError(f"seed is {seed!r}; it must be a whole number")
-    if not 0 <= int(seed) <= MAX_SEED:
-        raise InputError(f"seed is {seed}; it goes from 0 to {MAX_SEED}")
-    return int(seed)
+    return whole("seed", seed, 0)
 
 
 def differences(before: dict[str, Any], now: dict[str, Any]) -> str:

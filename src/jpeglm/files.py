@@ -84,6 +84,8 @@ def atomic_folder(path: Path, names: Collection[str] = ()) -> Iterator[Path]:
     folder is replaced. If the body raises, `path` stays as it was.
     """
     path = Path(path)
+    if path.is_symlink():  # what it leads to is replaced, on whatever disk that is
+        path = path.resolve()
     try:
         if not names and path.exists() and any(path.iterdir()):
             raise InputError(f"{path} holds files already; empty it or give another folder")

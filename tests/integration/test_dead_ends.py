@@ -140,6 +140,24 @@ def test_no_circle_between_train_and_train_tokenizer(jpeglm):
     assert code == 1 and "warmup 100 (now 7)" in err
 
 
+def test_films_are_prepared_before_a_tokenizer_learns_from_them(jpeglm, folder):
+    pytest.importorskip("av")
+    from jpeglm.codecs.avc import AvcCodec, AvcConfig
+
+    codec = AvcCodec(AvcConfig(64, 48, 30, 6.0))
+    rng = np.random.default_rng(0)
+    clip = rng.integers(0, 256, (30, 6, 8, 3), np.uint8).repeat(8, 1).repeat(8, 2)
+    (folder / "my films").mkdir()
+    (folder / "my films/film.mp4").write_bytes(codec.wrap(codec.encode(clip)))
+    code, _, err = jpeglm("train-tokenizer", "my films")
+    assert code == 1 and "holds films" in err
+    command = pasted(err, ", and then")
+    assert jpeglm(*command, "--workers", 1, "--split", "train")[0] == 0
+    words = ("--out", "film tokenizer", "--alphabet", "bytes", "--vocab-size", 260)
+    code, _, err = jpeglm("train-tokenizer", shlex.split(err)[-1], *words)
+    assert code == 0, err
+
+
 def test_nothing_there_is_not_called_untrained(jpeglm):
     code, _, err = jpeglm("train", "nowhere", "--steps", 1)
     assert code == 1 and "there is no file or folder nowhere" in err
@@ -280,7 +298,8 @@ def test_seeds_of_64_bits(jpeglm, verb):
 def test_the_largest_seeds_and_numbers_work(jpeglm, tmp_path):
     words = ("generate", "-n", 1, "--checkpoint", "my model", "--out", tmp_path / "out")
     for more in (("--seed", MAX_SEED), ("--temperature", "1e-300"), ("--temperature", "1e300"),
-                 ("--label", 1, "--guidance", "1e6"), ("--top-k", 10**30), ("--max-tokens", 10**30),
+                 ("--label", 1, "--guidance", "1e6"), ("--top-k", 10**30),
+                 ("--max-tokens", MAX_SEED),
                  ("--device", "cpu")):  # fmt: skip
         code, out, err = jpeglm(*words, "--json", *more)
         assert code == 0, err
@@ -385,7 +404,8 @@ def test_what_is_no_stream_is_refused(pictures):
     [{"seed": -1}, {"seed": MAX_SEED + 1}, {"seed": 1.5}, {"seed": float("nan")}, {"seed": None},
      {"temperature": float("nan")}, {"temperature": float("inf")}, {"top_p": float("nan")},
      {"guidance": float("nan"), "label": 0}, {"guidance": float("inf"), "label": 0},
-     {"label": -1}, {"label": 2}, {"label": "ship"}, {"n": 0}, {"batch": 0}, {"max_tokens": -1}],
+     {"label": -1}, {"label": 2}, {"label": "ship"}, {"n": 0}, {"n": 1.5}, {"batch": True},
+     {"batch": 0}, {"max_tokens": -1}],
     ids=str,
 )  # fmt: skip
 def test_arguments_that_make_no_sense(model, words, pictures):
@@ -399,8 +419,8 @@ def test_shares_and_units_that_make_no_sense(model, pictures):
     for keep in (float("nan"), float("inf"), -0.1, 1.1):
         with pytest.raises(InputError, match="keep"):
             model.complete(pictures[0], keep)
-    for units in (-1, 5):
-        with pytest.raises(InputError, match="kept"):
+    for units in (-1, 5, 1.5):
+        with pytest.raises(InputError, match=r"kept|whole"):
             model.complete(pictures[0], units=units)
 
 

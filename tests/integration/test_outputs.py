@@ -326,7 +326,54 @@ def test_ctrl_c_anywhere_else_says_that_it_stopped(here, jpeglm, monkeypatch):
 
     monkeypatch.setattr(prepare, "open_source", interrupted)
     code, out, err = jpeglm("prepare", ".", "out")
-    assert code == 130 and not out and "stopped" in err
+    assert code == 130 and not out and "goes on" in err
+    monkeypatch.setattr("jpeglm.generation.generate.load", interrupted)
+    code, out, err = jpeglm("evaluate", "validity", *MODEL)
+    assert code == 130 and not out and err.endswith("stopped\n")
+
+
+def test_a_file_system_that_ignores_case(here, jpeglm, monkeypatch):
+    """There Sample-01.JPG has the name sample-01.jpg, though no list has it."""
+    lexists = os.path.lexists
+
+    def ignoring(path):
+        folder, name = os.path.split(path)
+        names = os.listdir(folder or ".") if os.path.isdir(folder or ".") else []
+        return lexists(path) or name.lower() in map(str.lower, names)
+
+    assert jpeglm(*GENERATE, "--out", "out")[0] == 0
+    Path("out/sample-01.jpg").unlink()
+    Path("out/Sample-01.JPG").write_bytes(b"mine")
+    monkeypatch.setattr(os.path, "lexists", ignoring)
+    refused(jpeglm(*GENERATE, "--out", "out"), "sample-01.jpg")
+    assert Path("out/Sample-01.JPG").read_bytes() == b"mine"
+
+
+def test_folders_that_may_not_be_written(here, model):
+    """As somebody without rights, whom a root user may become."""
+    Path("closed").mkdir(mode=0o555)
+    program = (
+        "import os, sys\n"
+        "from pathlib import Path\n"
+        "from jpeglm.folders import PICTURES, claim, claim_file\n"
+        "if not os.geteuid(): os.setuid(65534)\n"
+        "for call in (lambda: claim(Path('closed'), PICTURES),\n"
+        "             lambda: claim(Path('closed/below/it'), PICTURES),\n"
+        "             lambda: claim_file(Path('closed/x.json'))):\n"
+        "    try:\n"
+        "        call()\n"
+        "    except ValueError as error:\n"
+        "        print(error)\n"
+    )
+    for path in (here, *here.parents[:2]):
+        path.chmod(path.stat().st_mode | 0o055)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    if "Permission denied" in done.stderr:
+        pytest.skip("the package itself cannot be read by somebody else here")
+    said = done.stdout.splitlines()
+    assert [line.split(":")[0] for line in said] == [
+        "cannot use closed", "cannot use closed/below/it", "cannot use closed"
+    ]  # fmt: skip
 
 
 def test_killed_at_any_moment_nothing_is_unknown(here, model):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,7 +23,7 @@ from jpeglm.cli.common import (
     parse_size,
     show,
 )
-from jpeglm.config import MAX_SEED, InputError
+from jpeglm.config import MAX_SEED, InputError, Stopped
 
 verbs = typer.Typer()
 
@@ -252,7 +254,7 @@ def prepare(
             raise InputError(f"{given[0]} cannot be given with --codec-dir, which says it")
         made = learned_codec(codec, codec_dir, source, out, size, fit, config)
     what = "films" if made.media == "clip" else "pictures"
-    with Reporter("prepare", what) as report:
+    with Reporter("prepare", what) as report, _resumable(out):
         result = prepare_data(
             source,
             out,
@@ -267,6 +269,17 @@ def prepare(
     show({"out": str(out), **result}, as_json, _prepared(out, result, what))
 
 
+@contextmanager
+def _resumable(out: Path) -> Iterator[None]:
+    """Ctrl-C says how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise Stopped(
+            f"stopped; the shards in {out} are whole, and the same command goes on from there"
+        ) from error
+
+
 def _prepared(out: Path, result: dict[str, Any], what: str) -> list[str]:
     counts = ", ".join(f"{count} {split}" for split, count in result["streams"].items())
     sources = ", ".join(f"{count} {split}" for split, count in result["pictures"].items())
@@ -274,6 +287,25 @@ def _prepared(out: Path, result: dict[str, Any], what: str) -> list[str]:
     if result["rejected"]:
         lines.append(f"{result['rejected']} {what} set aside, see {out / 'rejected.jsonl'}")
     return lines
+
+
+def _training_data(data: Path, codec: Any) -> Any:
+    """`open_data`; where there are only films, the sentence says what to do with them."""
+    from jpeglm.data.shards import open_data
+    from jpeglm.data.sources import open_source
+    from jpeglm.folders import kind_of, quoted
+
+    try:
+        return open_data(data, codec)
+    except InputError:
+        if codec is None or codec.media == "clip" or not data.is_dir() or kind_of(data):
+            raise
+        open_source(data, films=True)  # raises as well where there is nothing at all
+        made = f"{data.name}-shards"
+        raise InputError(
+            f"{data} holds films, which are prepared first; run: jpeglm prepare {quoted(data)} "
+            f"{quoted(made)} --codec avc, and then this command with {quoted(made)}"
+        ) from None
 
 
 @verbs.command("train-tokenizer")
@@ -331,7 +363,7 @@ def train_tokenizer(
     elif preset or size or not prepared:
         settings = codec_settings(preset, size, None, None, None)
         wanted = make_codec({"codec": "jpeg", **settings})
-    dataset = open_data(data, wanted)
+    dataset = _training_data(data, wanted)
     codec = dataset.codec
     alphabet = alphabet or (
         codec.alphabets[0] if not preset else "bytes" if clips else "paper-bytes"

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from jpeglm.checkpoint import Checkpoint, checkpoint_folder, load_checkpoint
-from jpeglm.config import InputError, check_seed, install
+from jpeglm.config import MAX_SEED, InputError, check_seed, install, whole
 from jpeglm.files import read_json
 from jpeglm.generation.constraint import Ahead, Constraint, Prompt, make_prompt
 from jpeglm.generation.engine import Engine
@@ -185,11 +185,9 @@ class Model:
         pictures: Pictures,
     ) -> Pictures:
         """Fill `pictures`, whose original and prompt are known."""
-        if n < 1:
-            raise InputError(f"n is {n}; at least one picture must be asked for")
-        if batch < 1:
-            raise InputError(f"batch is {batch}; at least one picture must be drawn at a time")
-        check_seed(seed)
+        n, batch, seed = whole("n", n, 1), whole("batch", batch, 1), check_seed(seed)
+        if max_tokens is not None:
+            max_tokens = whole("max_tokens", max_tokens, 1)
         engine = self.engine
         if sampling.guidance != 1:
             if prompt.ids[0] <= self.tokenizer.eos:
@@ -314,7 +312,7 @@ class Model:
         each: Each | None = None,
     ) -> Pictures:
         """Keep the first `units` units of a canonical stream and draw the rest n times."""
-        if not 0 <= units <= self.codec.units:
+        if not 0 <= whole("units", units, -MAX_SEED) <= self.codec.units:
             what = "frames" if self.codec.media == "clip" else "units"
             raise InputError(f"{units} {what} are to be kept; there are {self.codec.units}")
         sampling = self.sampling(
