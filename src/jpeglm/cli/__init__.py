@@ -111,5 +111,6 @@ def _hang_up() -> NoReturn:
 
 
 def fail(message: str, code: int) -> NoReturn:
-    print("jpeglm: " + " ".join(message.split()), file=sys.stderr)
+    # One line; blanks inside a path stay as they are.
+    print("jpeglm: " + " ".join(map(str.strip, message.splitlines())), file=sys.stderr)
     sys.exit(code)

@@ -279,7 +279,7 @@ def prepare(
         _begin(out, listed, codec, config)
         remove_halves(out, DATA.names)
         metas = _write_shards(out, listed, codec, config, workers, progress)
-        info = _finish(out, listed, codec, config, metas)
+        info = _finish(out, source, listed, codec, config, metas)
         if tokenizer is not None:
             _write_tokens(out, len(metas), codec, config, tokenizer, workers)
     return info
@@ -346,6 +346,7 @@ def _write_shards(
 
 def _finish(
     out: Path,
+    given: Path,
     source: Source,
     codec: Codec,
     config: PrepareConfig,
@@ -379,7 +380,7 @@ def _finish(
         "codec": codec.to_dict(),
         "fingerprint": codec.fingerprint,
         "settings": config.to_dict(),
-        "source": {"path": str(source.root), "pictures": source.count, "digest": source.digest},
+        "source": {"path": str(given), "pictures": source.count, "digest": source.digest},
         "shards": len(metas),
         **totals,
         "rejected": len(rejected),

@@ -289,13 +289,16 @@ def _again(dataset: Dataset, like: Path | None) -> str:
     from jpeglm.checkpoint import checkpoint_name
     from jpeglm.data.prepare import PrepareConfig
 
-    source = Path(dataset.info["source"]["path"])
+    source, path = Path(dataset.info["source"]["path"]), dataset.path
     if like is None:
         return f"prepare {source} again, with --like and the checkpoint's folder"
     name = checkpoint_name(like)
+    if not source.exists():  # the path was another folder's, or the pictures are gone
+        return f"prepare its pictures again, with --like {shlex.quote(name)}"
+    path = path if path.name else path.resolve()
     usual = PrepareConfig().to_dict()
     given = dataset.info["settings"]
-    words = ["jpeglm", "prepare", str(source), f"{dataset.path}-like-{Path(name).name}"]
+    words = ["jpeglm", "prepare", str(source), f"{path}-like-{Path(name).name}"]
     for option in ("crops", "clips", "validation", "split", "labels", "seed"):
         if given.get(option, usual[option]) != usual[option]:
             words += [f"--{option}", str(given[option])]

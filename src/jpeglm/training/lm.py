@@ -597,14 +597,15 @@ class Trainer:
 
     def _result(self, stopped: bool) -> dict[str, Any]:
         state, pixels = self.state, self.tokenizer.codec.pixels
+        model, saved = self.out / "model", self.checkpoints.last()
         known = math.isfinite(state.best)
         length = self.shape["max_position_embeddings"]
         if self.config.packing == "pictures" and state.images:
             length = round(state.tokens / state.images)
         return {
             "out": str(self.out),
-            "model": str(self.out / "model") if (self.out / "model").is_dir() else None,
-            "checkpoint": str(self.checkpoints.last()),
+            "model": str(model) if model.is_dir() else None,
+            "checkpoint": str(saved) if saved else None,
             "stopped": stopped,
             "steps": state.step,
             "tokens": state.tokens,
