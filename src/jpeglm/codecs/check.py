@@ -74,6 +74,9 @@ def infer_config(data: bytes, wanted: dict[str, Any]) -> JpegConfig:
     values |= {name: value for name, value in wanted.items() if value is not None}
     if "width" not in values:
         raise InputError("it has no frame header (SOF0) of a baseline JPEG")
+    for name, unit in zip(("width", "height"), JpegConfig.MCU.get(values["subsampling"], (1, 1))):
+        if values[name] % unit:
+            raise InputError(f"its {name}, {values[name]}, is no whole number of MCUs of {unit}")
     if "quality" in values or not tables:
         return JpegConfig(**values)
     for quality in range(1, 101):
