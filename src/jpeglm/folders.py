@@ -41,6 +41,8 @@ class Kind:
     """Whether it is one thing, replaced as a whole, in which nothing else has a place."""
     listed: bool = False
     """Whether of these names only those are ours that the record lists under `files`."""
+    also: Kind | None = None
+    """The kind whose record must lie beside, where the own one could be another program's."""
 
 
 CHECKPOINT_FILES = (
@@ -50,7 +52,9 @@ CHECKPOINT_FILES = (
 PICTURES = Kind(
     "pictures of an earlier run",
     "run.json",
-    lambda record: isinstance(record.get("files"), list) and "settings" in record,
+    lambda record: (
+        {"settings", "out", "tokens"} <= record.keys() and isinstance(record.get("files"), list)
+    ),
     ("original.*", "prompt.*", "completion-*.*", "sample-*.*", "sheet.png", "sheet.gif",
      "run.json"),
     whole=False,
@@ -64,12 +68,20 @@ DATA = Kind(
      "shard-*.tokens.safetensors", "codec.safetensors", "tokenizer"),
     whole=False,
 )  # fmt: skip
+TOKENIZER = Kind(
+    "a tokenizer",
+    "codec.json",
+    lambda record: "alphabet" in record and "fingerprint" in record,
+    ("tokenizer.json", "tokenizer_config.json", "codec.json", "codec.safetensors"),
+    whole=True,
+)
 CHECKPOINT = Kind(
     "a checkpoint",
     "config.json",
     lambda record: record.get("model_type") == "llama",
     CHECKPOINT_FILES,
     whole=True,
+    also=TOKENIZER,
 )
 RUN = Kind(
     "a training run",
@@ -77,13 +89,6 @@ RUN = Kind(
     lambda record: "settings" in record and "parameters" in record,
     ("config.json", "metrics.jsonl", "checkpoints", "model", "samples", "tensorboard", "state.pt"),
     whole=False,
-)
-TOKENIZER = Kind(
-    "a tokenizer",
-    "codec.json",
-    lambda record: "alphabet" in record and "fingerprint" in record,
-    ("tokenizer.json", "tokenizer_config.json", "codec.json", "codec.safetensors"),
-    whole=True,
 )
 CODEC = Kind(
     "a codec",
@@ -113,7 +118,9 @@ def record_of(folder: Path, kind: Kind) -> dict[str, Any] | None:
         record = json.loads(file.read_bytes())
     except (OSError, ValueError, RecursionError):
         return None
-    return record if isinstance(record, dict) and kind.proof(record) else None
+    if not isinstance(record, dict) or not kind.proof(record):
+        return None
+    return None if kind.also and record_of(folder, kind.also) is None else record
 
 
 def kind_of(folder: Path) -> Kind | None:

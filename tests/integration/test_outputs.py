@@ -236,6 +236,17 @@ def test_export_leaves_a_folder_with_anything_of_the_users(here, jpeglm):
     assert held(here) == before
 
 
+def test_another_programs_llama_is_not_ours(here, jpeglm):
+    """The same names in the same form, but no codec.json: nobody can make it again from ours."""
+    shutil.copytree("model", "theirs")
+    Path("theirs/codec.json").unlink()
+    before = held(here)
+    refused(jpeglm("export", "model", "--out", "theirs"), "theirs")
+    refused(jpeglm("train-tokenizer", ".", "--out", "theirs"), "theirs")
+    refused(jpeglm("train", ".", "--tokenizer", "model", "--steps", 1, "--out", "theirs"), "theirs")
+    assert held(here) == before
+
+
 def test_evaluate_claims_its_file(here, jpeglm, monkeypatch):
     """Before a model is opened, let alone measured."""
     from jpeglm.generation import generate
