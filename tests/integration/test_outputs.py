@@ -267,6 +267,14 @@ def test_evaluate_claims_its_file(here, jpeglm, monkeypatch):
     assert held(here) == before
 
 
+def test_figures_are_shown_though_they_cannot_be_kept(here, jpeglm, small_files):
+    words = ("evaluate", "validity", *MODEL, "-n", 1, "--out", "valid.json")
+    small_files(10)
+    code, out, err = jpeglm(*words)
+    assert code == 1 and "with grammar" in out and "no space is left" in err
+    assert not Path("valid.json").exists()
+
+
 def test_evaluate_replaces_its_own_result(here, jpeglm):
     words = ("evaluate", "validity", *MODEL, "-n", 1, "--out", "new/valid.json")
     for _ in range(2):

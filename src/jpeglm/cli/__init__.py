@@ -66,7 +66,8 @@ def main() -> None:
     try:
         command = typer.main.get_command(app)
         code = command.main(prog_name="jpeglm", standalone_mode=False)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # closed by `>&-`
+            sys.stdout.flush()
     except (BrokenPipeError, SystemExit):  # typer turns a broken pipe into the latter
         _hang_up()
     except InputError as error:
@@ -105,7 +106,9 @@ def main() -> None:
 def _hang_up() -> NoReturn:
     """End well though whoever read the output has gone, as in `jpeglm … | head -1`."""
     for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):  # what is left in its buffer has no reader
+        with suppress(
+            OSError, ValueError, AttributeError
+        ):  # what is left in its buffer has no reader
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     sys.exit(0)
 

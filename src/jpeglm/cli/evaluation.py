@@ -158,9 +158,11 @@ def _finish(
     from jpeglm.files import write_json
 
     result = {"evaluated": verb, **result}
-    if out:
-        write_json(out, result)
-    show(result, as_json, lines)
+    try:
+        if out:
+            write_json(out, result)
+    finally:  # a disk that is full by now must not cost the figures
+        show(result, as_json, lines)
 
 
 def _seeds(count: int) -> str:

@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors.torch import load as load_weights
 
 from jpeglm.codecs.codes import WEIGHTS, weights_hash
-from jpeglm.config import InputError, check_seed
+from jpeglm.config import InputError, check_seed, whole
 from jpeglm.files import read_bytes, read_json
 from jpeglm.generation.pictures import Drawn, Each, Pictures
 from jpeglm.models.autoencoder import to_pictures, to_tensor
@@ -61,7 +61,7 @@ class Prior:
         given = [name for name, value in options.items() if value not in (None, True)]
         if given:
             raise InputError(f"{self.folder} is a VAE, which draws no tokens and has no {given[0]}")
-        check_seed(seed)
+        n, seed = whole("n", n, 1), check_seed(seed)
         start = time.perf_counter()
         pixels = to_pictures(self.model.sample(n, seed))
         images = [Image.fromarray(picture) for picture in pixels]
