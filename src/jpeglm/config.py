@@ -22,7 +22,7 @@ def install(extra: str) -> str:
     """How to get what an extra brings, for the end of an error's sentence."""
     return (
         f"run: pip install 'jpeglm[{extra}]', or in a clone of the repository: "
-        f"pip install '.[{extra}]'"
+        f"pip install -c constraints.txt '.[{extra}]'"
     )
 
 

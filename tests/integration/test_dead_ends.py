@@ -185,11 +185,11 @@ def test_a_missing_module_says_what_works_from_a_clone(jpeglm, monkeypatch):
         patch.setitem(sys.modules, "pyarrow", None)
         code, _, err = jpeglm("prepare", "my pictures", "x", "--size", 32)
     assert code == 1 and "pip install 'jpeglm[train]'" in err
-    assert "clone" in err and "pip install '.[train]'" in err
+    assert "clone" in err and "-c constraints.txt '.[train]'" in err
     monkeypatch.setitem(sys.modules, "av", None)
     Path("film.mp4").write_bytes(b"a film")
     code, _, err = jpeglm("complete", "film.mp4")
-    assert code == 1 and "pip install '.[video]'" in err
+    assert code == 1 and "-c constraints.txt '.[video]'" in err
 
 
 @pytest.mark.parametrize("module", ["jpeglm", "jpeglm.cli"])

@@ -92,7 +92,7 @@ RateOption = Annotated[float, typer.Option(min=1e-7, callback=finite, help="Peak
 BatchPicturesOption = Annotated[int, typer.Option("--batch", min=1, help="Pictures a step.")]
 ChannelsOption = Annotated[int, typer.Option(help="Width of the convolutions.")]
 DownsamplingOption = Annotated[int, typer.Option(help="Pixels a side of one code: 2, 4, 8, 16.")]
-ThreadsOption = Annotated[int, typer.Option(min=0, help="CPU threads; 0: torch decides.")]
+ThreadsOption = Annotated[int, typer.Option(min=0, max=4096, help="CPU threads; 0: torch decides.")]
 
 
 def show(result: dict[str, Any], as_json: bool, lines: list[str]) -> None:

@@ -336,7 +336,7 @@ def train_tokenizer(
         ),
     ] = None,
     classes: Annotated[
-        int, typer.Option(min=0, help="Class tokens, one for each label of the data.")
+        int, typer.Option(min=0, max=65_000, help="Class tokens, one for each label of the data.")
     ] = 0,
     limit: Annotated[
         int, typer.Option(min=1, max=MAX_SEED, help="Streams to learn from.")

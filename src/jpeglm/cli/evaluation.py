@@ -49,7 +49,7 @@ KeepOption = Annotated[
     Path | None,
     typer.Option("--pictures", help="Folder that keeps what was drawn; a second run goes on."),
 ]
-SeedsOption = Annotated[int, typer.Option(min=1, help="Seeds: 0, 1, …")]
+SeedsOption = Annotated[int, typer.Option(min=1, max=MAX_SEED, help="Seeds: 0, 1, …")]
 
 ClipCheckpointOption = Annotated[
     Path | None,
@@ -296,7 +296,7 @@ def _shares(text: str) -> list[float]:
 def unconditional(
     data: Annotated[Path, typer.Argument(help="Real pictures that training never saw.")],
     checkpoint: CheckpointOption = None,
-    n: Annotated[int, typer.Option("-n", min=2, help="New pictures a seed.")] = 1000,
+    n: Annotated[int, typer.Option("-n", min=2, max=MAX_SEED, help="New pictures a seed.")] = 1000,
     seeds: SeedsOption = 1,
     limit: LimitOption = 1000,
     size: SizeOption = None,
@@ -418,7 +418,9 @@ def _streams(data: Path, model: Any, split: str, limit: int) -> list[tuple[str, 
 @evaluate.command()
 def validity(
     checkpoint: CheckpointOption = None,
-    n: Annotated[int, typer.Option("-n", min=1, help="Pictures with and without grammar.")] = 200,
+    n: Annotated[
+        int, typer.Option("-n", min=1, max=MAX_SEED, help="Pictures with and without grammar.")
+    ] = 200,
     seed: SeedOption = 0,
     temperature: TemperatureOption = 1.0,
     top_k: TopKOption = 0,

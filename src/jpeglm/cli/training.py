@@ -104,7 +104,7 @@ def train(
     eval_images: Annotated[int, typer.Option(min=0, help="Held-out pictures measured.")] = 256,
     save_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 500,
     samples: Annotated[int, typer.Option(min=0, help="Pictures drawn at each evaluation.")] = 8,
-    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: torch decides.")] = 0,
+    threads: ThreadsOption = 0,
     seed: SeedOption = 0,
     resume: Annotated[
         bool, typer.Option("--resume/--no-resume", help="Go on with the run in OUT.")
