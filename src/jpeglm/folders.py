@@ -60,10 +60,11 @@ PICTURES = Kind(
     whole=False,
     listed=True,
 )  # fmt: skip
+DATA_FORMAT = "jpeglm-dataset"
 DATA = Kind(
     "prepared data",
     "prepare.json",
-    lambda record: record.get("format") == "jpeglm-dataset",
+    lambda record: record.get("format") == DATA_FORMAT,
     ("prepare.json", "dataset.json", "rejected.jsonl", "shard-*.parquet",
      "shard-*.tokens.safetensors", "codec.safetensors", "tokenizer"),
     whole=False,

@@ -17,6 +17,7 @@ from jpeglm.checkpoint import checkpoint_folder, write_checkpoint
 from jpeglm.codecs import JpegCodec, make_codec, open_codec
 from jpeglm.config import MAX_SEED, InputError, JpegConfig
 from jpeglm.files import read_json, write_json
+from jpeglm.folders import CHECKPOINT, RUN, TOKENIZER, ours
 from jpeglm.generation.generate import Model, load
 from jpeglm.generation.sampling import Sampling
 from jpeglm.tokenizer import Tokenizer
@@ -127,6 +128,10 @@ def test_no_circle_between_train_and_train_tokenizer(jpeglm):
     code, out, err = jpeglm(*train, *shlex.split(second))
     assert code == 0, err
     assert "model: my runs/a/model" in out
+    for place, kind in {"my runs/a": RUN, "my runs/a/model": CHECKPOINT,
+                        "my runs/a/checkpoints/step-000002": CHECKPOINT,
+                        "my runs/a-tokenizer": TOKENIZER}.items():  # fmt: skip
+        assert ours(Path(place), kind) == sorted(p.name for p in Path(place).iterdir())
     # The run's folder is as good as the model in it, and a longer budget goes on.
     assert jpeglm("generate", "-n", 1, "--checkpoint", "my runs/a", "--out", "drawn")[0] == 0
     assert jpeglm("export", "my runs/a", "--out", "hf")[0] == 0

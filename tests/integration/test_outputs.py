@@ -22,6 +22,8 @@ from jpeglm import cli
 from jpeglm.checkpoint import write_checkpoint
 from jpeglm.codecs import JpegCodec
 from jpeglm.config import JpegConfig
+from jpeglm.folders import CHECKPOINT, DATA, PICTURES, RUN, kind_of, ours
+from jpeglm.folders import CODEC as CODEC_FOLDER
 from jpeglm.generation.generate import Model
 from jpeglm.tokenizer import Tokenizer
 
@@ -124,6 +126,35 @@ def test_generate_beside_the_users_pictures(here, jpeglm):
     assert jpeglm(*GENERATE, "--out", ".")[0] == 0
     assert jpeglm(*GENERATE, "--out", ".", "--seed", 7)[0] == 0
     assert held(here).items() >= before.items()
+
+
+def test_all_that_is_written_is_known_as_ours(here, jpeglm, pictures):
+    """So that a second run finds nothing foreign in the folder of the first."""
+    Path("pictures").mkdir()
+    for number in range(20):
+        pictures[number % 4].resize((40 + number, 32)).save(f"pictures/{number}.png")
+    Path("pictures/broken.png").write_bytes(b"")
+    words = ("--size", 32, "--validation", 0.3)
+    small = ("--steps", 1, "--channels", 8, "--blocks", 0, "--batch", 2, "--threads", 1)
+    for line, place, kind in (
+        (
+            ("prepare", "pictures", "data", *words, "--workers", 1, "--tokenizer", "model"),
+            "data",
+            DATA,
+        ),
+        (("train-vae", "pictures", *words, *small, "--out", "vae"), "vae", RUN),
+        (("train-vqvae", "pictures", *words, *small, "--out", "vq"), "vq", RUN),
+        ((), "vae/model", CODEC_FOLDER),
+        ((), "vq/model", CODEC_FOLDER),
+        (("export", "model", "--out", "hf"), "hf", CHECKPOINT),
+        (("generate", "--checkpoint", "vae", "-n", 2, "--out", "s"), "s", PICTURES),
+        ((*COMPLETE, "--out", "c"), "c", PICTURES),
+    ):
+        for _ in range(2 if line else 0):
+            code, _, err = jpeglm(*line)
+            assert code == 0, err
+        assert kind_of(Path(place)) is kind
+        assert ours(Path(place), kind) == sorted(os.listdir(place))
 
 
 @pytest.mark.parametrize("link", [os.link, os.symlink, shutil.copy])

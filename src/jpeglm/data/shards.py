@@ -27,6 +27,7 @@ import numpy as np
 
 from jpeglm.config import InputError, differences
 from jpeglm.files import atomic_write, read_bytes, read_json
+from jpeglm.folders import DATA_FORMAT
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from jpeglm.codecs.base import Codec
     from jpeglm.tokenizer import Tokenizer
 
-FORMAT = "jpeglm-dataset"
+FORMAT = DATA_FORMAT
 SPLITS = ("train", "validation")
 """Token shards store a split as its place here."""
 TOKENIZER = "tokenizer"
