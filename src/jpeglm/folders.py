@@ -130,7 +130,8 @@ def kind_of(folder: Path) -> Kind | None:
 
 
 def ours(folder: Path, kind: Kind) -> list[str]:
-    """The names in `folder` that an earlier run wrote: plain entries, no links."""
+    """The names in `folder` that an earlier run wrote. Pictures and what is replaced as a whole
+    are plain files of ours; a run's parts may be links to another disk."""
     record = record_of(folder, kind)
     if record is None:
         return []
@@ -140,8 +141,7 @@ def ours(folder: Path, kind: Kind) -> list[str]:
         for entry in Path(folder).iterdir()
         if any(fnmatchcase(entry.name, name) for name in kind.names)
         and (listed is None or entry.name in listed)
-        and not entry.is_symlink()
-        and (not kind.listed or entry.is_file())
+        and ((entry.is_file() and not entry.is_symlink()) or not (kind.listed or kind.whole))
     )
 
 
@@ -169,7 +169,9 @@ def claim(
             "as a whole; give another folder"
         )
     for name in wanted:
-        taken = sorted(entry for entry in foreign if fnmatchcase(entry, name))
+        taken = [name] if name in foreign else []
+        if "*" in name:
+            taken = sorted(entry for entry in foreign if fnmatchcase(entry, name))
         # A file system that ignores case has the name though it is not listed.
         if taken or (name not in entries and os.path.lexists(out / name)):
             place = out / (taken[0] if taken else name)
