@@ -81,7 +81,7 @@ def main() -> None:
         "decoding, clips/s": rates(
             {
                 "FFmpeg alone": lambda: [plain_decode(stream) for stream in wrapped],
-                "jpeglm": lambda: [codec.decode(stream) for stream in streams],
+                "jpeglm": lambda: [codec.show(stream) for stream in streams],
             },
             len(clips),
             arguments.repeats,

@@ -27,7 +27,7 @@ def main() -> None:
     arguments = parser.parse_args()
     photo = ROOT / "src" / "jpeglm" / "assets" / "astronaut.jpg"
     with tempfile.TemporaryDirectory() as home:
-        words = [sys.executable, "-m", "jpeglm.cli", "complete", str(photo), "-n", "1"]
+        words = [sys.executable, "-m", "jpeglm", "complete", str(photo), "-n", "1"]
         words += ["--out", str(Path(home, "out"))]
 
         def turn(cache: str) -> float:

@@ -15,7 +15,6 @@ streams which have to hurry are among them.
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import shutil
 import subprocess
@@ -35,7 +34,7 @@ from jpeglm.config import PAPER_JPEG, InputError, JpegConfig
 from jpeglm.data.sources import EXTENSIONS
 from jpeglm.environment import environment
 from jpeglm.evaluation.validity import accepts, judge, validity
-from jpeglm.files import write_json
+from jpeglm.files import to_json, write_json
 from jpeglm.generation.constraint import Constraint, Prompt, make_prompt
 from jpeglm.generation.generate import Model, run
 from jpeglm.generation.sampling import Sampling
@@ -293,7 +292,7 @@ def main() -> None:
         | {"djpeg": (told.stderr + told.stdout).split("\n")[0]},
     }
     write_json(arguments.out, result)
-    print(json.dumps({k: result[k] for k in ("random", "model", "completions")}, indent=1))
+    print(to_json({k: result[k] for k in ("random", "model", "completions")}, indent=1))
     print("\n".join(found) or f"all requirements hold on {count} photographs")
     sys.exit(1 if found else 0)
 

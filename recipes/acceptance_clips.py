@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
 import shutil
 import subprocess
 import sys
@@ -34,7 +33,7 @@ from jpeglm.config import InputError
 from jpeglm.data.arrays import film_clips
 from jpeglm.environment import environment
 from jpeglm.evaluation.validity import accepts, judge_clips, validity
-from jpeglm.files import write_json
+from jpeglm.files import to_json, write_json
 from jpeglm.generation.constraint import Constraint
 from jpeglm.progress import Reporter
 from jpeglm.tokenizer import Tokenizer
@@ -164,7 +163,7 @@ def main() -> None:
         "machine": environment("av", "numpy", "numba") | {"ffmpeg": tool.split("\n")[0]},
     }
     write_json(arguments.out, result)
-    print(json.dumps({name: result[name] for name in ("real", "blind", "model")}, indent=1))
+    print(to_json({name: result[name] for name in ("real", "blind", "model")}, indent=1))
     print("\n".join(found) or f"all requirements hold on {len(clips)} real clips")
     sys.exit(1 if found else 0)
 

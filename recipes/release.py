@@ -17,6 +17,7 @@ from PIL import Image
 from steps import ROOT
 
 from jpeglm.files import atomic_folder, atomic_write, read_json
+from jpeglm.folders import CHECKPOINT
 from jpeglm.generation.generate import load
 from jpeglm.generation.outputs import contact_sheet
 
@@ -188,7 +189,7 @@ def install(model: Path, name: str, card: str, limit: int) -> None:
     size = sum(file.stat().st_size for file in model.iterdir())
     if size > limit:
         sys.exit(f"{model} has {size} bytes; a shipped checkpoint may have {limit}")
-    with atomic_folder(asset) as draft:
+    with atomic_folder(asset, CHECKPOINT.names) as draft:
         for file in model.iterdir():
             shutil.copyfile(file, draft / file.name)
         atomic_write(draft / "README.md", card.encode())

@@ -13,7 +13,7 @@ from jpeglm.files import atomic_write
 from jpeglm.models.llama import flops_per_token, preset
 
 ROOT = Path(__file__).resolve().parents[1]
-JPEGLM = [sys.executable, "-m", "jpeglm.cli"]
+JPEGLM = [sys.executable, "-m", "jpeglm"]
 BATCH_TOKENS = 4096
 """`jpeglm train --batch-tokens` of runs that are compared by their FLOPs."""
 

@@ -21,6 +21,7 @@ import numpy as np
 from jpeglm.codecs import Codec
 from jpeglm.config import InputError
 from jpeglm.files import atomic_folder, atomic_write, read_json, write_json
+from jpeglm.folders import CHECKPOINT, RUN, record_of
 from jpeglm.tokenizer import Tokenizer
 
 FILES = ("config.json", "model.safetensors", "tokenizer.json", "codec.json")
@@ -124,7 +125,7 @@ def write_checkpoint(
     generation: dict[str, Any] | None = None,
     dtype: str = "bfloat16",
 ) -> None:
-    """Write a whole checkpoint folder, or nothing.
+    """Write a whole checkpoint folder, or nothing; the files of an older one there are replaced.
 
     weights: name → float32 numpy array or torch tensor; dtype: `bfloat16` or `float32`.
     """
@@ -146,7 +147,7 @@ def write_checkpoint(
         "eos_token_id": tokenizer.eos,
         "dtype": dtype,
     }
-    with atomic_folder(folder) as draft:
+    with atomic_folder(folder, CHECKPOINT.names) as draft:
         write_safetensors(draft / "model.safetensors", arrays, dict.fromkeys(arrays, code))
         write_json(draft / "config.json", config)
         write_json(
@@ -211,15 +212,33 @@ def shipped_checkpoint(name: str = "photos") -> Path:
 
 
 def checkpoint_folder(given: Path | str | None) -> Path:
-    """The folder that is meant: itself, the shipped one of that name, or the default.
+    """The folder that is meant: itself, the model inside it if it is a run's, the shipped one of
+    that name, or the default.
 
     A folder of pictures may be called `photos` as well: what is no checkpoint does not hide one.
     """
     if given is None:
         return shipped_checkpoint()
     folder, named = Path(given), _asset(str(given))
+    if record_of(folder, RUN) is not None:
+        model = folder / "model"
+        if model.is_dir():
+            return model
+        saved = sorted(folder.glob("checkpoints/step-*"), key=lambda path: int(path.name[5:]))
+        if saved:
+            return saved[-1]
+        raise InputError(
+            f"the run in {folder} was stopped before it wrote a model; give its command again to "
+            "go on"
+        )
     ours = folder.name == str(given) and named.is_dir()
-    return named if ours and not (folder / "config.json").exists() else folder
+    known = any((folder / name).exists() for name in ("config.json", "codec.json"))
+    return named if ours and not known else folder
+
+
+def checkpoint_name(folder: Path) -> str:
+    """How a checkpoint is given to the command line: a shipped one by its name."""
+    return folder.name if folder == _asset(folder.name) else str(folder)
 
 
 def _asset(name: str) -> Path:

@@ -18,6 +18,45 @@ class InputError(ValueError):
     """Something the user gave is wrong: one sentence with what, in which file, what to do."""
 
 
+def install(extra: str) -> str:
+    """How to get what an extra brings, for the end of an error's sentence."""
+    return (
+        f"run: pip install 'jpeglm[{extra}]', or in a clone of the repository: "
+        f"pip install -c constraints.txt '.[{extra}]'"
+    )
+
+
+class Stopped(Exception):
+    """The user stopped the work: one sentence with what is kept and how to go on."""
+
+
+MAX_SEED = (1 << 63) - 1
+"""Seeds go to compiled code as int64."""
+
+
+def whole(name: str, value: Any, least: int, most: int = MAX_SEED) -> int:
+    """The argument `name`, if it is a whole number of that range."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise InputError(f"{name} is {value!r}; it must be a whole number")
+    if not least <= int(value) <= most:
+        raise InputError(f"{name} is {value}; it goes from {least} to {most}")
+    return int(value)
+
+
+def check_seed(seed: Any) -> int:
+    """The seed, if it is one."""
+    return whole("seed", seed, 0)
+
+
+def differences(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """The settings in which two differ, in words: `quality is 25, not 50`."""
+    return ", ".join(
+        f"{name} is {before.get(name, 'not there')}, not {now.get(name, 'there')}"
+        for name in dict.fromkeys([*before, *now])
+        if before.get(name) != now.get(name)
+    )
+
+
 @dataclass(frozen=True)
 class Settings:
     """Base of all settings: JSON round trip, and refusal of keys that this version lacks."""

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +32,28 @@ def explain(error: OSError | ValueError, path: Path) -> InputError:
 
 
 def _flush_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
+    """Make a rename last, where the system lets a folder be flushed (Windows opens none)."""
     try:
-        os.fsync(handle)
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        with suppress(OSError):  # some network file systems know no flush of a folder
+            os.fsync(handle)
     finally:
         os.close(handle)
 
 
 def atomic_write(path: Path, data: bytes) -> None:
     """Write `data` to `path`; on any failure the old content stays and no trace is left."""
+    with staged(path, data):
+        pass
+
+
+@contextmanager
+def staged(path: Path, data: bytes) -> Iterator[None]:
+    """`data` lies on the disk while the body runs, and is `path` after it; if the body raises,
+    the old content stays."""
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -53,6 +68,7 @@ def atomic_write(path: Path, data: bytes) -> None:
         umask = os.umask(0)
         os.umask(umask)
         os.chmod(name, 0o666 & ~umask)
+        yield
         os.replace(name, path)
         _flush_folder(path.parent)
     except OSError as error:
@@ -62,22 +78,32 @@ def atomic_write(path: Path, data: bytes) -> None:
 
 
 @contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
+def atomic_folder(path: Path, names: Collection[str] = ()) -> Iterator[Path]:
     """Give an empty folder to fill; at the end it takes the place of `path`.
 
-    An older folder of that name is replaced. If the body raises, `path` stays as it was.
+    Of an older folder there the files of these `names` (as of fnmatch) are replaced, whatever else
+    lies in it stays: `jpeglm.folders` knows which names are ours. Without names only an empty
+    folder is replaced. If the body raises, `path` stays as it was.
     """
     path = Path(path)
+    if path.is_symlink():  # what it leads to is replaced, on whatever disk that is
+        path = path.resolve()
     try:
+        if not names and path.exists() and any(path.iterdir()):
+            raise InputError(f"{path} holds files already; empty it or give another folder")
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
     except OSError as error:
         raise explain(error, path) from error
     try:
         yield draft
+        for entry in path.iterdir() if path.exists() else ():
+            known = any(fnmatchcase(entry.name, name) for name in names)
+            if not known and not os.path.lexists(draft / entry.name):
+                _copy(entry, draft / entry.name)
         for file in sorted(draft.rglob("*")):
             if file.is_file():
-                with open(file, "rb") as handle:
+                with open(file, "r+b") as handle:  # Windows flushes no file open for reading
                     os.fsync(handle.fileno())
         os.chmod(draft, 0o755)
         if path.exists():
@@ -92,6 +118,13 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         raise explain(error, path) from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def _copy(source: Path, target: Path) -> None:
+    if source.is_dir() and not source.is_symlink():
+        shutil.copytree(source, target, symlinks=True)
+    else:
+        shutil.copy2(source, target, follow_symlinks=False)
 
 
 def printable(name: str | Path) -> str:
@@ -165,17 +198,56 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
+def to_json(value: Any, indent: int | None = None) -> str:
+    """A result as JSON, which knows neither NaN nor infinity: null stands for them, and the key
+    `not_finite` of the outermost object tells where and what they were."""
+    found: dict[str, str] = {}
+
+    def finite(part: Any, place: str) -> Any:
+        if isinstance(part, dict):
+            return {
+                key: finite(inner, f"{place}.{key}" if place else str(key))
+                for key, inner in part.items()
+            }
+        if isinstance(part, list | tuple):
+            return [finite(inner, f"{place}[{i}]") for i, inner in enumerate(part)]
+        if isinstance(part, float) and not math.isfinite(part):
+            found[place] = str(part)
+            return None
+        return part
+
+    cleaned = finite(value, "")
+    if found and isinstance(cleaned, dict):
+        cleaned["not_finite"] = found
+    text = json.dumps(cleaned, indent=indent, ensure_ascii=False, allow_nan=False)
+    # A file's name may be no UTF-8: Python has its bytes as lone surrogates, JSON as \\udc80.
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def write_json(path: Path, value: Any) -> None:
-    atomic_write(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+    atomic_write(path, (to_json(value, indent=2) + "\n").encode())
 
 
-def remove_halves(*folders: Path) -> None:
-    """Remove what a killed process left half-written, directly inside these folders."""
-    for folder in folders:
-        for old in folder.glob(".*.old/previous"):
-            # Killed between the two renames that replace a folder: the old one is all there is.
-            name = old.parent.name[1:].rsplit(".", 2)[0]
-            if not (folder / name).exists():
-                os.replace(old, folder / name)
-        for path in [*folder.glob(".*.tmp"), *folder.glob(".*.old")]:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+HALF = re.compile(r"\.(.+)\.[a-z0-9_]+\.(tmp|old)")
+"""The hidden names that are used while something is written: its own name is the first group."""
+
+
+def halves(folder: Path, names: Collection[str], suffix: str = "tmp") -> list[tuple[Path, str]]:
+    """(path, what it was to become) of what a killed process left half-written in a folder, of
+    the names (as of fnmatch) that are ours."""
+    found = ((path, HALF.fullmatch(path.name)) for path in Path(folder).glob(f".*.{suffix}"))
+    return [
+        (path, match[1])
+        for path, match in found
+        if match and any(fnmatchcase(match[1], name) for name in names)
+    ]
+
+
+def remove_halves(folder: Path, names: Collection[str]) -> None:
+    """Remove what a killed process left half-written, directly inside the folder."""
+    for old, name in halves(folder, names, "old"):
+        # Killed between the two renames that replace a folder: the old one is all there is.
+        if (old / "previous").exists() and not (folder / name).exists():
+            os.replace(old / "previous", folder / name)
+    for path, _ in halves(folder, names) + halves(folder, names, "old"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -87,11 +87,17 @@ class Reporter:
             eta = f", ETA {clock((total - done) / rate)}" if total and rate else ""
             of = f" of {total}" if total else ""
             line = f"{self.title}: {done}{of} {self.unit}, {rate:.3g}/s{eta}"
-            print(f"{line}, {note}" if note else line, file=sys.stderr, flush=True)
+            self._print(f"{line}, {note}" if note else line)
 
     def say(self, line: str) -> None:
         """A line that stays, above the bar."""
         if self._bar:
             self._bar.console.print(line, highlight=False, markup=False, soft_wrap=True)
         elif not self.quiet:
+            self._print(line)
+
+    def _print(self, line: str) -> None:
+        try:
             print(line, file=sys.stderr, flush=True)
+        except BrokenPipeError:  # whoever read has gone (`2>&1 | head -1`); the work goes on
+            self.quiet = True

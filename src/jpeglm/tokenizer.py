@@ -51,6 +51,8 @@ class Tokenizer:
     ) -> None:
         assert len(class_names) in (0, n_classes), "as many names as classes"
         self.codec = codec
+        self.folder: Path | None = None
+        """Where it was loaded from."""
         self.alphabet: Alphabet = codec.alphabet(alphabet)
         self.n_base = self.alphabet.size
         self.merges = np.asarray(merges, np.int32).reshape(-1, 2)
@@ -75,6 +77,15 @@ class Tokenizer:
                 "classes": self.n_classes,
             }
         )
+
+    def to_dict(self) -> dict[str, Any]:
+        """What names it in words: of its merges their number alone."""
+        return {
+            **self.codec.to_dict(),
+            "alphabet": self.alphabet.name,
+            "vocabulary": self.vocab_size,
+            "classes": self.n_classes,
+        }
 
     @cached_property
     def _matcher(self) -> bpe.Matcher:
@@ -108,14 +119,21 @@ class Tokenizer:
 
     def decode(self, ids: np.ndarray) -> np.ndarray:
         """Symbols, int32, of token ids; BOS, EOS and class tokens spell nothing."""
-        ids = np.ascontiguousarray(ids, np.int32)
+        given = np.asarray(ids)
+        unknown = (given < 0) | (given >= self.vocab_size)
+        if unknown.any():
+            raise InputError(
+                f"id {given[unknown][0]} is unknown; the tokenizer has ids 0 to "
+                f"{self.vocab_size - 1}"
+            )
+        ids = np.ascontiguousarray(given, np.int32)
         longest = int(np.diff(self.offsets).max())
         out = np.empty(len(ids) * longest, np.int32)
         n = bpe.decode(ids, self.offsets, self.symbols, out)
         return out[:n].copy()
 
     def decode_stream(self, ids: np.ndarray) -> bytes:
-        """The stream that the ids spell; never raises."""
+        """The stream that the ids spell, of whatever order they are."""
         return self.alphabet.join(self.decode(ids))
 
     def stable(self, symbols: np.ndarray) -> int:
@@ -281,4 +299,5 @@ class Tokenizer:
             )
         if any(ids.get(chr(first + s)) != s for s in range(tokenizer.n_base)):
             raise InputError(f"{folder / 'tokenizer.json'} does not fit the alphabet {alphabet}")
+        tokenizer.folder = folder
         return tokenizer

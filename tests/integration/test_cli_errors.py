@@ -42,7 +42,7 @@ def folder(tmp_path_factory, pictures):
 
 def jpeglm(folder, *arguments):
     return subprocess.run(
-        [sys.executable, "-m", "jpeglm.cli", *map(str, arguments)],
+        [sys.executable, "-m", "jpeglm", *map(str, arguments)],
         capture_output=True,
         text=True,
         cwd=folder,

@@ -132,7 +132,7 @@ def test_clips_are_checked(road):
         (("check", "one/sample-00.mp4"), "give --checkpoint"),
         (("check", "one/sample-00.mp4", "--checkpoint", "clips"), "another size, rate or qp"),
     ):
-        command = [sys.executable, "-m", "jpeglm.cli", *words]
+        command = [sys.executable, "-m", "jpeglm", *words]
         result = subprocess.run(command, capture_output=True, text=True, cwd=folder)
         assert result.returncode == 1 and said in result.stdout, result.stdout + result.stderr
 
@@ -183,7 +183,7 @@ def test_nothing_beats_repeating_a_film_that_stands_still(road):
 
 
 def refused(folder, *words):
-    command = [sys.executable, "-m", "jpeglm.cli", *map(str, words)]
+    command = [sys.executable, "-m", "jpeglm", *map(str, words)]
     result = subprocess.run(command, capture_output=True, text=True, cwd=folder)
     assert result.returncode in (1, 2) and "Traceback" not in result.stderr
     return result.stderr

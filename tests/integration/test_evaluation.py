@@ -206,7 +206,7 @@ def test_the_report_says_what_its_numbers_say(tmp_path):
 
 def test_verbs_refuse_in_one_line(tmp_path, references, models):
     def jpeglm(*arguments):
-        command = [sys.executable, "-m", "jpeglm.cli", "evaluate", *map(str, arguments)]
+        command = [sys.executable, "-m", "jpeglm", "evaluate", *map(str, arguments)]
         return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
 
     for name, count in (("one", 1), ("two", 2)):

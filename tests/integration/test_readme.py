@@ -54,7 +54,7 @@ def test_the_road_runs(tmp_path, picture_files):
     for line in lines:
         for given, small in SMALLER.items():
             line = line.replace(given, small)
-        command = [sys.executable, "-m", "jpeglm.cli", *shlex.split(line)[1:]]
+        command = [sys.executable, "-m", "jpeglm", *shlex.split(line)[1:]]
         result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
         assert result.returncode == 0, f"{line}\n{result.stderr}"
     assert (tmp_path / "hf" / "tokenizer_config.json").exists()

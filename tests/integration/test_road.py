@@ -15,7 +15,7 @@ pytest.importorskip("torch")
 
 
 def jpeglm(*arguments, cwd):
-    command = [sys.executable, "-m", "jpeglm.cli", *map(str, arguments), "--json"]
+    command = [sys.executable, "-m", "jpeglm", *map(str, arguments), "--json"]
     result = subprocess.run(command, capture_output=True, text=True, cwd=cwd)
     assert result.returncode == 0, result.stderr
     return json.loads(result.stdout)

@@ -173,11 +173,37 @@ def test_killed_then_stopped_then_finished(data: Path, whole: Path, tmp_path: Pa
 
 
 def test_other_settings_are_refused(data: Path, whole: Path) -> None:
-    with pytest.raises(InputError, match=r"steps 30 \(now 60\)"):
-        train(data, tokenizer(), whole, replace(CONFIG, steps=60))
+    with pytest.raises(InputError, match=r"warmup 3 \(now 60\)"):
+        train(data, tokenizer(), whole, replace(CONFIG, warmup=60))
+    larger = {**CONFIG.model, "intermediate_size": 96}
+    with pytest.raises(InputError, match=r"model .*'intermediate_size': 64.*now .*96"):
+        train(data, tokenizer(), whole, replace(CONFIG, model=larger))
     with pytest.raises(InputError, match="holds a run already"):
         train(data, tokenizer(), whole, CONFIG, resume=False)
     train(data, tokenizer(), whole, replace(CONFIG, keep=3))  # no loss depends on it
+
+
+def test_a_longer_budget_and_another_rhythm_go_on(data: Path, whole: Path, tmp_path: Path) -> None:
+    """What was done stays as it was; the learning rate follows the new budget."""
+    out = tmp_path / "run"
+    shutil.copytree(whole, out)
+    changed = replace(CONFIG, steps=0, epochs=0.0, minutes=1000.0, eval_every=3, log_every=1)
+    said: list[str] = []
+
+    def stop(done: int, total: int | None, note: str) -> None:
+        if done == 33:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    result = train(data, tokenizer(), out, changed, progress=stop, say=said.append)
+    assert result["stopped"] and result["steps"] == 33 and "going on from step 30" in said[0]
+    found = rows(out)
+    assert found[: len(rows(whole))] == rows(whole)
+    assert [row["step"] for row in found[len(rows(whole)) :]] == [31, 32, 33, 33]
+    rates = [row["learning_rate"] for row in found if "loss" in row]
+    assert rates[-1] > 2 * rates[-4]  # of steps 33 and 30
+    again = train(data, tokenizer(), out, replace(CONFIG, steps=35))
+    assert not again["stopped"] and again["steps"] == 35
+    assert json.loads((out / "config.json").read_text())["settings"]["steps"] == 35
 
 
 def test_sampler_leaves_the_losses_alone(data: Path, whole: Path, tmp_path: Path) -> None:

@@ -47,6 +47,26 @@ def test_progressive_and_optimised_files_are_not_canonical(pictures):
     assert not check_file(written(image, quality=25, optimize=True), {}).valid
 
 
+def test_an_ordinary_photo_hears_what_canonical_means(pictures):
+    """Sides, tables and segments of any camera's file: no fault of the file's, and not told so."""
+    exif = Image.Exif()
+    exif[0x010F] = "a camera"
+    photo = pictures[0]
+    files = [
+        written(photo.resize((101, 67)), quality=90),
+        written(photo.resize((64, 64)), exif=exif),
+        written(photo.resize((64, 64)), progressive=True),
+        written(photo.resize((64, 64)), optimize=True),
+        written(photo.resize((64, 64)).convert("CMYK")),
+    ]
+    for data in files:
+        verdict = check_file(data, {})
+        assert not verdict.valid
+        assert verdict.reason.startswith("a JPEG, but not a canonical one (baseline")
+        assert "must be" not in verdict.reason
+    assert "canonical" not in check_file(b"a shopping list", {}).reason
+
+
 @pytest.mark.parametrize("config", [JpegConfig(64, 64), JpegConfig(64, 64, restart_interval=1)])
 def test_damage_is_placed(config, pictures):
     codec = JpegCodec(config)

@@ -98,7 +98,9 @@ def test_round_trip_and_cut(codec, pictures):
     with Image.open(io.BytesIO(codec.wrap(stream))) as image:
         assert (np.asarray(image) == np.asarray(codec.decode(stream))).all()
     for damaged in (b"", b"\xff" * 3, stream[:7], stream + b"x"):
-        assert codec.decode(damaged).size == (codec.config.width, codec.config.height)
+        assert codec.show(damaged).size == (codec.config.width, codec.config.height)
+        with pytest.raises(InputError, match="code"):
+            codec.decode(damaged)
 
 
 def test_weights_travel_with_the_codec(codec, tmp_path, pictures):

@@ -177,7 +177,7 @@ def test_without_grammar_the_budget_ends_it(tokenizer, engine):
     ids, _ = run(engine, Constraint(tokenizer), start(tokenizer), 4, sampling, 0, 50)
     for row in ids:
         assert len(row) <= 49
-        assert tokenizer.codec.decode(tokenizer.decode_stream(row)).size == (48, 32)
+        assert tokenizer.codec.show(tokenizer.decode_stream(row)).size == (48, 32)
 
 
 def test_choose_follows_the_stated_order():

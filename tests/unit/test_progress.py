@@ -1,5 +1,7 @@
 """Progress lines in a log: rate and ETA, of the part that is running."""
 
+import sys
+
 from jpeglm import progress
 from jpeglm.progress import Reporter, clock
 
@@ -29,3 +31,22 @@ def test_quiet_says_nothing(capsys):
         report(1, 2)
         report.say("hello")
     assert capsys.readouterr().err == ""
+
+
+def test_a_reader_that_goes_away_stops_no_work(monkeypatch):
+    class Gone:
+        def write(self, _):
+            raise BrokenPipeError(32, "Broken pipe")
+
+        def flush(self):
+            pass
+
+        def isatty(self):
+            return False
+
+    monkeypatch.setattr(progress, "LOG_SECONDS", -1.0)
+    with Reporter("measure", "pictures") as report:
+        monkeypatch.setattr(sys, "stderr", Gone())
+        report(1, 2)
+        report(2, 2)
+        report.say("hello")

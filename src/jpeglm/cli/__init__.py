@@ -7,12 +7,17 @@ exit code 1 for bad input, 2 for a wrong command line.
 
 from __future__ import annotations
 
+import io
+import os
 import sys
+from contextlib import suppress
+from typing import Annotated, NoReturn
 
 import typer
 
+from jpeglm import __version__
 from jpeglm.cli import data, evaluation, generation, training
-from jpeglm.config import InputError
+from jpeglm.config import InputError, Stopped, install
 
 app = typer.Typer(
     add_completion=False,
@@ -37,23 +42,46 @@ for room in (data, training, generation):
 app.add_typer(evaluation.evaluate, name="evaluate")
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"jpeglm {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    pass
+
+
 def main() -> None:
     """Entry point: run the command; errors become one line and an exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a file's name may be no text
+            stream.reconfigure(errors="backslashreplace")
     try:
         command = typer.main.get_command(app)
         code = command.main(prog_name="jpeglm", standalone_mode=False)
+        if sys.stdout is not None:  # closed by `>&-`
+            sys.stdout.flush()
+    except (BrokenPipeError, SystemExit):  # typer turns a broken pipe into the latter
+        _hang_up()
     except InputError as error:
         fail(str(error), 1)
+    except Stopped as error:
+        fail(str(error), 130)
     except ModuleNotFoundError as error:
         name = (error.name or "jpeglm").split(".")[0]
         if name == "jpeglm":
             raise
         extra = EXTRAS.get(name, "train")
-        fail(f"this needs {name}, which is not installed; run: pip install 'jpeglm[{extra}]'", 1)
+        fail(f"this needs {name}, which is not installed; {install(extra)}", 1)
     except KeyboardInterrupt:
         fail("stopped", 130)
-    except BrokenPipeError:
-        sys.exit(0)
     except OSError as error:
         name = f"{error.filename}: " if error.filename else ""
         fail(f"{name}{error.strerror or error}", 1)
@@ -70,9 +98,22 @@ def main() -> None:
         context = getattr(error, "ctx", None)
         path = context.command_path if context else "jpeglm"
         fail(f"{message()} (see {path} --help)", 2)
+    if code == 130:  # typer's answer to Ctrl-C since 0.29
+        fail("stopped", 130)
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def fail(message: str, code: int) -> None:
-    print("jpeglm: " + " ".join(message.split()), file=sys.stderr)
+def _hang_up() -> NoReturn:
+    """End well though whoever read the output has gone, as in `jpeglm … | head -1`."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(
+            OSError, ValueError, AttributeError
+        ):  # what is left in its buffer has no reader
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    sys.exit(0)
+
+
+def fail(message: str, code: int) -> NoReturn:
+    # One line; blanks inside a path stay as they are.
+    print("jpeglm: " + " ".join(map(str.strip, message.splitlines())), file=sys.stderr)
     sys.exit(code)

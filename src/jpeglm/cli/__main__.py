@@ -1,4 +1,4 @@
-"""`python -m jpeglm.cli`."""
+"""`python -m jpeglm.cli`, an older name of `python -m jpeglm`."""
 
 from jpeglm.cli import main
 

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from jpeglm import __version__
-from jpeglm.config import InputError, JpegConfig
+from jpeglm.config import MAX_SEED, InputError, JpegConfig
+
+
+def finite(value: float | None) -> float | None:
+    """An option's value, unless it is NaN or infinite, which pass every range."""
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is no finite number.")
+    return value
+
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 CheckpointOption = Annotated[
     Path | None,
     typer.Option(
-        help="Checkpoint folder, or a shipped one's name: photos (the default), cifar10, clips."
+        help="Checkpoint folder, a run's, or a shipped one's name: photos (the default), cifar10, "
+        "clips."
     ),
 ]
 EngineOption = Annotated[
@@ -29,17 +38,23 @@ PrecisionOption = Annotated[
     typer.Option(help="Weights in int8 (the cpu engine's default), bfloat16 or float32 (torch's)."),
 ]
 DeviceOption = Annotated[
-    str | None, typer.Option(help="Device of the torch engine: cpu, cuda, cuda:1, mps.")
+    str | None, typer.Option(help="Device of --engine torch: cpu, cuda, cuda:1, mps.")
 ]
 TemperatureOption = Annotated[
-    float | None, typer.Option(min=0.0, help="1 is the model's own, 0 is greedy.")
+    float | None,
+    typer.Option(min=0.0, callback=finite, help="1 is the model's own, 0 is greedy."),
 ]
 TopKOption = Annotated[
     int | None, typer.Option(min=0, help="Draw among the k most probable tokens; 0 is off.")
 ]
 TopPOption = Annotated[
     float | None,
-    typer.Option(min=0.0, max=1.0, help="Draw among the most probable tokens of this total."),
+    typer.Option(
+        min=0.0,
+        max=1.0,
+        callback=finite,
+        help="Draw among the most probable tokens of this total.",
+    ),
 ]
 GrammarOption = Annotated[
     bool,
@@ -54,7 +69,7 @@ MaxTokensOption = Annotated[
     typer.Option(min=2, help="Token budget, prompt included. Default: the model's context."),
 ]
 BatchOption = Annotated[int, typer.Option(min=1, help="Pictures drawn together.")]
-SeedOption = Annotated[int, typer.Option(min=0, help="Same seed, same pictures.")]
+SeedOption = Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Same seed, same pictures.")]
 LabelOption = Annotated[
     str | None,
     typer.Option(help="Class, by number or name, for a class-conditional checkpoint."),
@@ -62,7 +77,9 @@ LabelOption = Annotated[
 GuidanceOption = Annotated[
     float | None,
     typer.Option(
-        min=0.0, help="With --label: 1 is the model as it is, more exaggerates the class."
+        min=0.0,
+        callback=finite,
+        help="With --label: 1 is the model as it is, more exaggerates the class.",
     ),
 ]
 SizeOption = Annotated[
@@ -70,17 +87,25 @@ SizeOption = Annotated[
 ]
 CropsOption = Annotated[int, typer.Option(min=0, help="Random crops of each picture, as prepare.")]
 StepsOption = Annotated[int, typer.Option(min=0, help="Budget in steps.")]
-MinutesOption = Annotated[float, typer.Option(min=0.0, help="Budget in minutes.")]
-RateOption = Annotated[float, typer.Option(min=1e-7, help="Peak learning rate.")]
+MinutesOption = Annotated[float, typer.Option(min=0.0, callback=finite, help="Budget in minutes.")]
+RateOption = Annotated[float, typer.Option(min=1e-7, callback=finite, help="Peak learning rate.")]
 BatchPicturesOption = Annotated[int, typer.Option("--batch", min=1, help="Pictures a step.")]
 ChannelsOption = Annotated[int, typer.Option(help="Width of the convolutions.")]
 DownsamplingOption = Annotated[int, typer.Option(help="Pixels a side of one code: 2, 4, 8, 16.")]
-ThreadsOption = Annotated[int, typer.Option(min=0, help="CPU threads; 0: torch decides.")]
+ThreadsOption = Annotated[int, typer.Option(min=0, max=4096, help="CPU threads; 0: torch decides.")]
 
 
 def show(result: dict[str, Any], as_json: bool, lines: list[str]) -> None:
     """Print a command's result, for a program or for a person."""
-    print(json.dumps(result, ensure_ascii=False) if as_json else "\n".join(lines))
+    from jpeglm.files import to_json
+
+    print(to_json(result) if as_json else "\n".join(lines))
+
+
+def note(line: str) -> None:
+    """A line beside the result; a reader that has gone away (`2>&1 | head -1`) stops no work."""
+    with suppress(BrokenPipeError):
+        print(line, file=sys.stderr, flush=True)
 
 
 def codec_settings(
@@ -132,6 +157,35 @@ def clip_codec(
     return AvcCodec(AvcConfig(**{k: v for k, v in given.items() if v is not None}))  # type: ignore[arg-type]
 
 
+def codec_like(
+    like: Path,
+    name: str | None,
+    codec_dir: Path | None,
+    preset: str | None,
+    size: str | None,
+    fit: str | None,
+) -> Any:
+    """The codec of a checkpoint, a tokenizer or prepared data, whose settings are all taken; how
+    pictures are fitted into them may differ."""
+    from jpeglm.checkpoint import checkpoint_folder
+    from jpeglm.codecs import open_codec
+    from jpeglm.folders import DATA, record_of
+
+    given = {"--codec-dir": codec_dir, "--preset": preset, "--size": size}
+    for option in (option for option, value in given.items() if value is not None):
+        raise InputError(f"{option} cannot be given with --like, which says it")
+    folder = like if record_of(like, DATA) is not None else checkpoint_folder(like)
+    if not folder.is_dir():
+        raise InputError(
+            f"there is no folder {like} and no shipped checkpoint of that name; --like takes "
+            "a checkpoint, a tokenizer or prepared data"
+        )
+    codec = open_codec(folder, fit=fit)
+    if name not in (None, codec.name):
+        raise InputError(f"--codec is {name}, but {like} has the codec {codec.name}; leave one out")
+    return codec
+
+
 def learned_codec(
     name: str,
     folder: Path | None,
@@ -142,6 +196,7 @@ def learned_codec(
     config: Any,
 ) -> Any:
     """The codec `vq` or `pixels`: out of its folder, or a palette learnt from the source."""
+    from jpeglm.checkpoint import checkpoint_folder
     from jpeglm.codecs import CODECS, open_codec
     from jpeglm.codecs.pixels import PixelsCodec, PixelsConfig, learn_palette
 
@@ -151,6 +206,7 @@ def learned_codec(
     if folder is None and (out / "codec.safetensors").exists():
         folder = out  # a run that goes on
     if folder is not None:
+        folder = checkpoint_folder(folder)
         codec = open_codec(folder, shape[0], shape[1], fit)
         if codec.name != name:
             raise InputError(f"{folder} holds a codec {codec.name}, not {name}; give its --codec")
@@ -160,7 +216,7 @@ def learned_codec(
     from jpeglm.data.arrays import load_images, to_images
 
     width, height = shape[0] or 32, shape[1] or 32
-    print("learning the palette", file=sys.stderr)
+    note("learning the palette")
     found = load_images(source, width, height, config, "train", limit=2000)
     palette = learn_palette(to_images(found.pixels), width, height)
     return PixelsCodec(PixelsConfig(width, height, len(palette), fit or "crop"), palette)
@@ -213,9 +269,10 @@ def is_film(file: Path, checkpoint: Path | None = None) -> bool:
 def note_first_frame(photo: Path) -> None:
     """Say that of an animation, or a document of several pages, the first picture is taken."""
     from jpeglm.codecs.images import holds_more
+    from jpeglm.files import printable
 
     if holds_more(photo):
-        print(f"{photo} holds several pictures; its first is taken", file=sys.stderr)
+        note(f"{printable(photo)} holds several pictures; its first is taken")
 
 
 def open_model(
@@ -227,7 +284,7 @@ def open_model(
         from jpeglm.generation.engine_cpu import compiled
 
         if not compiled():
-            print("compiling the engine for this machine, once, about 20 s", file=sys.stderr)
+            note("compiling the engine for this machine, once, about 20 s")
     return load(checkpoint, engine=engine, precision=precision, device=device)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,13 +15,15 @@ from jpeglm.cli.common import (
     SizeOption,
     check_preset,
     clip_codec,
+    codec_like,
     codec_settings,
+    finite,
     is_film,
     learned_codec,
     parse_size,
     show,
 )
-from jpeglm.config import InputError
+from jpeglm.config import MAX_SEED, InputError, Stopped
 
 verbs = typer.Typer()
 
@@ -118,12 +122,20 @@ def prepare(
     ],
     out: Annotated[Path, typer.Argument(help="Folder for the shards.")],
     codec: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="jpeg; avc, clips as H.264; vq, the codes of a VQ-VAE (needs --codec-dir); "
-            "pixels, a learnt palette."
+            "pixels, a learnt palette.",
+            show_default="jpeg",
         ),
-    ] = "jpeg",
+    ] = None,
+    like: Annotated[
+        Path | None,
+        typer.Option(
+            help="Take the codec and its settings from a checkpoint (a folder, or a shipped one's "
+            "name), a tokenizer, or prepared data."
+        ),
+    ] = None,
     codec_dir: Annotated[
         Path | None,
         typer.Option(
@@ -148,7 +160,9 @@ def prepare(
         int | None, typer.Option(help="MCUs between restart markers; 0 (default) is none.")
     ] = None,
     frames: Annotated[int | None, typer.Option(help="Of a clip (avc). Default: 15.")] = None,
-    fps: Annotated[float | None, typer.Option(help="Frames a second (avc). Default: 3.")] = None,
+    fps: Annotated[
+        float | None, typer.Option(callback=finite, help="Frames a second (avc). Default: 3.")
+    ] = None,
     qp: Annotated[
         int | None, typer.Option(help="Quantiser of H.264, 1 (best) to 51 (avc). Default: 37.")
     ] = None,
@@ -170,7 +184,10 @@ def prepare(
         int, typer.Option(help="Only so many clips from each film's beginning (avc); 0: all.")
     ] = 0,
     validation: Annotated[
-        float, typer.Option(help="Share of the pictures held out, chosen by their content.")
+        float,
+        typer.Option(
+            callback=finite, help="Share of the pictures held out, chosen by their content."
+        ),
     ] = 0.05,
     split: Annotated[
         str,
@@ -205,12 +222,15 @@ def prepare(
     among pictures gives its first frame. Unreadable files are listed in rejected.jsonl and do not
     stop the run; files of other kinds are counted. Killed at any moment, the same command goes on.
     """
+    from jpeglm.checkpoint import checkpoint_folder
     from jpeglm.codecs import make_codec
     from jpeglm.data.prepare import PrepareConfig
     from jpeglm.data.prepare import prepare as prepare_data
     from jpeglm.progress import Reporter
     from jpeglm.tokenizer import Tokenizer
 
+    shared = codec_like(like, codec, codec_dir, preset, size, fit) if like is not None else None
+    codec = shared.name if shared else codec or "jpeg"
     config = PrepareConfig(
         crops=crops,
         clips=clips,
@@ -233,30 +253,49 @@ def prepare(
             raise InputError(f"{given[0]} belongs to the codec {owner}, not to {codec}")
     if preset is not None and codec not in ("jpeg", "avc"):
         raise InputError(f"--preset belongs to the codecs jpeg and avc, not to {codec}")
-    if codec == "jpeg" and codec_dir is None:
+    given = [
+        name
+        for name, value in options.get(codec, {}).items()
+        if value is not None and name != "--clips"
+    ]
+    if shared is not None:
+        if given:
+            raise InputError(f"{given[0]} cannot be given with --like, which says it")
+        made = shared
+    elif codec == "jpeg" and codec_dir is None:
         settings = codec_settings(preset, size, quality, subsampling, restart_interval, fit)
         made = make_codec({"codec": "jpeg", **settings})
     elif codec == "avc" and codec_dir is None:
         made = clip_codec(preset, size, frames, fps, qp, slices, fit)
     else:
-        given = [name for name, value in options.get(codec, {}).items() if value is not None]
         if given:
             raise InputError(f"{given[0]} cannot be given with --codec-dir, which says it")
         made = learned_codec(codec, codec_dir, source, out, size, fit, config)
     what = "films" if made.media == "clip" else "pictures"
-    with Reporter("prepare", what) as report:
+    with Reporter("prepare", what) as report, _resumable(out):
         result = prepare_data(
             source,
             out,
             made,
             config,
-            tokenizer=Tokenizer.load(tokenizer) if tokenizer else None,
+            tokenizer=Tokenizer.load(checkpoint_folder(tokenizer)) if tokenizer else None,
             workers=workers,
             progress=lambda done, total, streams: report(done, total, f"{streams} streams"),
         )
         for warning in result["warnings"]:
             report.say(f"warning: {warning}")
     show({"out": str(out), **result}, as_json, _prepared(out, result, what))
+
+
+@contextmanager
+def _resumable(out: Path) -> Iterator[None]:
+    """Ctrl-C says how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise Stopped(
+            f"stopped; the shards in {out} are whole, and the same command goes on from there"
+        ) from error
 
 
 def _prepared(out: Path, result: dict[str, Any], what: str) -> list[str]:
@@ -275,6 +314,25 @@ def _prepared(out: Path, result: dict[str, Any], what: str) -> list[str]:
         more = f" and {len(kinds) - 8} other kinds" if len(kinds) > 8 else ""
         lines.append(f"passed over: {', '.join(kinds[:8])}{more}")
     return lines
+
+
+def _training_data(data: Path, codec: Any) -> Any:
+    """`open_data`; where there are only films, the sentence says what to do with them."""
+    from jpeglm.data.shards import open_data
+    from jpeglm.data.sources import open_source
+    from jpeglm.folders import kind_of, quoted
+
+    try:
+        return open_data(data, codec)
+    except InputError:
+        if codec is None or codec.media == "clip" or not data.is_dir() or kind_of(data):
+            raise
+        open_source(data, films=True)  # raises as well where there is nothing at all
+        made = f"{data.name}-shards"
+        raise InputError(
+            f"{data} holds films, which are prepared first; run: jpeglm prepare {quoted(data)} "
+            f"{quoted(made)} --codec avc, and then this command with {quoted(made)}"
+        ) from None
 
 
 @verbs.command("train-tokenizer")
@@ -305,9 +363,11 @@ def train_tokenizer(
         ),
     ] = None,
     classes: Annotated[
-        int, typer.Option(min=0, help="Class tokens, one for each label of the data.")
+        int, typer.Option(min=0, max=65_000, help="Class tokens, one for each label of the data.")
     ] = 0,
-    limit: Annotated[int, typer.Option(min=1, help="Streams to learn from.")] = 10_000,
+    limit: Annotated[
+        int, typer.Option(min=1, max=MAX_SEED, help="Streams to learn from.")
+    ] = 10_000,
     size: SizeOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -316,9 +376,12 @@ def train_tokenizer(
 
     from jpeglm.codecs import make_codec
     from jpeglm.data.shards import open_data
+    from jpeglm.files import atomic_folder
+    from jpeglm.folders import TOKENIZER, claim, quoted
     from jpeglm.progress import Reporter
     from jpeglm.tokenizer import Tokenizer
 
+    claim(out, TOKENIZER, inputs=[data])
     wanted = None
     prepared = (data / "dataset.json").exists()
     clips = prepared and open_data(data).codec.media == "clip"
@@ -327,7 +390,7 @@ def train_tokenizer(
     elif preset or size or not prepared:
         settings = codec_settings(preset, size, None, None, None)
         wanted = make_codec({"codec": "jpeg", **settings})
-    dataset = open_data(data, wanted)
+    dataset = _training_data(data, wanted)
     codec = dataset.codec
     alphabet = alphabet or (
         codec.alphabets[0] if not preset else "bytes" if clips else "paper-bytes"
@@ -340,7 +403,8 @@ def train_tokenizer(
         streams = (stream for _, stream, _ in islice(dataset.streams("train"), limit))
         names = dataset.label_names if len(dataset.label_names) == classes else []
         tokenizer = Tokenizer.train(streams, codec, alphabet, vocab_size, classes, names, report)
-    tokenizer.save(out)
+    with atomic_folder(out, TOKENIZER.names) as draft:
+        tokenizer.save(draft)
     result = {
         "out": str(out),
         "alphabet": alphabet,
@@ -354,6 +418,7 @@ def train_tokenizer(
         as_json,
         [
             f"{out / 'tokenizer.json'}: {alphabet}, {tokenizer.n_base} symbols, "
-            f"{len(tokenizer.merges)} merges, {tokenizer.vocab_size} tokens"
+            f"{len(tokenizer.merges)} merges, {tokenizer.vocab_size} tokens",
+            f"next: jpeglm train {quoted(data)} --tokenizer {quoted(out)} --minutes 30",
         ],
     )

@@ -24,7 +24,7 @@ from jpeglm.cli.common import (
     record_of,
     show,
 )
-from jpeglm.config import InputError
+from jpeglm.config import MAX_SEED, InputError
 
 ExtractorOption = Annotated[
     str, typer.Option(help="resnet50 (local weights) or inception (FID; the extra fid).")
@@ -37,7 +37,7 @@ ResizeOption = Annotated[
     int | None, typer.Option(help="Pixels a side that resnet50 sees (default 224).")
 ]
 OutOption = Annotated[Path | None, typer.Option(help="Also write the JSON here.")]
-LimitOption = Annotated[int, typer.Option(min=2, help="Pictures at most.")]
+LimitOption = Annotated[int, typer.Option(min=2, max=MAX_SEED, help="Pictures at most.")]
 SplitOption = Annotated[
     str | None,
     typer.Option(
@@ -49,7 +49,7 @@ KeepOption = Annotated[
     Path | None,
     typer.Option("--pictures", help="Folder that keeps what was drawn; a second run goes on."),
 ]
-SeedsOption = Annotated[int, typer.Option(min=1, help="Seeds: 0, 1, …")]
+SeedsOption = Annotated[int, typer.Option(min=1, max=MAX_SEED, help="Seeds: 0, 1, …")]
 
 ClipCheckpointOption = Annotated[
     Path | None,
@@ -68,14 +68,14 @@ def likelihood(
     ],
     checkpoint: CheckpointOption = None,
     split: Annotated[str, typer.Option(help="validation or train.")] = "validation",
-    limit: Annotated[int, typer.Option(min=1, help="Pictures at most.")] = 1000,
+    limit: Annotated[int, typer.Option(min=1, max=MAX_SEED, help="Pictures at most.")] = 1000,
     labels: Annotated[
         bool, typer.Option("--labels/--no-labels", help="Tell a conditional model the classes.")
     ] = True,
     engine: EngineOption = "cpu",
     precision: PrecisionOption = None,
     device: DeviceOption = None,
-    out: Annotated[Path | None, typer.Option(help="Also write the JSON here.")] = None,
+    out: OutOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Bits per image or clip under the model, beside the best coders of the same streams.
@@ -83,9 +83,9 @@ def likelihood(
     JPEG: Huffman, jpegtran, JPEG XL, Lepton, brunsli; H.264: CAVLC, CABAC.
     """
     from jpeglm.evaluation.likelihood import likelihood as measure
-    from jpeglm.files import write_json
     from jpeglm.progress import Reporter
 
+    _claim(out, data, checkpoint)
     model = open_model(checkpoint, engine, precision, device)
     rows = _streams(data, model, split, limit)
     keys = [key for key, _, _ in rows]
@@ -98,8 +98,6 @@ def likelihood(
         "split": split,
         "class_conditional": bool(known and model.classes and max(known) >= 0),
     }
-    if out:
-        write_json(out, result)
     base = next(key for key in result["coders"]["model"] if key.startswith("against_"))
     lines = [
         f"{result['pictures']} images of {result['distinct_pictures']} pictures, bits an image "
@@ -114,7 +112,7 @@ def likelihood(
             + (f"  ({100 * shared['against_huffman']:+.1f} %)" if shared else "")
         )
     lines += [f"  {name}: not run, {why}" for name, why in result["unavailable"].items()]
-    show(result, as_json, lines)
+    _finish("likelihood", result, out, as_json, lines)
 
 
 def _references(
@@ -142,12 +140,31 @@ def _picture_model(
     return model
 
 
-def _finish(result: dict[str, Any], out: Path | None, as_json: bool, lines: list[str]) -> None:
+def _claim(out: Path | None, *inputs: Path | None, pictures: Path | None = None) -> None:
+    """InputError unless the result can be written; before the work."""
+    from jpeglm.folders import check_writable, claim_file
+
+    claim_file(out, inputs=[path for path in inputs if path is not None])
+    if pictures is not None:
+        check_writable(pictures)
+
+
+def _own(engine: str, device: str | None) -> str | None:
+    """The engine's part of --device, which is the extractor's too."""
+    return device if engine == "torch" else None
+
+
+def _finish(
+    verb: str, result: dict[str, Any], out: Path | None, as_json: bool, lines: list[str]
+) -> None:
     from jpeglm.files import write_json
 
-    if out:
-        write_json(out, result)
-    show(result, as_json, lines)
+    result = {"evaluated": verb, **result}
+    try:
+        if out:
+            write_json(out, result)
+    finally:  # a disk that is full by now must not cost the figures
+        show(result, as_json, lines)
 
 
 def _seeds(count: int) -> str:
@@ -188,6 +205,7 @@ def frechet(
     from jpeglm.evaluation.frechet import compare
     from jpeglm.progress import Reporter
 
+    _claim(out, pictures, references)
     shape = parse_size(size) if size else None
     sets = [load_set(path, shape, limit) for path in (pictures, references)]
     for path, found in zip((pictures, references), sets):
@@ -210,7 +228,8 @@ def frechet(
         "pictures": str(pictures),
         "references": str(references),
     }
-    _finish(result, out, as_json, [f"{made.metric}: {_distance(result)}", *_warned(result)])
+    lines = [f"{made.metric}: {_distance(result)}", *_warned(result)]
+    _finish("frechet", result, out, as_json, lines)
 
 
 @evaluate.command()
@@ -243,8 +262,9 @@ def completion(
     from jpeglm.evaluation.features import make_extractor
     from jpeglm.progress import Reporter
 
+    _claim(out, data, checkpoint, pictures=pictures)
     shares = _shares(ratios)
-    model = _picture_model(checkpoint, engine, precision, device)
+    model = _picture_model(checkpoint, engine, precision, _own(engine, device))
     made = make_extractor(extractor, weights, device, resize)
     references = _references(model, data, size, split, crops, limit)
     with Reporter("completion", "pictures", as_json) as report:
@@ -261,7 +281,7 @@ def completion(
     result |= record_of(checkpoint, model, engine, precision) | {"data": str(data)}
     lines = [f"{result['metric']} of completions, by share kept ({_seeds(seeds)})"]
     lines += [f"  {name:>6s}  {_distance(row)}" for name, row in result["ratios"].items()]
-    _finish(result, out, as_json, lines + _warned(result["ratios"]["codec"]))
+    _finish("completion", result, out, as_json, lines + _warned(result["ratios"]["codec"]))
 
 
 def _shares(text: str) -> list[float]:
@@ -278,7 +298,7 @@ def _shares(text: str) -> list[float]:
 def unconditional(
     data: Annotated[Path, typer.Argument(help="Real pictures that training never saw.")],
     checkpoint: CheckpointOption = None,
-    n: Annotated[int, typer.Option("-n", min=2, help="New pictures a seed.")] = 1000,
+    n: Annotated[int, typer.Option("-n", min=2, max=MAX_SEED, help="New pictures a seed.")] = 1000,
     seeds: SeedsOption = 1,
     limit: LimitOption = 1000,
     size: SizeOption = None,
@@ -299,7 +319,8 @@ def unconditional(
     from jpeglm.evaluation.features import make_extractor
     from jpeglm.progress import Reporter
 
-    model = _picture_model(checkpoint, engine, precision, device)
+    _claim(out, data, checkpoint, pictures=pictures)
+    model = _picture_model(checkpoint, engine, precision, _own(engine, device))
     made = make_extractor(extractor, weights, device, resize)
     references = _references(model, data, size, split, crops, limit)
     with Reporter("unconditional", "pictures", as_json) as report:
@@ -308,7 +329,7 @@ def unconditional(
         )
     result |= record_of(checkpoint, model, engine, precision) | {"data": str(data)}
     lines = [f"{result['metric']} of new pictures ({_seeds(seeds)}): {_distance(result)}"]
-    _finish(result, out, as_json, lines + _warned(result))
+    _finish("unconditional", result, out, as_json, lines + _warned(result))
 
 
 @evaluate.command()
@@ -344,7 +365,9 @@ def continuation(
     from jpeglm.evaluation.features import make_extractor
     from jpeglm.progress import Reporter
 
-    model = open_model(checkpoint or shipped_checkpoint("clips"), engine, precision, device)
+    _claim(out, data, checkpoint)
+    place = _own(engine, device) if extractor else device
+    model = open_model(checkpoint or shipped_checkpoint("clips"), engine, precision, place)
     check_clips(model)
     made = make_extractor(extractor, weights, device, resize) if extractor else None
     rows = _streams(data, model, split, limit)
@@ -375,7 +398,7 @@ def continuation(
         f"  «model» is {result['margin']:+.2f} dB ({low:+.2f} to {high:+.2f}) from «repeat», and "
         f"nearer to the truth in {100 * result['better']:.0f} % of the clips"
     )
-    _finish(result, out, as_json, lines)
+    _finish("continuation", result, out, as_json, lines)
 
 
 def _streams(data: Path, model: Any, split: str, limit: int) -> list[tuple[str, bytes, int]]:
@@ -385,7 +408,7 @@ def _streams(data: Path, model: Any, split: str, limit: int) -> list[tuple[str, 
     from jpeglm.data.shards import open_data
 
     prepared = (data / "dataset.json").exists()
-    found = open_data(data, model.codec)
+    found = open_data(data, model.codec, model.tokenizer.folder)
     rows = list(islice(found.streams(split if prepared else None), limit))
     if not rows and found.rejected:
         raise InputError(found.rejected[0]["reason"])
@@ -397,7 +420,9 @@ def _streams(data: Path, model: Any, split: str, limit: int) -> list[tuple[str, 
 @evaluate.command()
 def validity(
     checkpoint: CheckpointOption = None,
-    n: Annotated[int, typer.Option("-n", min=1, help="Pictures with and without grammar.")] = 200,
+    n: Annotated[
+        int, typer.Option("-n", min=1, max=MAX_SEED, help="Pictures with and without grammar.")
+    ] = 200,
     seed: SeedOption = 0,
     temperature: TemperatureOption = 1.0,
     top_k: TopKOption = 0,
@@ -416,6 +441,7 @@ def validity(
     from jpeglm.evaluation.validity import validity as measure
     from jpeglm.progress import Reporter
 
+    _claim(out, checkpoint)
     model = open_model(checkpoint, engine, precision, device)
     with Reporter("validity", "done", as_json) as report:
         result = measure(model, n, seed, report, temperature=temperature, top_k=top_k, top_p=top_p)
@@ -436,7 +462,7 @@ def validity(
         )
         lines.append(f"{key.replace('_', ' ')}, of {row['streams']}: {judged}")
     lines += [f"  {name}: not run, {why}" for name, why in result["unavailable"].items()]
-    _finish(result, out, as_json, lines)
+    _finish("validity", result, out, as_json, lines)
 
 
 @evaluate.command()
@@ -470,6 +496,7 @@ def reconstruction(
     from jpeglm.generation.generate import open_coder
     from jpeglm.progress import Reporter
 
+    _claim(out, data, *(checkpoint or []))
     coders = {str(folder): open_coder(folder) for folder in checkpoint or []}
     for name, coder in coders.items():
         if getattr(coder.codec, "media", "picture") == "clip":
@@ -492,7 +519,7 @@ def reconstruction(
     for name, row in result["coders"].items():
         length = f"{row['tokens']:.0f} tokens" if "tokens" in row else f"{row['latents']} numbers"
         lines.append(f"  {name:32s} {row['psnr']:6.2f} dB   SSIM {row['ssim']:.4f}   {length}")
-    _finish(result, out, as_json, lines)
+    _finish("reconstruction", result, out, as_json, lines)
 
 
 def _jpegs(qualities: str, shape: tuple[int, int], images: list[Any]) -> dict[str, Any]:
@@ -541,9 +568,11 @@ def longtail(
     from jpeglm.evaluation.features import make_extractor
     from jpeglm.progress import Reporter
 
+    _claim(out, data, checkpoint, rival, trained_on, pictures=pictures)
     if rival is None or trained_on is None:
         raise InputError("longtail compares two checkpoints; give --rival and --trained-on")
-    models = [_picture_model(folder, engine, precision, device) for folder in (checkpoint, rival)]
+    place = _own(engine, device)
+    models = [_picture_model(folder, engine, precision, place) for folder in (checkpoint, rival)]
     made = make_extractor(extractor, weights, device, resize)
     references = _references(models[0], data, None, None, 0, limit)
     counts = np.bincount([label for _, _, label in open_data(trained_on).streams("train")])
@@ -573,4 +602,4 @@ def longtail(
     ]
     correlation = result["pearson_log_frequency"]
     lines.append(f"Pearson with log frequency: r {correlation['r']:+.3f}, p {correlation['p']:.4f}")
-    _finish(result, out, as_json, lines)
+    _finish("longtail", result, out, as_json, lines)

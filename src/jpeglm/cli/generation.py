@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from itertools import count
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,7 +25,9 @@ from jpeglm.cli.common import (
     TopKOption,
     TopPOption,
     draw,
+    finite,
     is_film,
+    note,
     note_first_frame,
     open_model,
     record_of,
@@ -33,10 +37,15 @@ from jpeglm.config import InputError
 
 verbs = typer.Typer()
 
+MOST = 1_000_000
+"""Pictures of a call, which keeps them all in memory."""
+BOTH = ("run.json", "sheet.png")
+"""What every run writes, whatever its model codes."""
+
 
 @verbs.command()
 def generate(
-    n: Annotated[int, typer.Option("-n", min=1, help="How many pictures.")] = 16,
+    n: Annotated[int, typer.Option("-n", min=1, max=MOST, help="How many pictures.")] = 16,
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("samples"),
     checkpoint: CheckpointOption = None,
     seed: SeedOption = 0,
@@ -54,28 +63,34 @@ def generate(
     as_json: JsonOption = False,
 ) -> None:
     """Invent pictures or clips: sample-00.jpg (or .mp4) …, sheet.png and run.json."""
-    from jpeglm.generation.outputs import write_pictures
+    from jpeglm.checkpoint import checkpoint_folder
+    from jpeglm.folders import PICTURES, claim
+    from jpeglm.generation.outputs import Gallery
 
+    inputs = [checkpoint_folder(checkpoint)]
+    claim(out, PICTURES, inputs=inputs, names=BOTH)
     model = open_model(checkpoint, engine, precision, device)
-    pictures = draw(
-        "generate",
-        as_json,
-        lambda progress: model.generate(
-            n,
-            seed=seed,
-            label=label,
-            guidance=guidance,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            grammar=grammar,
-            max_tokens=max_tokens,
-            batch=batch,
-            progress=progress,
-        ),
-    )
     record = record_of(checkpoint, model, engine, precision)
-    result = write_pictures(pictures, model.codec, out, "sample", record)
+    with Gallery(out, model.codec, "sample", n, record, inputs) as gallery:
+        pictures = draw(
+            "generate",
+            as_json,
+            lambda progress: model.generate(
+                n,
+                seed=seed,
+                label=label,
+                guidance=guidance,
+                temperature=temperature,
+                top_k=top_k,
+                top_p=top_p,
+                grammar=grammar,
+                max_tokens=max_tokens,
+                batch=batch,
+                progress=progress,
+                each=gallery.add,
+            ),
+        )
+        result = gallery.finish(pictures)
     show(result, as_json, _told(result, "sample"))
 
 
@@ -90,16 +105,23 @@ def complete(
         typer.Option(
             min=0.0,
             max=1.0,
+            callback=finite,
             help="Share to keep, of a picture from the top. Default: 0.5; of a clip 2/3.",
         ),
     ] = None,
     keep_frames: Annotated[
         int | None, typer.Option(min=0, help="Of a clip: frames to keep, instead of --keep.")
     ] = None,
-    start: Annotated[float, typer.Option(min=0.0, help="Where a clip begins, seconds.")] = 0.0,
-    n: Annotated[int, typer.Option("-n", min=1, help="How many completions.")] = 3,
+    start: Annotated[
+        float, typer.Option(min=0.0, callback=finite, help="Where a clip begins, seconds.")
+    ] = 0.0,
+    n: Annotated[int, typer.Option("-n", min=1, max=MOST, help="How many completions.")] = 3,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for the pictures (default: PHOTO's name).")
+        Path | None,
+        typer.Option(
+            help="Folder for the pictures. Default: PHOTO-completions, with a number where another "
+            "photo's lie there."
+        ),
     ] = None,
     checkpoint: CheckpointOption = None,
     seed: SeedOption = 0,
@@ -121,10 +143,11 @@ def complete(
     Writes original.jpg, prompt.jpg, completion-00.jpg …, sheet.png and run.json; of a clip .mp4
     files and sheet.gif.
     """
-    from jpeglm.checkpoint import shipped_checkpoint
+    from jpeglm.checkpoint import checkpoint_folder, shipped_checkpoint
     from jpeglm.codecs.clips import read_clip
     from jpeglm.codecs.images import open_image
-    from jpeglm.generation.outputs import write_pictures
+    from jpeglm.folders import PICTURES, claim
+    from jpeglm.generation.outputs import Gallery
 
     film = is_film(photo, checkpoint)
     if not film and (keep_frames is not None or start):
@@ -133,36 +156,60 @@ def complete(
     if not film:
         note_first_frame(photo)
     folder = checkpoint or shipped_checkpoint("clips" if film else "photos")
+    out = out or _free_folder(photo)
+    inputs = [photo, checkpoint_folder(folder)]
+    claim(out, PICTURES, inputs=inputs, names=BOTH)
     model = open_model(folder, engine, precision, device)
     if film != (model.codec is not None and model.codec.media == "clip"):
         kinds = ("film", "pictures") if film else ("picture", "clips")
         raise InputError(f"{photo} is a {kinds[0]}, but {folder} writes {kinds[1]}")
     if film:
         media = read_clip(photo, model.codec.config, start)
-    pictures = draw(
-        "complete",
-        as_json,
-        lambda progress: model.complete(
-            media,
-            keep,
-            n,
-            units=keep_frames,
-            seed=seed,
-            label=label,
-            guidance=guidance,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            grammar=grammar,
-            max_tokens=max_tokens,
-            batch=batch,
-            progress=progress,
-        ),
-    )
     record = record_of(checkpoint, model, engine, precision) | {"photo": str(photo)}
-    out = out or Path(f"{photo.stem}-completions")
-    result = write_pictures(pictures, model.codec, out, "completion", record)
+    with Gallery(out, model.codec, "completion", n, record, inputs) as gallery:
+        pictures = draw(
+            "complete",
+            as_json,
+            lambda progress: model.complete(
+                media,
+                keep,
+                n,
+                units=keep_frames,
+                seed=seed,
+                label=label,
+                guidance=guidance,
+                temperature=temperature,
+                top_k=top_k,
+                top_p=top_p,
+                grammar=grammar,
+                max_tokens=max_tokens,
+                batch=batch,
+                progress=progress,
+                each=gallery.add,
+            ),
+        )
+        result = gallery.finish(pictures)
     show(result, as_json, _told(result, "completion"))
+
+
+def _free_folder(photo: Path) -> Path:
+    """PHOTO-completions, or with a number where that is taken: by the completions of another photo
+    of that name, or by something that is not ours."""
+    from jpeglm.folders import PICTURES, record_of, same
+
+    name = f"{photo.stem}-completions"
+
+    def free(out: Path) -> bool:
+        before = record_of(out, PICTURES)
+        if before is not None:
+            return same(Path(str(before.get("photo"))), photo)
+        return not os.path.lexists(out) or (out.is_dir() and not any(out.iterdir()))
+
+    names = (Path(f"{name}-{number}" if number > 1 else name) for number in count(1))
+    out = next(filter(free, names))
+    if out.name != name:
+        note(f"{name} is not of {photo}, so {out} is written")
+    return out
 
 
 def _told(result: dict[str, Any], kind: str) -> list[str]:
@@ -192,10 +239,13 @@ def export(
 ) -> None:
     """Write a checkpoint for other tools."""
     from jpeglm.checkpoint import checkpoint_folder, export_hugging_face, load_checkpoint
+    from jpeglm.folders import CHECKPOINT, claim
 
     if to != "hf":
         raise InputError(f"--to is {to!r}; hf is the form that can be written")
-    export_hugging_face(load_checkpoint(checkpoint_folder(checkpoint)), out, dtype)
+    folder = checkpoint_folder(checkpoint)
+    claim(out, CHECKPOINT, inputs=[folder])
+    export_hugging_face(load_checkpoint(folder), out, dtype)
     show(
         {"out": str(out), "to": to, "dtype": dtype},
         as_json,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +21,7 @@ from jpeglm.cli.common import (
     SizeOption,
     StepsOption,
     ThreadsOption,
+    finite,
     parse_size,
     show,
 )
@@ -58,15 +60,19 @@ def train(
         ),
     ] = None,
     steps: Annotated[int, typer.Option(min=0, help="Budget in steps.")] = 0,
-    epochs: Annotated[float, typer.Option(min=0.0, help="Budget in passes over the data.")] = 0.0,
-    minutes: Annotated[float, typer.Option(min=0.0, help="Budget in minutes.")] = 0.0,
+    epochs: Annotated[
+        float, typer.Option(min=0.0, callback=finite, help="Budget in passes over the data.")
+    ] = 0.0,
+    minutes: MinutesOption = 0.0,
     optimizer: Annotated[
         str, typer.Option(help="muon (layers' matrices, the rest AdamW), adamw, or auto.")
     ] = "auto",
     learning_rate: Annotated[
         float,
         typer.Option(
-            min=0.0, help="Peak; 0 takes the size's, twice it with muon, half of that with --init."
+            min=0.0,
+            callback=finite,
+            help="Peak; 0 takes the size's, twice it with muon, half of that with --init.",
         ),
     ] = 0.0,
     batch_tokens: Annotated[
@@ -80,20 +86,25 @@ def train(
         int, typer.Option(min=0, help="Tokens of a row and of the context; 0: from the data.")
     ] = 0,
     class_dropout: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Share of class tokens replaced by BOS.")
+        float,
+        typer.Option(
+            min=0.0, max=1.0, callback=finite, help="Share of class tokens replaced by BOS."
+        ),
     ] = 0.0,
     precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
     compile: Annotated[str, typer.Option(help="auto, on or off.")] = "auto",
     activation_checkpointing: Annotated[
         bool, typer.Option(help="Save memory, compute activations twice.")
     ] = False,
-    ema: Annotated[float, typer.Option(min=0.0, help="Decay of averaged weights; 0 is off.")] = 0.0,
+    ema: Annotated[
+        float, typer.Option(min=0.0, callback=finite, help="Decay of averaged weights; 0 is off.")
+    ] = 0.0,
     warmup: Annotated[int, typer.Option(min=0, help="Steps of warm-up.")] = 100,
     eval_every: Annotated[int, typer.Option(min=1, help="Steps between evaluations.")] = 500,
     eval_images: Annotated[int, typer.Option(min=0, help="Held-out pictures measured.")] = 256,
     save_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 500,
     samples: Annotated[int, typer.Option(min=0, help="Pictures drawn at each evaluation.")] = 8,
-    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: torch decides.")] = 0,
+    threads: ThreadsOption = 0,
     seed: SeedOption = 0,
     resume: Annotated[
         bool, typer.Option("--resume/--no-resume", help="Go on with the run in OUT.")
@@ -108,6 +119,7 @@ def train(
 
     from jpeglm.checkpoint import checkpoint_folder, load_checkpoint
     from jpeglm.data.shards import open_data
+    from jpeglm.folders import RUN, claim, quoted
     from jpeglm.models.llama import nearest_preset
     from jpeglm.progress import Reporter
     from jpeglm.tokenizer import Tokenizer
@@ -148,11 +160,16 @@ def train(
     if tokenizer is None and (data / "tokenizer").is_dir():
         tokenizer = data / "tokenizer"
     if tokenizer is None:
+        if not data.exists():
+            raise InputError(f"there is no file or folder {data}")
+        made = quoted(out.with_name(f"{out.name}-tokenizer"))
         raise InputError(
-            f"--tokenizer is missing and {data} has no token shards; "
-            f"run: jpeglm train-tokenizer {data}"
+            f"--tokenizer is missing and {data} has no token shards; run: jpeglm train-tokenizer "
+            f"{quoted(data)} --out {made}, and then this command with --tokenizer {made}"
         )
-    loaded = Tokenizer.load(tokenizer)
+    loaded = Tokenizer.load(checkpoint_folder(tokenizer))
+    if os.environ.get("RANK", "0") == "0":
+        claim(out, RUN, inputs=[data, tokenizer, *filter(None, [init])])
     from jpeglm.generation.preview import draw
     from jpeglm.training.lm import train as run  # torch, once all that was given is checked
 
@@ -171,7 +188,12 @@ def train(
             say=report.say,
             sampler=sampler,
         )
-    show(result, as_json, [f"{name}: {value}" for name, value in result.items()])
+    show(result, as_json, _lines(result))
+
+
+def _lines(result: dict[str, Any]) -> list[str]:
+    """What a run came to, without what it has not made."""
+    return [f"{name}: {value}" for name, value in result.items() if value is not None]
 
 
 def _overrides(words: list[str]) -> dict[str, Any]:
@@ -206,9 +228,11 @@ def _autoencoder(
 ) -> None:
     from jpeglm.data.arrays import load_images
     from jpeglm.data.prepare import PrepareConfig
+    from jpeglm.folders import RUN, claim
     from jpeglm.progress import Reporter
     from jpeglm.training.autoencoder import train_autoencoder
 
+    claim(out, RUN, inputs=[data])
     views = PrepareConfig(crops=crops, validation=validation)
     with Reporter("read", "pictures") as reading:
         found = load_images(data, *shape, views, "train", progress=reading)
@@ -223,7 +247,7 @@ def _autoencoder(
             progress=report,
             say=report.say,
         )
-    show(result, as_json, [f"{name}: {value}" for name, value in result.items()])
+    show(result, as_json, _lines(result))
 
 
 @verbs.command("train-vqvae")
@@ -234,18 +258,30 @@ def train_vqvae(
     ),
     size: SizeOption = "32",
     crops: CropsOption = 0,
-    validation: Annotated[float, typer.Option(help="Share of pictures held out.")] = 0.05,
+    validation: Annotated[
+        float, typer.Option(callback=finite, help="Share of pictures held out.")
+    ] = 0.05,
     codes: Annotated[int, typer.Option(help="Size of the codebook.")] = 512,
     code_dim: Annotated[int, typer.Option(min=1, help="Width of its vectors.")] = 32,
     channels: ChannelsOption = 64,
     blocks: Annotated[int, typer.Option(min=0, help="Residual blocks a stage.")] = 2,
     downsampling: DownsamplingOption = 4,
-    beta: Annotated[float, typer.Option(min=0.0, help="Weight of the commitment loss.")] = 0.25,
+    beta: Annotated[
+        float, typer.Option(min=0.0, callback=finite, help="Weight of the commitment loss.")
+    ] = 0.25,
     ema: Annotated[
-        float, typer.Option(min=0.0, help="Decay of the codebook's averages; 0: codebook loss.")
+        float,
+        typer.Option(
+            min=0.0, callback=finite, help="Decay of the codebook's averages; 0: codebook loss."
+        ),
     ] = 0.99,
     restart_below: Annotated[
-        float, typer.Option(min=0.0, help="Share of even use below which a code restarts; 0: off.")
+        float,
+        typer.Option(
+            min=0.0,
+            callback=finite,
+            help="Share of even use below which a code restarts; 0: off.",
+        ),
     ] = 0.03,
     steps: StepsOption = 0,
     minutes: MinutesOption = 0.0,
@@ -282,12 +318,16 @@ def train_vae(
     ),
     size: SizeOption = "32",
     crops: CropsOption = 0,
-    validation: Annotated[float, typer.Option(help="Share of pictures held out.")] = 0.05,
+    validation: Annotated[
+        float, typer.Option(callback=finite, help="Share of pictures held out.")
+    ] = 0.05,
     latent: Annotated[int, typer.Option(min=1, help="Numbers in the latent vector.")] = 128,
     channels: ChannelsOption = 64,
     blocks: Annotated[int, typer.Option(min=0, help="Residual blocks a stage.")] = 2,
     downsampling: DownsamplingOption = 4,
-    beta: Annotated[float, typer.Option(min=0.0, help="Weight of the KL term.")] = 1.0,
+    beta: Annotated[
+        float, typer.Option(min=0.0, callback=finite, help="Weight of the KL term.")
+    ] = 1.0,
     steps: StepsOption = 0,
     minutes: MinutesOption = 0.0,
     batch: BatchPicturesOption = 128,

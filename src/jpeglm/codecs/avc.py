@@ -11,15 +11,17 @@ GPL: it stays an optional extra (`video`).
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jpeglm.codecs.clips import pyav
+from jpeglm.codecs.clips import pyav, read_clip
 from jpeglm.config import InputError, Settings, fingerprint
 from jpeglm.syntax.avc import AvcSpec, avc_spec
 from jpeglm.syntax.avc_stream import AvcBytes, AvcPlaced, AvcSymbols
@@ -191,11 +193,22 @@ class AvcCodec:
     def blank(self) -> np.ndarray:
         return np.full(self.shape, 128, np.uint8)
 
-    def encode(self, clip: np.ndarray) -> bytes:
-        expected = self.shape
-        if clip.shape != expected:
-            raise InputError(f"the clip is {clip.shape}; the codec takes {expected}")
-        return self.slices(self.x264(list(clip)))
+    def encode(self, media: Any) -> bytes:
+        """A film's path or bytes are read from their beginning on."""
+        if isinstance(media, str | os.PathLike):
+            media = read_clip(Path(media), self.config)
+        elif isinstance(media, bytes | bytearray | memoryview):
+            media = read_clip(bytes(media), self.config)
+        if not isinstance(media, np.ndarray):
+            raise InputError(
+                f"the clip is of type {type(media).__name__}; give a path, a film's bytes or an "
+                "array"
+            )
+        if media.shape != self.shape or media.dtype != np.uint8:
+            raise InputError(
+                f"the clip is {media.dtype} {media.shape}; the codec takes uint8 {self.shape}"
+            )
+        return self.slices(self.x264(list(media)))
 
     @staticmethod
     def slices(annex_b: bytes) -> bytes:
@@ -255,6 +268,10 @@ class AvcCodec:
         return self.slices(annex_b)
 
     def decode(self, stream: bytes) -> np.ndarray:
+        self.check(stream)
+        return self.show(stream)
+
+    def show(self, stream: bytes) -> np.ndarray:
         """The clip, as far as the stream tells it; what is missing repeats the frame before."""
         av = pyav()
 

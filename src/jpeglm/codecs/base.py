@@ -41,10 +41,15 @@ class Codec(Protocol):
         """Width × height of a picture, times its frames of a clip."""
 
     def encode(self, media: Any) -> bytes:
-        """The canonical stream of a picture of any size and mode, of a clip of the codec's size."""
+        """The canonical stream of a picture of any size and mode, or of a clip: a path, a file's
+        bytes, an array, or a PIL picture. InputError for what is none."""
 
     def decode(self, stream: bytes) -> Any:
-        """The picture or clip, as far as the stream tells it; never raises."""
+        """The picture or clip; InputError for what is no canonical, complete stream."""
+
+    def show(self, stream: bytes) -> Any:
+        """`decode` for a model's output, which may be anything: what the stream tells as far as
+        it goes; never raises."""
 
     def blank(self) -> Any:
         """A picture or clip that shows nothing."""

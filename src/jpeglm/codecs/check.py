@@ -14,6 +14,10 @@ from jpeglm.codecs.jpeg import SOI, JpegCodec
 from jpeglm.config import InputError, JpegConfig
 from jpeglm.syntax.scan import StreamError
 
+ORDINARY = (
+    "a JPEG, but not a canonical one (baseline, of whole MCUs, with standard tables and no further "
+    "segments, as jpeglm writes it; complete and prepare take it as it is)"
+)
 _SAMPLING = {(2, 2): "4:2:0", (2, 1): "4:2:2", (1, 1): "4:4:4"}
 
 
@@ -70,6 +74,9 @@ def infer_config(data: bytes, wanted: dict[str, Any]) -> JpegConfig:
     values |= {name: value for name, value in wanted.items() if value is not None}
     if "width" not in values:
         raise InputError("it has no frame header (SOF0) of a baseline JPEG")
+    for name, unit in zip(("width", "height"), JpegConfig.MCU.get(values["subsampling"], (1, 1))):
+        if values[name] % unit:
+            raise InputError(f"its {name}, {values[name]}, is no whole number of MCUs of {unit}")
     if "quality" in values or not tables:
         return JpegConfig(**values)
     for quality in range(1, 101):
@@ -102,4 +109,4 @@ def check_file(data: bytes, wanted: dict[str, Any]) -> Verdict:
         place = error.place + (len(data) - len(stream) if stream else 0)
         return Verdict(False, f"{error.reason}, at byte {place}", codec.to_dict())
     except InputError as error:
-        return Verdict(False, str(error))
+        return Verdict(False, f"{ORDINARY}: {error}" if data.startswith(SOI) else str(error))

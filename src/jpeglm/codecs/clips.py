@@ -10,6 +10,7 @@ of it, and only the frames of unfinished clips are in memory. Needs PyAV (the ex
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from jpeglm.codecs.images import MOVING, fit_image, holds_more, opened
-from jpeglm.config import InputError
+from jpeglm.config import InputError, install
 from jpeglm.files import file_size
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def pyav() -> Any:
         import av
         import av.logging
     except ImportError as error:
-        raise InputError("clips need PyAV; install jpeglm[video]") from error
+        raise InputError(f"clips need PyAV; {install('video')}") from error
     return av
 
 
@@ -178,13 +179,16 @@ def whole_clips(
         raise too_short(name, frames, config)
 
 
-def read_clip(source: Path, config: AvcConfig, start: float = 0.0) -> np.ndarray:
+def read_clip(source: Path | bytes, config: AvcConfig, start: float = 0.0) -> np.ndarray:
     """One clip, from `start` seconds on. InputError names the file where it cannot be."""
+    name = "the film" if isinstance(source, bytes) else str(source)
+    if not 0 <= start < math.inf:
+        raise InputError(f"start is {start}; it is a time in {name}, in seconds from 0 on")
     shot = Shot(start)
-    for _, clip in read_shots(source, [shot], config, str(source)):
+    for _, clip in read_shots(source, [shot], config, name):
         return clip
-    left = measure(source, str(source)).seconds - start
-    raise too_short(str(source), max(0, int(np.ceil(left * config.fps - 1e-9))), config, start)
+    left = measure(source, name).seconds - start
+    raise too_short(name, max(0, int(np.ceil(left * config.fps - 1e-9))), config, start)
 
 
 def too_short(name: str, found: int, config: AvcConfig, start: float = 0.0) -> InputError:

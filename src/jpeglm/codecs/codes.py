@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from jpeglm.codecs.images import fit_image
+from jpeglm.codecs.images import as_picture, fit_image
 from jpeglm.config import InputError, fingerprint
 from jpeglm.syntax.alphabet import Codes
 
@@ -86,13 +86,15 @@ class CodesCodec:
     def blank(self) -> Image.Image:
         return Image.new("RGB", (self.config.width, self.config.height), (128, 128, 128))
 
-    def encode(self, image: Image.Image) -> bytes:
-        if image.mode != "RGB":
-            image = image.convert("RGB")
-        image = fit_image(image, self.config.width, self.config.height, self.config.fit)
+    def encode(self, media: Any) -> bytes:
+        image = fit_image(as_picture(media), self.config.width, self.config.height, self.config.fit)
         return self._codes.join(self.encode_batch(np.array(image)[None])[0])
 
     def decode(self, stream: bytes) -> Image.Image:
+        self._codes.split(stream)
+        return self.show(stream)
+
+    def show(self, stream: bytes) -> Image.Image:
         return Image.fromarray(self.decode_batch(self._codes.read(stream)[None])[0])
 
     @cached_property
@@ -110,7 +112,7 @@ class CodesCodec:
 
     def wrap(self, stream: bytes) -> bytes:
         out = io.BytesIO()
-        self.decode(stream).save(out, "PNG")
+        self.show(stream).save(out, "PNG")
         return out.getvalue()
 
     def files(self) -> dict[str, bytes]:

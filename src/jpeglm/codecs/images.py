@@ -13,6 +13,7 @@ spaces lose up to a level; in return one road serves all formats.
 from __future__ import annotations
 
 import io
+import os
 import threading
 import warnings
 from collections.abc import Iterator
@@ -22,9 +23,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
 
-from jpeglm.config import InputError
+from jpeglm.config import InputError, install
 from jpeglm.files import file_size, printable, read_bytes, told
 
 MAX_PIXELS = 200_000_000
@@ -161,9 +162,7 @@ def _with_heif(file: Any, name: str, formats: tuple[str, ...]) -> tuple[str, ...
     try:
         import pillow_heif
     except ImportError as error:
-        raise InputError(
-            f"{name} is HEIC, which needs pillow-heif; run: pip install 'jpeglm[heif]'"
-        ) from error
+        raise InputError(f"{name} is HEIC, which needs pillow-heif; {install('heif')}") from error
     pillow_heif.register_heif_opener()
     return ("HEIF",)
 
@@ -358,6 +357,41 @@ def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
         return transform
     except (ImageCms.PyCMSError, ImportError, OSError, TypeError, ValueError):
         return None
+
+
+def as_picture(media: Any, name: str = "the picture") -> Image.Image:
+    """8-bit RGB, upright, of what people have: a path, a file's bytes, an array uint8 [H, W],
+    [H, W, 3] or [H, W, 4], or a PIL picture; InputError for anything else."""
+    if isinstance(media, np.ndarray):
+        shape = media.shape
+        if media.dtype != np.uint8 or len(shape) not in (2, 3) or shape[2:] not in ((), (3,), (4,)):
+            raise InputError(
+                f"{name} is an array {media.dtype} {list(shape)}; uint8 [height, width, 3] is "
+                "needed, values from 0 to 255"
+            )
+        if not media.size:
+            raise InputError(f"{name} is an array {list(shape)}, which has no pixels")
+        media = Image.fromarray(np.ascontiguousarray(media))
+    if isinstance(media, Image.Image):
+        try:
+            turned = media.getexif().get(ExifTags.Base.Orientation, 1) != 1
+        except Exception:  # what is no EXIF turns nothing
+            media, turned = media.copy(), False
+            media.info.pop("exif", None)
+        if media.mode == "RGB" and not turned:
+            return media
+        try:
+            return to_rgb(media)
+        except Exception as error:  # a file that PIL opened is read only now
+            raise InputError(f"{name} cannot be read: {error}; is it whole?") from error
+    if isinstance(media, bytes | bytearray | memoryview):
+        return open_image(bytes(media), name)
+    if isinstance(media, str | os.PathLike):
+        return open_image(Path(media))
+    raise InputError(
+        f"{name} is {'an' if type(media).__name__[0] in 'aeiou' else 'a'} {type(media).__name__}; "
+        "give a path, a file's bytes, an array or a PIL picture"
+    )
 
 
 def fit_image(image: Image.Image, width: int, height: int, fit: str) -> Image.Image:

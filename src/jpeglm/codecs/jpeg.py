@@ -14,7 +14,7 @@ from typing import Any
 
 from PIL import Image, ImageFile
 
-from jpeglm.codecs.images import fit_image
+from jpeglm.codecs.images import as_picture, fit_image
 from jpeglm.config import InputError, JpegConfig, fingerprint
 from jpeglm.syntax.alphabet import ALPHABETS, EOI, Alphabet, jpeg_alphabet
 from jpeglm.syntax.jpeg import JpegSpec, jpeg_spec
@@ -103,11 +103,9 @@ class JpegCodec:
     def blank(self) -> Image.Image:
         return self._blank
 
-    def encode(self, image: Image.Image) -> bytes:
+    def encode(self, media: Any) -> bytes:
         config = self.config
-        if image.mode != "RGB":
-            image = image.convert("RGB")
-        image = fit_image(image, config.width, config.height, config.fit)
+        image = fit_image(as_picture(media), config.width, config.height, config.fit)
         if config.subsampling == "gray":
             image = image.convert("L")
         if image.info:  # Pillow would copy comments into the stream
@@ -116,6 +114,10 @@ class JpegCodec:
         return self._save(image, 2)
 
     def decode(self, stream: bytes) -> Image.Image:
+        self.check(stream)
+        return self.show(stream)
+
+    def show(self, stream: bytes) -> Image.Image:
         previous = ImageFile.LOAD_TRUNCATED_IMAGES
         ImageFile.LOAD_TRUNCATED_IMAGES = True
         try:

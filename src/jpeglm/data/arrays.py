@@ -71,7 +71,10 @@ def load_images(
     )
     found = list(islice(rows, limit))
     if not found:
-        raise InputError(f"{data} has no {split or 'readable'} pictures; choose another split")
+        raise InputError(
+            f"{data} has no {split or 'readable'} pictures; choose another --split or "
+            "another share of them with --validation"
+        )
     return Images(
         np.stack([pixels for pixels, _, _ in found]),
         np.array([label for _, label, _ in found], np.int32),

@@ -92,7 +92,7 @@ def load_tokens(
     shards that are missing. Raises InputError if there is nothing to load.
     """
     data = Path(data)
-    source = open_data(data, None if tokenizer is None else tokenizer.codec)
+    source = open_data(data, tokenizer.codec, tokenizer.folder) if tokenizer else open_data(data)
     if split is not None and split not in SPLITS:
         raise InputError(f"split is {split!r}; choose one of {', '.join(SPLITS)}")
     if isinstance(source, Pictures):

@@ -13,7 +13,6 @@ are a few seconds and some megabytes.
 
 from __future__ import annotations
 
-import json
 import math
 import multiprocessing
 import os
@@ -31,14 +30,16 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from jpeglm.checkpoint import checkpoint_name
 from jpeglm.codecs import make_codec
 from jpeglm.codecs.images import MAX_PIXELS, holds_more
-from jpeglm.config import InputError, Settings
+from jpeglm.config import InputError, Settings, check_seed, install
 from jpeglm.data.shards import (
     FORMAT,
     SPLITS,
     TOKENIZER,
     Row,
+    other_codec,
     read_meta,
     shard_path,
     token_meta,
@@ -49,7 +50,17 @@ from jpeglm.data.shards import (
 from jpeglm.data.sources import LABELS, PREPARED, Item, Source, Unit, open_source
 from jpeglm.data.views import views
 from jpeglm.environment import cores
-from jpeglm.files import atomic_write, explain, printable, read_json, told, write_json
+from jpeglm.files import (
+    atomic_write,
+    explain,
+    printable,
+    read_json,
+    remove_halves,
+    to_json,
+    told,
+    write_json,
+)
+from jpeglm.folders import DATA, claim, kind_of, quoted, same
 
 if TYPE_CHECKING:
     from jpeglm.codecs.base import Codec
@@ -105,6 +116,7 @@ class PrepareConfig(Settings):
             raise InputError(f"unit_size is {self.unit_size}; it must be at least 1")
         if self.labels not in LABELS:
             raise InputError(f"labels is {self.labels!r}; choose one of {', '.join(LABELS)}")
+        check_seed(self.seed)
         if self.max_pixels < 1:
             raise InputError(f"max_pixels is {self.max_pixels}; it must be at least 1")
 
@@ -274,12 +286,15 @@ def prepare(
     config = config or PrepareConfig()
     source, out = Path(source), Path(out)
     if tokenizer is not None and tokenizer.codec.fingerprint != codec.fingerprint:
+        changed = other_codec(tokenizer.codec.to_dict(), codec)
+        like = quoted(checkpoint_name(tokenizer.folder)) if tokenizer.folder else "its folder"
         raise InputError(
-            f"the tokenizer was trained for codec {tokenizer.codec.to_dict()}, the data are to be "
-            f"{codec.to_dict()}; use that codec or train another tokenizer"
+            f"the tokenizer was trained for codec settings of its own ({changed}); "
+            f"give its settings with --like {like}, or train another tokenizer"
         )
-    if out.exists() and source.exists() and out.resolve() == source.resolve():
+    if out.exists() and source.exists() and same(out, source) and kind_of(out) is None:
         raise InputError(f"{out} holds the pictures; give another folder for the shards")
+    claim(out, DATA, inputs=[source])
     films = codec.media == "clip"
     listed = open_source(
         source,
@@ -295,10 +310,9 @@ def prepare(
         raise explain(error, out) from error
     with _only_one(out):
         _begin(out, listed, codec, config)
-        for leftover in out.glob(".*.tmp"):
-            leftover.unlink()
+        remove_halves(out, DATA.names)
         metas = _write_shards(out, listed, codec, config, workers, progress)
-        info = _finish(out, listed, codec, config, metas)
+        info = _finish(out, source, listed, codec, config, metas)
         if tokenizer is not None:
             _write_tokens(out, len(metas), codec, config, tokenizer, workers)
     return info
@@ -375,6 +389,7 @@ def _made_before(path: Path) -> dict[str, Any]:
 
 def _finish(
     out: Path,
+    given: Path,
     source: Source,
     codec: Codec,
     config: PrepareConfig,
@@ -385,7 +400,7 @@ def _finish(
 
     rejected = [found._asdict() for found in source.rejected]
     rejected += [entry for meta in metas for entry in meta["rejected"]]
-    lines = "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in rejected)
+    lines = "".join(to_json(entry) + "\n" for entry in rejected)
     atomic_write(out / "rejected.jsonl", lines.encode())
     totals = {
         part: {name: sum(meta[part][name] for meta in metas) for name in SPLITS}
@@ -407,8 +422,8 @@ def _finish(
     extras = Counter(found for entry in rejected for found in EXTRA.findall(entry["reason"]))
     for extra, count in extras.items():
         warnings.append(
-            f"{count} files were set aside for want of an extra; run: pip install "
-            f"'jpeglm[{extra}]', then prepare into another folder"
+            f"{count} files were set aside for want of the extra {extra}, prepare into another "
+            f"folder once it is there; {install(extra)}"
         )
     info = {
         "format": FORMAT,
@@ -417,7 +432,7 @@ def _finish(
         "fingerprint": codec.fingerprint,
         "settings": config.to_dict(),
         "source": {
-            "path": printable(source.root),
+            "path": printable(given),
             "pictures": source.count,
             "digest": source.digest,
             "splits": source.splits if config.split == "hash" else {},

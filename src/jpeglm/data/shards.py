@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import io
 import json
+import shlex
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,8 +25,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from jpeglm.config import InputError
+from jpeglm.config import InputError, differences
 from jpeglm.files import atomic_write, read_bytes, read_json, told
+from jpeglm.folders import DATA_FORMAT
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from jpeglm.codecs.base import Codec
     from jpeglm.tokenizer import Tokenizer
 
-FORMAT = "jpeglm-dataset"
+FORMAT = DATA_FORMAT
 SPLITS = ("train", "validation")
 """Token shards store a split as its place here."""
 TOKENIZER = "tokenizer"
@@ -126,11 +128,14 @@ def read_shard(path: Path, fingerprint: str | None = None) -> pa.Table:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    found = read_meta(path)["fingerprint"]
-    if fingerprint not in (None, found):
+    meta = read_meta(path)
+    if fingerprint not in (None, meta["fingerprint"]):
+        record = path.parent / "dataset.json"
+        wanted = read_json(record).get("codec", {}) if record.exists() else {}
+        changed = differences(meta["codec"], wanted) if wanted else meta["fingerprint"]
         raise InputError(
-            f"{path} holds streams of codec {found}, {fingerprint} is expected; "
-            "prepare the data again with that codec"
+            f"{path} holds streams of codec settings that the rest has not ({changed}); delete "
+            "it and prepare again"
         )
     try:
         table = pq.ParquetFile(path).read(use_threads=False)
@@ -274,19 +279,22 @@ class Pictures:
         return Streams(offsets, data, np.array([label for _, label in rows], np.int32))
 
 
-def open_data(path: Path, codec: Codec | None = None) -> Dataset | Pictures:
+def open_data(
+    path: Path, codec: Codec | None = None, like: Path | None = None
+) -> Dataset | Pictures:
     """A prepared folder, or pictures that are coded on the fly with `codec`.
 
-    Raises InputError if the folder was prepared with another codec, or if pictures are given and
-    no codec.
+    like: the folder that the codec is from, for the words of an error. Raises InputError if the
+    folder was prepared with another codec, or if pictures are given and no codec.
     """
     path = Path(path)
     if (path / "dataset.json").exists() or (path / "prepare.json").exists():
         dataset = Dataset(path)
         if codec is not None and codec.fingerprint != dataset.fingerprint:
+            changed = other_codec(dataset.codec_dict, codec)
             raise InputError(
-                f"{path} was prepared with codec {dataset.fingerprint} {dataset.codec_dict}, "
-                f"{codec.fingerprint} {codec.to_dict()} is needed; prepare the pictures again"
+                f"{path} was prepared with codec settings of its own ({changed}); "
+                f"{_again(dataset, like)}"
             )
         return dataset
     if codec is None:
@@ -294,6 +302,35 @@ def open_data(path: Path, codec: Codec | None = None) -> Dataset | Pictures:
             raise InputError(f"there is no file or folder {path}")
         raise InputError(f"{path} is not prepared; run jpeglm prepare on it first")
     return Pictures(path, codec)
+
+
+def other_codec(settings: dict[str, Any], codec: Codec) -> str:
+    """In what the codec of these settings is not `codec`; how pictures are fitted decides nothing
+    of what streams mean."""
+    now = codec.to_dict()
+    changed = differences(settings | {"fit": now.get("fit")}, now)
+    return changed or "the settings are the same, but the encoder is of another version"
+
+
+def _again(dataset: Dataset, like: Path | None) -> str:
+    """The command that prepares the same pictures as the folder `like` says."""
+    from jpeglm.checkpoint import checkpoint_name
+    from jpeglm.data.prepare import PrepareConfig
+
+    source, path = Path(dataset.info["source"]["path"]), dataset.path
+    if like is None:
+        return f"prepare {source} again, with --like and the checkpoint's folder"
+    name = checkpoint_name(like)
+    if not source.exists():  # the path was another folder's, or the pictures are gone
+        return f"prepare its pictures again, with --like {shlex.quote(name)}"
+    path = path if path.name else path.resolve()
+    usual = PrepareConfig().to_dict()
+    given = dataset.info["settings"]
+    words = ["jpeglm", "prepare", str(source), f"{path}-like-{Path(name).name}"]
+    for option in ("crops", "clips", "validation", "split", "labels", "seed"):
+        if given.get(option, usual[option]) != usual[option]:
+            words += [f"--{option}", str(given[option])]
+    return f"run: {shlex.join([*words, '--like', name])}"
 
 
 def _joined(parts: Iterable[Streams]) -> Streams:

@@ -10,6 +10,7 @@ import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from PIL import Image
@@ -24,18 +25,38 @@ Progress = Callable[[int, int, str], None]
 def kept(
     file: Path | None, record: dict[str, Any], make: Callable[[], dict[str, np.ndarray]]
 ) -> dict[str, np.ndarray]:
-    """What `make` gives, out of `file` if it lies there and was made for this very record."""
+    """What `make` gives, out of `file` if it lies there and was made for this very record.
+
+    What else lies there is not written over: the record's mark is then added to the name.
+    """
     mark = fingerprint(record)
-    if file is not None and file.exists():
+    places = [file, file.with_name(f"{file.stem}-{mark}{file.suffix}")] if file else []
+    for place in places:
+        if not place.exists():
+            break
+        found = _read_set(place, mark)
+        if found is not None:
+            return found
+    else:
+        if places:
+            raise InputError(f"{places[-1]} is no set of pictures that can be read; remove it")
+    arrays = make()
+    if places:
+        out = io.BytesIO()
+        np.savez_compressed(out, allow_pickle=False, record=np.array(mark), **arrays)
+        atomic_write(place, out.getvalue())
+    return arrays
+
+
+def _read_set(file: Path, mark: str) -> dict[str, np.ndarray] | None:
+    """A set that was kept for the record of this mark, None if the file holds anything else."""
+    try:
         with np.load(file, allow_pickle=False) as stored:
             if str(stored["record"]) == mark:
                 return {name: stored[name] for name in stored.files if name != "record"}
-    arrays = make()
-    if file is not None:
-        out = io.BytesIO()
-        np.savez_compressed(out, allow_pickle=False, record=np.array(mark), **arrays)
-        atomic_write(file, out.getvalue())
-    return arrays
+    except (OSError, ValueError, TypeError, KeyError, EOFError, BadZipFile):
+        pass
+    return None
 
 
 def half_size(pictures: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,12 @@ from typing import Any
 import numpy as np
 
 from jpeglm.checkpoint import Checkpoint, checkpoint_folder, load_checkpoint
-from jpeglm.config import InputError
+from jpeglm.config import MAX_SEED, InputError, check_seed, install, whole
 from jpeglm.files import read_json
 from jpeglm.generation.constraint import Ahead, Constraint, Prompt, make_prompt
 from jpeglm.generation.engine import Engine
 from jpeglm.generation.guidance import Guided
-from jpeglm.generation.pictures import Pictures, Progress
+from jpeglm.generation.pictures import Drawn, Each, Pictures, Progress
 from jpeglm.generation.sampling import Sampling, sample_step, scratch
 from jpeglm.tokenizer import Tokenizer
 
@@ -46,8 +47,12 @@ def run(
     batch: int = 16,
     first_picture: int = 0,
     progress: Progress | None = None,
+    finished: Callable[[int, np.ndarray, float], None] | None = None,
 ) -> tuple[list[np.ndarray], list[float]]:
-    """(ids, bits) of n continuations of one prompt; `max_tokens` counts the prompt as well."""
+    """(ids, bits) of n continuations of one prompt; `max_tokens` counts the prompt as well.
+
+    finished: called with (number, ids, bits) as soon as a picture is.
+    """
     budget = min(max_tokens or engine.max_length, engine.max_length)
     eos = constraint.tokenizer.eos
     if sampling.grammar:
@@ -70,6 +75,13 @@ def run(
     all_ids: list[np.ndarray] = []
     all_bits: list[float] = []
     sampled = 0
+
+    def tell(rows: np.ndarray) -> None:
+        for row in rows.tolist():
+            if finished:
+                ids = np.array(drawn[row], np.int32)
+                finished(first + row, ids, float(final[row] / np.log(2)))
+
     for first in range(0, n, batch):
         rows = min(batch, n - first)
         logits = engine.start([prompt.ids] * rows)
@@ -89,6 +101,7 @@ def run(
                     drawn[row] += tokens.tolist()
                 final[living] = nats + more
                 sampled += sum(map(len, rest))
+                tell(living)
                 break
             ids = np.zeros(len(living), np.int64)
             sample_step(
@@ -104,6 +117,7 @@ def run(
                 on[:] = False
             if not on.all():
                 final[living[~on]] = nats[~on]
+                tell(living[~on])
                 keep = np.flatnonzero(on)
                 living, states, nats = living[keep], states[keep], nats[keep]
                 pictures, forced_at, ids = pictures[keep], forced_at[keep], ids[keep]
@@ -170,9 +184,13 @@ class Model:
         max_tokens: int | None,
         batch: int,
         progress: Progress | None,
+        each: Each | None,
+        pictures: Pictures,
     ) -> Pictures:
-        if n < 1:
-            raise InputError(f"n is {n}; at least one picture must be asked for")
+        """Fill `pictures`, whose original and prompt are known."""
+        n, batch, seed = whole("n", n, 1), whole("batch", batch, 1), check_seed(seed)
+        if max_tokens is not None:
+            max_tokens = whole("max_tokens", max_tokens, 1)
         engine = self.engine
         if sampling.guidance != 1:
             if prompt.ids[0] <= self.tokenizer.eos:
@@ -180,8 +198,23 @@ class Model:
                     "guidance needs a class: give --label to a checkpoint with classes"
                 )
             engine = Guided(engine, sampling.guidance, self.tokenizer.bos)
+        pictures.settings |= {**sampling.to_dict(), "seed": seed, "n": n, "max_tokens": max_tokens}
+        head = self.tokenizer.decode(prompt.ids)
+        made: dict[int, tuple[bytes, Any]] = {}
+        aside = 0.0  # spent on more than drawing
+
+        def finished(number: int, ids: np.ndarray, bits: float) -> None:
+            nonlocal aside
+            begun = time.perf_counter()
+            symbols = np.concatenate([head, self.tokenizer.decode(ids)])
+            stream = self.tokenizer.alphabet.join(symbols)
+            made[number] = stream, self.codec.show(stream)
+            if each:
+                each(pictures, Drawn(number, made[number][1], stream, len(ids), bits))
+            aside += time.perf_counter() - begun
+
         start = time.perf_counter()
-        ids, bits = run(
+        pictures.ids, pictures.bits = run(
             engine,
             self.constraint,
             prompt,
@@ -191,16 +224,13 @@ class Model:
             max_tokens,
             batch,
             progress=progress,
+            finished=finished,
         )
-        seconds = time.perf_counter() - start
-        head = self.tokenizer.decode(prompt.ids)
-        streams = [
-            self.tokenizer.alphabet.join(np.concatenate([head, self.tokenizer.decode(row)]))
-            for row in ids
-        ]
-        images = [self.codec.decode(stream) for stream in streams]
-        settings = {**sampling.to_dict(), "seed": seed, "n": n, "max_tokens": max_tokens}
-        return Pictures(images, streams, ids, bits, seconds, len(prompt.ids), settings=settings)
+        pictures.seconds = time.perf_counter() - start - aside
+        pictures.prompt_tokens = len(prompt.ids)
+        pictures.streams = [made[number][0] for number in range(n)]
+        pictures.images = [made[number][1] for number in range(n)]
+        return pictures
 
     def generate(
         self,
@@ -216,16 +246,16 @@ class Model:
         max_tokens: int | None = None,
         batch: int = 16,
         progress: Progress | None = None,
+        each: Each | None = None,
     ) -> Pictures:
-        """Draw n new pictures."""
+        """Draw n new pictures; `each` gets every one as soon as it is drawn."""
         sampling = self.sampling(
             guidance=guidance, temperature=temperature, top_k=top_k, top_p=top_p, grammar=grammar
         )
         ids = np.array([self._first(label)], np.int32)
         prompt = Prompt(ids, np.zeros(0, np.int32))
-        pictures = self._draw(prompt, n, sampling, seed, max_tokens, batch, progress)
-        pictures.settings["label"] = label
-        return pictures
+        pictures = Pictures(settings={"label": label})
+        return self._draw(prompt, n, sampling, seed, max_tokens, batch, progress, each, pictures)
 
     def complete(
         self,
@@ -244,12 +274,13 @@ class Model:
         max_tokens: int | None = None,
         batch: int = 16,
         progress: Progress | None = None,
+        each: Each | None = None,
     ) -> Pictures:
         """Keep the first floor(keep · MCUs) MCUs of a picture and draw the rest n times.
 
-        A picture (PIL) may have any size and mode; it is fitted to the codec's size first. Of a
-        clip, uint8 [frames, height, width, 3], frames are kept. keep: default a half of a picture,
-        two thirds of a clip; `units` gives MCUs or frames instead.
+        media is what `Codec.encode` takes: a path, a file's bytes, an array or a PIL picture, of
+        any size and mode; it is fitted to the codec's size first. Of a clip frames are kept. keep:
+        default a half of a picture, two thirds of a clip; `units` gives MCUs or frames instead.
         """
         if keep is None:
             keep = KEEP[self.codec.media]
@@ -260,7 +291,7 @@ class Model:
         pictures = self.continue_stream(
             stream, kept, n, seed=seed, label=label, guidance=guidance, temperature=temperature,
             top_k=top_k, top_p=top_p, grammar=grammar, max_tokens=max_tokens, batch=batch,
-            progress=progress,
+            progress=progress, each=each,
         )  # fmt: skip
         pictures.settings["keep"] = keep if units is None else units / self.codec.units
         return pictures
@@ -281,9 +312,10 @@ class Model:
         max_tokens: int | None = None,
         batch: int = 16,
         progress: Progress | None = None,
+        each: Each | None = None,
     ) -> Pictures:
         """Keep the first `units` units of a canonical stream and draw the rest n times."""
-        if not 0 <= units <= self.codec.units:
+        if not 0 <= whole("units", units, -MAX_SEED) <= self.codec.units:
             what = "frames" if self.codec.media == "clip" else "units"
             raise InputError(f"{units} {what} are to be kept; there are {self.codec.units}")
         sampling = self.sampling(
@@ -291,12 +323,13 @@ class Model:
         )
         prefix = self.tokenizer.alphabet.prefix(stream, units)
         prompt = make_prompt(self.tokenizer, prefix, self._first(label))
-        pictures = self._draw(prompt, n, sampling, seed, max_tokens, batch, progress)
-        pictures.original = stream
-        pictures.prompt = self.codec.cut(stream, units)
-        pictures.units_kept = units
-        pictures.settings["label"] = label
-        return pictures
+        pictures = Pictures(
+            original=stream,
+            prompt=self.codec.cut(stream, units),
+            units_kept=units,
+            settings={"label": label, "keep": units / self.codec.units},
+        )
+        return self._draw(prompt, n, sampling, seed, max_tokens, batch, progress, each, pictures)
 
 
 def load(
@@ -351,18 +384,30 @@ def make_engine(
     """The engine `cpu` or `torch` over a checkpoint's weights."""
     precision = precision or PRECISION.get(engine, "")
     if engine == "cpu":
+        if device not in (None, "cpu"):
+            raise InputError(
+                f"device is {device!r}, but the cpu engine runs on the processor alone; choose the "
+                "engine torch for it"
+            )
         from jpeglm.generation.engine_cpu import CpuEngine
 
         return CpuEngine(checkpoint.config, checkpoint.weights, precision, threads=threads)
     if engine == "torch":
         try:
+            import torch
+
             from jpeglm.generation.engine_graph import GraphEngine
             from jpeglm.generation.engine_torch import TorchEngine
         except ImportError as error:
             raise InputError(
-                "the torch engine needs torch and transformers; install jpeglm[train]"
+                f"the torch engine needs torch and transformers; {install('train')}"
             ) from error
         device = device or "cpu"
+        try:
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(f"the device {device!r} cannot be used: {reason}") from error
         # Following the grammar in tables costs a processor more than it saves.
         kind = GraphEngine if device.startswith("cuda") else TorchEngine
         return kind.from_checkpoint(checkpoint.folder, device, precision)

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-import re
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, suppress
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from jpeglm.codecs import Codec
-from jpeglm.files import atomic_write, write_json
-from jpeglm.generation.pictures import Pictures
+from jpeglm.config import InputError, Stopped
+from jpeglm.files import explain, halves, staged, write_json
+from jpeglm.folders import PICTURES, claim, ours
+from jpeglm.generation.pictures import Drawn, Pictures
 
 MARGIN, CAPTION = 8, 18
 
@@ -85,51 +93,199 @@ def summary(pictures: Pictures) -> dict[str, Any]:
     } | ({"bits_per_image": round(float(np.mean(pictures.bits)), 1)} if pictures.bits else {})
 
 
-def write_pictures(
-    pictures: Pictures, codec: Codec | None, out: Path, kind: str, record: dict[str, Any]
-) -> dict[str, Any]:
-    """Write everything into the folder `out`; give the record of `run.json`.
+class Gallery:
+    """The folder that pictures are written into as they are drawn, with `run.json` as its record.
 
-    kind: `completion` or `sample`, the files' name; codec None writes the pictures as PNG. Files
-    of an earlier run that this one does not write again are removed; whatever else lies in the
-    folder stays.
+        with Gallery(out, codec, "sample", n, record) as gallery:
+            result = gallery.finish(model.generate(n, each=gallery.add))
+
+    Files of an earlier run, which its run.json lists, make room when the first picture comes; what
+    else lies in the folder stays. run.json never lists less than lies there, so that a process
+    killed at any moment leaves nothing unknown behind. Ctrl-C keeps what was drawn. What fails
+    otherwise, a full disk for instance, leaves the folder as it was, but for samples: each of
+    those stands for itself, so they stay, and completions are one set.
     """
-    out = Path(out)
-    files: dict[str, bytes] = {}
-    tiles: list[tuple[str, Any]] = []
-    if codec is None:
-        for i, image in enumerate(pictures.images):
-            files[f"{kind}-{i:02d}.png"] = png(image)
-            tiles.append((f"{kind} {i}", image))
-    elif pictures.original is not None and pictures.prompt is not None:
-        files[f"original{codec.extension}"] = codec.wrap(pictures.original)
-        files[f"prompt{codec.extension}"] = codec.wrap(pictures.prompt)
-        tiles += [
-            ("original", codec.decode(pictures.original)),
-            ("prompt", codec.decode(pictures.prompt)),
+
+    FLUSH_SECONDS = 0.5
+    """Pictures are written together after so long: the disk is waited for once."""
+
+    def __init__(
+        self,
+        out: Path,
+        codec: Codec | None,
+        kind: str,
+        n: int,
+        record: dict[str, Any],
+        inputs: Iterable[Path] = (),
+    ) -> None:
+        """kind: `completion` or `sample`, the files' name; codec None writes PNG."""
+        self.out, self.codec, self.kind, self.n, self.record = Path(out), codec, kind, n, record
+        self.extension = codec.extension if codec else ".png"
+        self.clips = codec is not None and codec.media == "clip"
+        claim(self.out, PICTURES, inputs=inputs, names=self._names())
+        self.drawn: dict[int, Drawn] = {}
+        """Those on the disk."""
+        self._waiting: list[Drawn] = []
+        self._files: list[str] = []
+        self._pictures = Pictures()
+        self._aside: Path | None = None
+        self._made = not self.out.exists()
+        self._flushed = time.monotonic()
+
+    def _name(self, number: int) -> str:
+        return f"{self.kind}-{number:02d}{self.extension}"
+
+    def _names(self) -> Iterator[str]:
+        """All that may be written."""
+        yield "run.json"
+        yield from ("original" + self.extension, "prompt" + self.extension)[
+            : 2 * (self.kind == "completion")
         ]
-    for i, (stream, image) in enumerate(zip(pictures.streams, pictures.images)):
-        assert codec is not None
-        files[f"{kind}-{i:02d}{codec.extension}"] = codec.wrap(stream)
-        tiles.append((f"{kind} {i}", image))
-    files["sheet.png"] = png(strips(tiles))
-    if codec is not None and codec.media == "clip":
-        files["sheet.gif"] = animation(tiles, codec.config.fps)
-    ours = re.compile(
-        r"(original|prompt|(completion|sample)-\d+)\.(jpg|png|mp4)|sheet\.(png|gif)|run\.json"
-    )
-    if out.is_dir():
-        for old in out.iterdir():
-            if ours.fullmatch(old.name) and old.name not in files:
-                old.unlink()
-    for name, data in files.items():
-        atomic_write(out / name, data)
-    result = {
-        **summary(pictures),
-        "out": str(out),
-        "files": [*files, "run.json"],
-        "bits": [round(bits, 1) for bits in pictures.bits],
-        **record,
-    }
-    write_json(out / "run.json", result)
-    return result
+        yield from (self._name(number) for number in range(self.n))
+        yield from ("sheet.png", "sheet.gif")[: 1 + self.clips]
+
+    def add(self, pictures: Pictures, drawn: Drawn) -> None:
+        """Take a picture; see `generation.pictures.Each`."""
+        self._pictures = pictures
+        self._waiting.append(drawn)
+        if time.monotonic() - self._flushed > self.FLUSH_SECONDS:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Write the pictures that wait."""
+        files = {}
+        head = self._pictures
+        first = not self.drawn
+        if first and self.codec and head.original is not None and head.prompt is not None:
+            files[f"original{self.extension}"] = self.codec.wrap(head.original)
+            files[f"prompt{self.extension}"] = self.codec.wrap(head.prompt)
+        for one in self._waiting:
+            if self.codec and one.stream is not None:
+                files[self._name(one.number)] = self.codec.wrap(one.stream)
+            else:
+                files[self._name(one.number)] = png(one.image)
+        drawn = self.drawn | {one.number: one for one in self._waiting}
+        self._write(files, self._told(drawn, False))
+        self.drawn, self._waiting = drawn, []
+        self._flushed = time.monotonic()
+
+    def _write(self, files: dict[str, bytes], told: dict[str, Any]) -> dict[str, Any]:
+        """Write `files` and then run.json, or nothing where one of them finds no room; give what
+        run.json holds."""
+        if self._aside is None:
+            self._set_aside()
+        names = [*self._files, *(name for name in files if name not in self._files)]
+        order = {name: place for place, name in enumerate(self._names())}
+        told |= {"files": [*sorted(names, key=order.__getitem__), "run.json"]}
+        with ExitStack() as stack:
+            for name, data in files.items():
+                stack.enter_context(staged(self.out / name, data))
+            write_json(self.out / "run.json", told)
+            self._files = names
+        return told
+
+    def _set_aside(self) -> None:
+        """Move what an earlier run wrote into a hidden folder inside `out`, its record last: while
+        that is there, the files are known."""
+        out = self.out
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            for path, name in halves(out, ("run.json",), "old"):
+                # Of a run that was killed, maybe in the midst of the moving.
+                if (path / name).exists() and (out / name).exists():
+                    shutil.rmtree(path)
+                else:
+                    _take_back(out, path)
+            for path, _ in halves(out, PICTURES.names):
+                path.unlink()
+            self._aside = Path(tempfile.mkdtemp(prefix=".run.json.", suffix=".old", dir=out))
+            for name in sorted(ours(out, PICTURES), key=lambda name: name == "run.json"):
+                os.replace(out / name, self._aside / name)
+        except OSError as error:
+            raise explain(error, out) from error
+
+    def _told(self, drawn: dict[int, Drawn], finished: bool) -> dict[str, Any]:
+        rows = [drawn[number] for number in sorted(drawn)]
+        return {
+            "finished": finished,
+            "pictures": len(rows),
+            "tokens": sum(row.tokens for row in rows),
+            "settings": self._pictures.settings,
+            "out": str(self.out),
+            "bits": [round(row.bits, 1) for row in rows if row.stream is not None],
+            **self.record,
+        }
+
+    def finish(self, pictures: Pictures) -> dict[str, Any]:
+        """Write what is left; give the record of `run.json`."""
+        self._pictures = pictures
+        if self._waiting:
+            self._flush()
+        told = self._told(self.drawn, True) | summary(pictures)
+        result = self._write(self._sheets(), told)
+        self._forget()
+        return result
+
+    def _sheets(self) -> dict[str, bytes]:
+        head, tiles = self._pictures, []
+        if self.codec and head.original is not None and head.prompt is not None:
+            tiles += [
+                ("original", self.codec.decode(head.original)),
+                ("prompt", self.codec.show(head.prompt)),
+            ]
+        tiles += [(f"{self.kind} {i}", self.drawn[i].image) for i in sorted(self.drawn)]
+        files = {"sheet.png": png(strips(tiles))}
+        if self.codec and self.clips:
+            files["sheet.gif"] = animation(tiles, self.codec.config.fps)
+        return files
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is None:
+            return
+        stopped = isinstance(error, KeyboardInterrupt)
+        with suppress(InputError, OSError):
+            if stopped and self._waiting:
+                self._flush()
+        keep = self.drawn and (stopped or self.kind == "sample")
+        if keep:
+            with suppress(InputError, OSError):  # a full disk may have no room for a sheet
+                self._write(self._sheets(), self._told(self.drawn, False))
+            self._forget()
+        else:
+            self._restore()
+        if stopped:
+            raise Stopped(
+                f"stopped, {len(self.drawn) if keep else 0} of {self.n} written to {self.out}"
+                if keep
+                else f"stopped, 0 of {self.n} written"
+            ) from error
+
+    def _forget(self) -> None:
+        """The earlier run is no longer wanted."""
+        if self._aside:
+            shutil.rmtree(self._aside, ignore_errors=True)
+
+    def _restore(self) -> None:
+        """Leave the folder as it was before."""
+        for name in [*self._files, "run.json"] if self._files else ():
+            (self.out / name).unlink(missing_ok=True)
+        if self._aside:
+            _take_back(self.out, self._aside)
+        if self._made:
+            with suppress(OSError):
+                self.out.rmdir()
+
+
+def _take_back(out: Path, aside: Path) -> None:
+    for file in sorted(aside.iterdir(), key=lambda file: file.name != "run.json"):
+        if not os.path.lexists(out / file.name):
+            os.replace(file, out / file.name)
+    shutil.rmtree(aside, ignore_errors=True)

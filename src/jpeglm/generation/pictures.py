@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,16 +12,27 @@ Progress = Callable[[int, int, int], None]
 """Called with (pictures done, pictures in all, tokens sampled so far)."""
 
 
+class Drawn(NamedTuple):
+    """One picture of a call; `Pictures` says what its parts are."""
+
+    number: int
+    image: Any
+    stream: bytes | None
+    """None of a VAE's, which has none."""
+    tokens: int
+    bits: float
+
+
 @dataclass
 class Pictures:
     """What a call drew; all lists have one entry a picture."""
 
-    images: list[Any]
+    images: list[Any] = field(default_factory=list)
     """PIL pictures, or clips uint8 [frames, height, width, 3]."""
-    streams: list[bytes]
-    ids: list[np.ndarray]
+    streams: list[bytes] = field(default_factory=list)
+    ids: list[np.ndarray] = field(default_factory=list)
     """Sampled tokens, EOS included where it was reached; the prompt's are not among them."""
-    bits: list[float]
+    bits: list[float] = field(default_factory=list)
     """−log2 p of the sampled tokens under the model."""
     seconds: float = 0.0
     """Prefill and sampling, without start and load."""
@@ -38,3 +49,8 @@ class Pictures:
     @property
     def tokens_per_second(self) -> float:
         return self.tokens / max(self.seconds, 1e-9)
+
+
+Each = Callable[[Pictures, Drawn], None]
+"""Called with each picture as soon as it is drawn, in any order; of the call's `Pictures` only
+`original`, `prompt` and `settings` are there yet."""

@@ -35,7 +35,7 @@ def draw(
         streams = [
             tokenizer.alphabet.join(np.concatenate([head, tokenizer.decode(ids)])) for ids in drawn
         ]
-        return [tokenizer.codec.decode(stream) for stream in streams]
+        return [tokenizer.codec.show(stream) for stream in streams]
 
     # Training may attend through products that know no cache.
     attention = model.config._attn_implementation

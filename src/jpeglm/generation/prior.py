@@ -15,9 +15,9 @@ from PIL import Image
 from safetensors.torch import load as load_weights
 
 from jpeglm.codecs.codes import WEIGHTS, weights_hash
-from jpeglm.config import InputError
+from jpeglm.config import InputError, check_seed, whole
 from jpeglm.files import read_bytes, read_json
-from jpeglm.generation.pictures import Pictures
+from jpeglm.generation.pictures import Drawn, Each, Pictures
 from jpeglm.models.autoencoder import to_pictures, to_tensor
 from jpeglm.models.vae import Vae, VaeConfig
 
@@ -48,20 +48,31 @@ class Prior:
 
     @torch.inference_mode()
     def generate(
-        self, n: int = 1, *, seed: int = 0, batch: int = 16, progress: Any = None, **options: Any
+        self,
+        n: int = 1,
+        *,
+        seed: int = 0,
+        batch: int = 16,
+        progress: Any = None,
+        each: Each | None = None,
+        **options: Any,
     ) -> Pictures:
         """Decode n vectors drawn from N(0, 1), all at once; a token's options are refused."""
         given = [name for name, value in options.items() if value not in (None, True)]
         if given:
             raise InputError(f"{self.folder} is a VAE, which draws no tokens and has no {given[0]}")
+        n, seed = whole("n", n, 1), check_seed(seed)
         start = time.perf_counter()
         pixels = to_pictures(self.model.sample(n, seed))
         images = [Image.fromarray(picture) for picture in pixels]
         if progress:
             progress(n, n, 0)
         seconds = time.perf_counter() - start
-        settings = {"seed": seed, "n": n}
-        return Pictures(images, [], [], [], seconds, settings=settings)
+        pictures = Pictures(images, seconds=seconds, settings={"seed": seed, "n": n})
+        for number, image in enumerate(images):
+            if each:
+                each(pictures, Drawn(number, image, None, 0, 0.0))
+        return pictures
 
     @property
     def weights_mark(self) -> str:

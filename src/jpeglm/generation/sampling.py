@@ -7,14 +7,18 @@ so a picture does not depend on the batch it was drawn in.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-from jpeglm.config import InputError, Settings
+from jpeglm.config import MAX_SEED, InputError, Settings, check_seed
 from jpeglm.generation.constraint import Vocabulary, advance, token_mask
 from jpeglm.kernels import LOWEST, exp, float_of, highest, kernel, log
+
+MAX_GUIDANCE = 1e6
+"""Beyond it guided logits would leave float32."""
 
 
 class Draw(NamedTuple):
@@ -39,19 +43,27 @@ class Sampling(Settings):
     guidance: float = 1.0
 
     def __post_init__(self) -> None:
+        for name in ("temperature", "guidance"):
+            if not math.isfinite(getattr(self, name)):
+                raise InputError(f"{name} is {getattr(self, name)}; it must be a finite number")
         if self.temperature < 0:
             raise InputError(f"temperature is {self.temperature}; it must be 0 (greedy) or more")
         if self.top_k < 0:
             raise InputError(f"top_k is {self.top_k}; it must be 0 (off) or more")
-        if self.guidance < 0:
-            raise InputError(f"guidance is {self.guidance}; it must be 0 (no class) or more")
+        if not 0 <= self.guidance <= MAX_GUIDANCE:
+            raise InputError(
+                f"guidance is {self.guidance}; it goes from 0 (no class) to {MAX_GUIDANCE:g}"
+            )
         if not 0 < self.top_p <= 1:
             raise InputError(f"top_p is {self.top_p}; it must be above 0 and at most 1")
 
     def draw(self, seed: int) -> Draw:
         """What compiled code needs of it."""
-        inverse = 1.0 / self.temperature if self.temperature else 0.0
-        return Draw(self.grammar, inverse, self.top_k, float(self.top_p), seed)
+        inverse = 0.0
+        if self.temperature:  # as much as float32 holds; beyond, nothing changes any more
+            inverse = 1.0 / min(max(self.temperature, 1e-30), 1e30)
+        top_k = min(self.top_k, MAX_SEED)
+        return Draw(self.grammar, inverse, top_k, float(self.top_p), check_seed(seed))
 
 
 class Scratch(NamedTuple):

@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from jpeglm.config import InputError, Settings
+from jpeglm.config import InputError, Settings, check_seed
 from jpeglm.models.llama import PRESETS, learning_rate
 
 PACKINGS = ("pictures", "chunks")
@@ -104,9 +104,10 @@ class TrainConfig(Settings):
         self._at_least("batch_tokens", 2)
         for name in (
             "steps", "epochs", "minutes", "learning_rate", "warmup", "weight_decay", "clip",
-            "max_length", "eval_images", "samples", "threads", "seed",
+            "max_length", "eval_images", "samples", "threads",
         ):  # fmt: skip
             self._at_least(name, 0)
+        check_seed(self.seed)
         for name in ("min_lr_ratio", "class_dropout"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} is {getattr(self, name)}; it goes from 0 to 1")
@@ -114,7 +115,7 @@ class TrainConfig(Settings):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; it goes from 0 to below 1")
         if not (self.steps or self.epochs or self.minutes):
-            raise InputError("training has no end; give steps, epochs or minutes")
+            raise InputError("training has no end; give --steps, --epochs or --minutes")
         if self.init and self.model:
             raise InputError("the checkpoint of init has its shape; model cannot change it")
         if self.steps and self.epochs:
@@ -123,7 +124,7 @@ class TrainConfig(Settings):
     def _at_least(self, name: str, least: int) -> None:
         value = getattr(self, name)
         if not (value >= least and math.isfinite(value)):
-            raise InputError(f"{name} is {value}; it must be at least {least}")
+            raise InputError(f"{name} is {value}; it must be at least {least} and finite")
 
     @property
     def peak(self) -> float:

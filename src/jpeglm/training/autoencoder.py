@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import math
 import time
 from collections.abc import Callable
@@ -33,10 +32,11 @@ from safetensors.torch import save
 from jpeglm.codecs import save_codec
 from jpeglm.codecs.codes import WEIGHTS, weights_hash
 from jpeglm.codecs.vq import VqCodec, VqConfig
-from jpeglm.config import InputError, Settings, fingerprint
+from jpeglm.config import InputError, Settings, check_seed, fingerprint
 from jpeglm.environment import commit, versions
 from jpeglm.evaluation.quality import psnr
 from jpeglm.files import atomic_folder, atomic_write, read_json, write_json
+from jpeglm.folders import CODEC, RUN, claim
 from jpeglm.models.autoencoder import flops_per_picture, to_pictures, to_tensor
 from jpeglm.models.vae import Vae, VaeConfig
 from jpeglm.models.vqvae import VqVae, VqVaeConfig, usage
@@ -49,8 +49,8 @@ from jpeglm.training.run import (
 )
 
 Progress = Callable[[int, int | None, str], None]
-FREE = ("threads",)
-"""Settings that a resumed run may change, since no loss depends on them."""
+FREE = ("steps", "minutes", "eval_every", "log_every", "threads")
+"""Settings that a resumed run may change: the budget, and what no loss depends on."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,11 @@ class AutoencoderConfig(Settings):
 
     def __post_init__(self) -> None:
         if not (self.steps or self.minutes):
-            raise InputError("training has no end; give steps or minutes")
+            raise InputError("training has no end; give --steps or --minutes")
+        check_seed(self.seed)
+        for name in ("steps", "minutes", "learning_rate", "warmup", "weight_decay", "clip"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise InputError(f"{name} is {getattr(self, name)}; it must be 0 or more, finite")
         for name in ("batch", "eval_every", "eval_images", "log_every"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be at least 1")
@@ -106,6 +110,7 @@ def train_autoencoder(
 ) -> dict[str, Any]:
     """Train on uint8 [N, H, W, 3], or go on with the run in `out`; returns its last measures."""
     out = Path(out)
+    claim(out, RUN)
     if config.threads:
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
@@ -176,7 +181,7 @@ def train_autoencoder(
     with stop_on_signals() as stop, open_metrics(out, state["step"]) as metrics:
         while share() < 1 and not stop:
             rng = np.random.default_rng([config.seed, state["step"]])
-            torch.manual_seed(config.seed * 1_000_003 + state["step"])
+            torch.manual_seed((config.seed * 1_000_003 + state["step"]) % (1 << 63))
             chosen = rng.integers(0, len(train), config.batch)
             pixels = train[chosen]
             flip = rng.random(config.batch) < 0.5
@@ -222,7 +227,7 @@ def _facts(record: dict[str, Any]) -> dict[str, Any]:
     """What a run that goes on must have in common with its start."""
     return {
         "kind": record["kind"],
-        "model": json.dumps(record["model"], sort_keys=True),
+        "model": record["model"],
         "data": record["data"]["fingerprint"],
     }
 
@@ -263,7 +268,7 @@ def _write_model(
     tensors = {name: value.detach().cpu().contiguous() for name, value in
                model.state_dict().items()}  # fmt: skip
     weights = save(tensors)
-    with atomic_folder(folder) as draft:
+    with atomic_folder(folder, CODEC.names) as draft:
         if isinstance(model, VqVae):
             config = VqConfig(width, height, model=model.config.to_dict())
             save_codec(VqCodec(config, weights), draft)
@@ -285,8 +290,11 @@ def _sheet(path: Path, model: Any, pixels: np.ndarray) -> None:
     sheet = np.concatenate([np.concatenate(list(row), 1) for row in rows], 0)
     image = Image.fromarray(sheet)
     scale = max(1, 96 // pixels.shape[1])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST).save(path)
+    file = io.BytesIO()
+    image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST).save(
+        file, "PNG"
+    )
+    atomic_write(path, file.getvalue())
 
 
 def _save(path: Path, model: Any, optimizer: Any, state: dict[str, Any]) -> None:

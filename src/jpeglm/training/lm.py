@@ -13,7 +13,7 @@ are summed over tokens and divided by the count over all processes, one small ex
 that the gradient does not depend on how rows fall to processes.
 
     jpeglm train data/photos-64 --out runs/photos --minutes 30
-    torchrun --nproc-per-node 8 -m jpeglm.cli train …     (or accelerate launch: DDP, FSDP)
+    torchrun --nproc-per-node 8 -m jpeglm train …     (or accelerate launch: DDP, FSDP)
 """
 
 from __future__ import annotations
@@ -43,10 +43,11 @@ from torch.nn import functional as F
 
 from jpeglm import __version__
 from jpeglm.checkpoint import Checkpoint, checkpoint_folder, load_checkpoint, write_checkpoint
-from jpeglm.config import InputError, fingerprint
+from jpeglm.config import InputError, differences
 from jpeglm.data.loader import TokenSet, TrainingLoader, ahead, load_tokens, validation_batches
 from jpeglm.environment import commit, processor, versions
 from jpeglm.files import atomic_folder, atomic_write, read_json, remove_halves, write_json
+from jpeglm.folders import CHECKPOINT, RUN, claim, quoted
 from jpeglm.models.llama import SHORT, build, flops_per_token, like, parameters, preset
 from jpeglm.training import TrainConfig
 from jpeglm.training.optimizers import optimizers
@@ -70,8 +71,12 @@ Progress = Callable[[int, int | None, str], None]
 Sampler = Callable[[Any, "Tokenizer", int, int], Image.Image | None]
 """(LlamaForCausalLM in eval mode, tokenizer, n, seed) -> a sheet; called on the first process."""
 
-FREE = ("save_every", "keep", "threads")
-"""Settings that a resumed run may change, since no loss depends on them."""
+FREE = (
+    "steps", "epochs", "minutes", "log_every", "eval_every", "save_every", "samples", "keep",
+    "threads", "compile", "activation_checkpointing",
+)  # fmt: skip
+"""Settings that a resumed run may change: the budget, which sets the learning rate from then on,
+and what no loss depends on but by rounding."""
 PAPER_SAMPLING = {"temperature": 1.0, "top_p": 0.9, "top_k": 40}
 """Stored as the checkpoint's sampling defaults (arXiv 2408.08459, section 4)."""
 
@@ -235,6 +240,8 @@ class Trainer:
             "versions": versions(*PACKAGES),
             "commit": commit(),
         }
+        if self.main:
+            claim(self.out, RUN)
         file = self.out / "config.json"
         if file.exists():
             if not resume:
@@ -242,7 +249,9 @@ class Trainer:
             refuse_other_run(self.out, read_json(file), about, FREE, _facts)
         self.accelerator.wait_for_everyone()
         if self.main:
-            remove_halves(self.out, self.checkpoints.folder, self.out / "samples")
+            remove_halves(self.out, RUN.names)
+            for folder in (self.checkpoints.folder, self.out / "samples"):
+                remove_halves(folder, ("step-*", "last.json"))
             write_json(file, about)
         self.accelerator.wait_for_everyone()
 
@@ -543,7 +552,8 @@ class Trainer:
             cast(torch.Tensor, self.accelerator.reduce(self.window, "sum"))
         )
         folder = self.checkpoints.place(self.state.step)
-        with atomic_folder(folder) if self.main else nullcontext(folder) as draft:
+        ours = CHECKPOINT.names
+        with atomic_folder(folder, ours) if self.main else nullcontext(folder) as draft:
             self._write_model(draft, "float32")
             if self.main:
                 values = {
@@ -589,13 +599,15 @@ class Trainer:
 
     def _result(self, stopped: bool) -> dict[str, Any]:
         state, pixels = self.state, self.tokenizer.codec.pixels
+        model, saved = self.out / "model", self.checkpoints.last()
         known = math.isfinite(state.best)
         length = self.shape["max_position_embeddings"]
         if self.config.packing == "pictures" and state.images:
             length = round(state.tokens / state.images)
         return {
             "out": str(self.out),
-            "model": str(self.out / "model"),
+            "model": str(model) if model.is_dir() else None,
+            "checkpoint": str(saved) if saved else None,
             "stopped": stopped,
             "steps": state.step,
             "tokens": state.tokens,
@@ -613,9 +625,10 @@ def _begin_with(init: str, tokenizer: Tokenizer) -> Checkpoint:
     """The checkpoint that a run begins with, whose ids must mean what those of the data mean."""
     found = load_checkpoint(checkpoint_folder(init))
     if found.tokenizer.fingerprint != tokenizer.fingerprint:
+        told = differences(found.tokenizer.to_dict(), tokenizer.to_dict()) or "its merges"
         raise InputError(
-            f"{init} was trained with tokenizer {found.tokenizer.fingerprint}, this one is "
-            f"{tokenizer.fingerprint}; give its own: --tokenizer {init}"
+            f"{init} was trained with another tokenizer than this one ({told}); give its own: "
+            f"--tokenizer {quoted(init)}"
         )
     return found
 
@@ -651,9 +664,10 @@ def _precision(config: TrainConfig) -> str:
 def _facts(record: dict[str, Any]) -> dict[str, Any]:
     """What a run that goes on must have in common with its start."""
     return {
+        "codec": {name: value for name, value in record["codec"].items() if name != "fit"},
         "tokenizer": record["tokenizer"],
         "data": record["data"]["fingerprint"],
-        "model": fingerprint(record["model"]),
+        "model": record["model"],
         "precision": record["precision"],
     }
 

@@ -22,8 +22,8 @@ from typing import Any, TextIO
 import numpy as np
 import torch
 
-from jpeglm.config import InputError
-from jpeglm.files import atomic_write, explain, read_json, write_json
+from jpeglm.config import InputError, differences
+from jpeglm.files import atomic_write, explain, read_json, to_json, write_json
 
 PACKAGES = ("torch", "transformers", "accelerate", "numpy")
 """Whose versions decide the numbers."""
@@ -58,15 +58,19 @@ def refuse_other_run(
     if changed:
         raise InputError(
             f"the run in {out} was started with {', '.join(changed)}; "
-            "give the same settings to go on, or another folder to start anew"
+            "give the same settings to go on (the budget, and how often is measured and saved, are "
+            "free), or another folder to start anew"
         )
     before = facts(old)
-    for what, now in facts(new).items():
-        if before[what] != now:
-            raise InputError(
-                f"the run in {out} was started with {what} {before[what]}, this is {now}; "
-                "choose another folder to start anew"
-            )
+    for what, now in json.loads(to_json(facts(new))).items():
+        if before[what] == now:
+            continue
+        told = f"{what} {before[what]}, this is {now}"
+        if isinstance(now, dict):
+            told = f"another {what} ({differences(before[what], now)})"
+        raise InputError(
+            f"the run in {out} was started with {told}; choose another folder to start anew"
+        )
 
 
 def cut_metrics(file: Path, step: int) -> None:
@@ -103,7 +107,7 @@ class Metrics:
     def write(self, row: dict[str, Any]) -> None:
         """A row; it has a `step`."""
         try:
-            self.file.write(json.dumps(row) + "\n")
+            self.file.write(to_json(row) + "\n")
             self.file.flush()
         except OSError as error:
             raise explain(error, self.path) from error

@@ -1,0 +1,268 @@
+"""Whose files lie in a folder: ours by the folder's own record, or the user's, which stay.
+
+    claim(out, CHECKPOINT, inputs=[source])     # before the work: may it be written at all?
+
+A folder of ours holds a record (`run.json`, `prepare.json`, `config.json`, …) that says what it is.
+Of a folder that is replaced as a whole, everything must be ours; of one that we share with the
+user, only the names that are about to be written. Inputs are never written over, whatever path,
+link or spelling leads to them. Trade-off: what is ours is known by name, not by content: a
+`sample-00.jpg` that the user painted over is still ours.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import tempfile
+from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from jpeglm.config import InputError
+from jpeglm.files import HALF, explain
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of folder of ours."""
+
+    what: str
+    """With its article."""
+    record: str
+    """The file whose content proves the kind."""
+    proof: Callable[[dict[str, Any]], bool]
+    names: tuple[str, ...]
+    """Patterns (fnmatch) of what we write into it."""
+    whole: bool
+    """Whether it is one thing, replaced as a whole, in which nothing else has a place."""
+    listed: bool = False
+    """Whether of these names only those are ours that the record lists under `files`."""
+    also: Kind | None = None
+    """The kind whose record must lie beside, where the own one could be another program's."""
+
+
+CHECKPOINT_FILES = (
+    "config.json", "model.safetensors", "generation_config.json", "tokenizer.json",
+    "tokenizer_config.json", "codec.json", "codec.safetensors", "training_state.pt", "README.md",
+)  # fmt: skip
+PICTURES = Kind(
+    "pictures of an earlier run",
+    "run.json",
+    lambda record: (
+        {"settings", "out", "tokens"} <= record.keys() and isinstance(record.get("files"), list)
+    ),
+    ("original.*", "prompt.*", "completion-*.*", "sample-*.*", "sheet.png", "sheet.gif",
+     "run.json"),
+    whole=False,
+    listed=True,
+)  # fmt: skip
+DATA_FORMAT = "jpeglm-dataset"
+DATA = Kind(
+    "prepared data",
+    "prepare.json",
+    lambda record: record.get("format") == DATA_FORMAT,
+    ("prepare.json", "dataset.json", "rejected.jsonl", "shard-*.parquet",
+     "shard-*.tokens.safetensors", "codec.safetensors", "tokenizer"),
+    whole=False,
+)  # fmt: skip
+TOKENIZER = Kind(
+    "a tokenizer",
+    "codec.json",
+    lambda record: "alphabet" in record and "fingerprint" in record,
+    ("tokenizer.json", "tokenizer_config.json", "codec.json", "codec.safetensors"),
+    whole=True,
+)
+CHECKPOINT = Kind(
+    "a checkpoint",
+    "config.json",
+    lambda record: record.get("model_type") == "llama",
+    CHECKPOINT_FILES,
+    whole=True,
+    also=TOKENIZER,
+)
+RUN = Kind(
+    "a training run",
+    "config.json",
+    lambda record: "settings" in record and "parameters" in record,
+    ("config.json", "metrics.jsonl", "checkpoints", "model", "samples", "tensorboard", "state.pt"),
+    whole=False,
+)
+CODEC = Kind(
+    "a codec",
+    "codec.json",
+    lambda record: "codec" in record and "fingerprint" in record,
+    ("codec.json", "codec.safetensors"),
+    whole=True,
+)
+KINDS = (DATA, CHECKPOINT, RUN, TOKENIZER, CODEC, PICTURES)
+"""In this order: a checkpoint has a tokenizer's record too, and that is a codec's."""
+
+RESULTS = ({"evaluated"}, {"checkpoint", "version", "engine"}, {"metric", "extractor", "n"})
+"""Keys by which a result of `evaluate` is known; up to version 0.1.0 it had no `evaluated`."""
+
+
+def quoted(path: Path | str) -> str:
+    """A path as it is pasted into a shell."""
+    return shlex.quote(str(path))
+
+
+def record_of(folder: Path, kind: Kind) -> dict[str, Any] | None:
+    """The folder's record, None if it has none of that kind or it cannot be read."""
+    file = Path(folder) / kind.record
+    if file.is_symlink() or not file.is_file():
+        return None
+    try:
+        record = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    if not isinstance(record, dict) or not kind.proof(record):
+        return None
+    return None if kind.also and record_of(folder, kind.also) is None else record
+
+
+def kind_of(folder: Path) -> Kind | None:
+    """What a folder of ours is, None for one that is the user's."""
+    return next((kind for kind in KINDS if record_of(folder, kind) is not None), None)
+
+
+def ours(folder: Path, kind: Kind) -> list[str]:
+    """The names in `folder` that an earlier run wrote. Pictures and what is replaced as a whole
+    are plain files of ours; a run's parts may be links to another disk."""
+    record = record_of(folder, kind)
+    if record is None:
+        return []
+    listed = {kind.record, *map(str, record["files"])} if kind.listed else None
+    return sorted(
+        entry.name
+        for entry in Path(folder).iterdir()
+        if any(fnmatchcase(entry.name, name) for name in kind.names)
+        and (listed is None or entry.name in listed)
+        and ((entry.is_file() and not entry.is_symlink()) or not (kind.listed or kind.whole))
+    )
+
+
+def claim(
+    out: Path, kind: Kind, *, inputs: Iterable[Path] = (), names: Iterable[str] | None = None
+) -> None:
+    """InputError unless a `kind` of folder can be written at `out` without harm to the user's.
+
+    inputs: files and folders that are read. names: what is about to be written there, by default
+    every name of the kind. Nothing is changed.
+    """
+    out, wanted = Path(out), kind.names if names is None else list(names)
+    if os.path.lexists(out) and not out.is_dir():
+        raise InputError(f"{out} is a file, but a folder is to be written; give another name")
+    found = kind_of(out)
+    if found not in (None, kind) and (found.whole or kind.whole or DATA in (found, kind)):
+        raise InputError(f"{out} holds {found.what}; give another folder")
+    entries = set(os.listdir(out)) if out.is_dir() else set()
+    known = set(ours(out, kind)) if entries else set()
+    _keep_inputs(out, list(map(Path, inputs)), known, wanted)
+    foreign = {entry for entry in entries - known if not _remains(entry, kind)}
+    if kind.whole and foreign:
+        raise InputError(
+            f"{out / min(foreign)} was not written by jpeglm, and {quoted(out)} would be replaced "
+            "as a whole; give another folder"
+        )
+    for name in wanted:
+        taken = [name] if name in foreign else []
+        if "*" in name:
+            taken = sorted(entry for entry in foreign if fnmatchcase(entry, name))
+        # A file system that ignores case has the name though it is not listed.
+        if taken or (name not in entries and os.path.lexists(out / name)):
+            place = out / (taken[0] if taken else name)
+            raise InputError(
+                f"{place} was not written by jpeglm here and would be written over; "
+                "give another folder"
+            )
+    check_writable(out)
+
+
+def claim_file(file: Path | None, *, inputs: Iterable[Path] = ()) -> None:
+    """InputError unless a JSON result can be written to `file`; None is no file.
+
+    A file that is there is replaced only if it is a result of ours.
+    """
+    if file is None:
+        return
+    file = Path(file)
+    if file.is_dir():
+        raise InputError(f"{file} is a folder, but a file is to be written; name one inside it")
+    for source in map(Path, inputs):
+        if same(file, source):
+            raise InputError(f"{file} is read and cannot be written over; give another name")
+    if os.path.lexists(file):
+        try:
+            before = json.loads(file.read_bytes())
+        except (OSError, ValueError, RecursionError):
+            before = None
+        if not (isinstance(before, dict) and any(keys <= before.keys() for keys in RESULTS)):
+            raise InputError(f"{file} was not written by jpeglm evaluate; give another name")
+    holder = kind_of(file.parent)
+    if holder is not None and any(fnmatchcase(file.name, name) for name in holder.names):
+        raise InputError(
+            f"{file.name} is a name that {holder.what} has, which {file.parent} holds; give another"
+        )
+    check_writable(file.parent)
+
+
+def check_writable(folder: Path) -> None:
+    """InputError unless files can be made in `folder`, which need not exist yet; no trace is
+    left."""
+    made: list[Path] = []
+    place = Path(folder)
+    try:
+        while not os.path.lexists(place):
+            made.append(place)
+            place = place.parent
+        for new in reversed(made):
+            new.mkdir(exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise explain(error, Path(folder)) from error
+    finally:
+        for new in made:
+            with suppress(OSError):
+                new.rmdir()
+
+
+def same(one: Path, other: Path) -> bool:
+    """Whether two paths lead to one file or folder, through links and spellings too."""
+    try:
+        return os.path.samefile(one, other)
+    except OSError:
+        return Path(one).resolve() == Path(other).resolve()
+
+
+def _remains(name: str, kind: Kind) -> bool:
+    """Whether a name is what a killed process left half-written: hidden, with ours in it."""
+    half = HALF.fullmatch(name)
+    return half is not None and any(fnmatchcase(half[1], known) for known in kind.names)
+
+
+def _keep_inputs(out: Path, inputs: list[Path], known: set[str], wanted: Collection[str]) -> None:
+    """InputError if an input is `out`, holds it as a part of one thing, or would be replaced."""
+    for source in inputs:
+        if same(out, source):
+            raise InputError(f"{out} is read and cannot be written over; give another folder")
+        place = source.resolve()
+        real = out.resolve()
+        inside = kind_of(source) if source.is_dir() else None
+        if inside is not None and inside.whole and place in real.parents:
+            raise InputError(f"{out} lies inside {inside.what} that is read; give another folder")
+        if real in place.parents:
+            entry = place.relative_to(real).parts[0]
+            if entry in known or any(fnmatchcase(entry, name) for name in wanted):
+                raise InputError(
+                    f"{out / entry} is read and cannot be written over; give another folder"
+                )
+        for entry in known:
+            if source.is_file() and same(out / entry, source):
+                raise InputError(
+                    f"{out / entry} is read and cannot be written over; give another folder"
+                )

@@ -1,0 +1,647 @@
+"""What is written where: nothing of the user's is lost, nothing finished, nothing half-made."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import resource
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jpeglm import cli
+from jpeglm.checkpoint import write_checkpoint
+from jpeglm.codecs import JpegCodec
+from jpeglm.config import JpegConfig
+from jpeglm.folders import CHECKPOINT, DATA, PICTURES, RUN, kind_of, ours
+from jpeglm.folders import CODEC as CODEC_FOLDER
+from jpeglm.generation.generate import Model
+from jpeglm.tokenizer import Tokenizer
+
+from ..unit.conftest import random_llama
+
+CODEC = JpegCodec(JpegConfig(32, 32))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory, pictures) -> Path:
+    """A small checkpoint with two classes."""
+    folder = tmp_path_factory.mktemp("outputs") / "model"
+    streams = [CODEC.encode(picture) for picture in pictures]
+    tokenizer = Tokenizer.train(streams, CODEC, vocab_size=280, n_classes=2)
+    config, weights = random_llama(tokenizer.vocab_size, 400)
+    write_checkpoint(folder, weights, config, tokenizer, "")
+    return folder
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch, pictures, model) -> Path:
+    """A folder to work in, with a photo and the checkpoint."""
+    monkeypatch.chdir(tmp_path)
+    pictures[0].resize((60, 40)).save("photo.png")
+    shutil.copytree(model, "model")
+    return tmp_path
+
+
+@pytest.fixture
+def jpeglm(monkeypatch, capfd):
+    """Run a command line in this process: (exit code, stdout, stderr)."""
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["jpeglm", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        out, err = capfd.readouterr()
+        assert "Traceback" not in err
+        return ended.value.code, out, err
+
+    return run
+
+
+def held(folder: Path) -> dict[str, str]:
+    """Name → hash of every file below a folder."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def refused(result, *words):
+    code, out, err = result
+    assert code == 1 and not out, (code, out, err)
+    lines = [line for line in err.splitlines() if line.startswith("jpeglm: ")]
+    assert len(lines) == 1
+    for word in words:
+        assert str(word) in lines[0], lines[0]
+
+
+MODEL = ("--checkpoint", "model")
+COMPLETE = ("complete", "photo.png", "-n", 2, *MODEL)
+GENERATE = ("generate", "-n", 2, *MODEL)
+NAMES = ["completion-00.jpg", "completion-01.jpg", "original.jpg", "prompt.jpg", "run.json",
+         "sheet.png"]  # fmt: skip
+
+
+def test_a_run_makes_room_for_the_next_and_for_nothing_else(here, jpeglm):
+    Path("out").mkdir()
+    mine = {"notes.txt": b"mine", "sample-77.jpg": b"mine", "prompt.png": b"mine",
+            "sheet.gif": b"mine", "completion-1.png": b"mine"}  # fmt: skip
+    for name, data in mine.items():
+        Path("out", name).write_bytes(data)
+    assert jpeglm(*COMPLETE, "--out", "out")[0] == 0
+    assert sorted(os.listdir("out")) == sorted([*NAMES, *mine])
+    told = json.loads(Path("out/run.json").read_text())
+    assert told["finished"] and sorted(told["files"]) == NAMES
+    assert jpeglm(*GENERATE, "--out", "out")[0] == 0  # of ours what run.json lists, no more
+    written = ["sample-00.jpg", "sample-01.jpg", "sheet.png", "run.json"]
+    assert sorted(os.listdir("out")) == sorted([*written, *mine])
+    assert all(Path("out", name).read_bytes() == data for name, data in mine.items())
+
+
+@pytest.mark.parametrize("name", ["original.jpg", "completion-01.jpg", "run.json", "sheet.png"])
+def test_a_name_that_is_taken_is_refused(here, jpeglm, name):
+    """`cd mine; jpeglm complete original.jpg --out .`, and every other name."""
+    photo = "original.jpg" if name == "original.jpg" else "photo.png"
+    Image.open("photo.png").save(name, "PNG")
+    before = held(here)
+    refused(jpeglm("complete", photo, "-n", 2, *MODEL, "--out", "."), name, "another")
+    refused(jpeglm("complete", photo, "-n", 2, *MODEL, "--out", here), name, "another")
+    assert held(here) == before
+
+
+def test_generate_beside_the_users_pictures(here, jpeglm):
+    for name in ("original.jpg", "prompt.png", "sheet.gif", "sample-99.jpg"):
+        Image.open("photo.png").save(name, "PNG")
+    before = held(here)
+    assert jpeglm(*GENERATE, "--out", ".")[0] == 0
+    assert jpeglm(*GENERATE, "--out", ".", "--seed", 7)[0] == 0
+    assert held(here).items() >= before.items()
+
+
+def test_all_that_is_written_is_known_as_ours(here, jpeglm, pictures):
+    """So that a second run finds nothing foreign in the folder of the first."""
+    Path("pictures").mkdir()
+    for number in range(20):
+        pictures[number % 4].resize((40 + number, 32)).save(f"pictures/{number}.png")
+    Path("pictures/broken.png").write_bytes(b"")
+    words = ("--size", 32, "--validation", 0.3)
+    small = ("--steps", 1, "--channels", 8, "--blocks", 0, "--batch", 2, "--threads", 1)
+    for line, place, kind in (
+        (
+            ("prepare", "pictures", "data", *words, "--workers", 1, "--tokenizer", "model"),
+            "data",
+            DATA,
+        ),
+        (("train-vae", "pictures", *words, *small, "--out", "vae"), "vae", RUN),
+        (("train-vqvae", "pictures", *words, *small, "--out", "vq"), "vq", RUN),
+        ((), "vae/model", CODEC_FOLDER),
+        ((), "vq/model", CODEC_FOLDER),
+        (("export", "model", "--out", "hf"), "hf", CHECKPOINT),
+        (("generate", "--checkpoint", "vae", "-n", 2, "--out", "s"), "s", PICTURES),
+        ((*COMPLETE, "--out", "c"), "c", PICTURES),
+    ):
+        for _ in range(2 if line else 0):
+            code, _, err = jpeglm(*line)
+            assert code == 0, err
+        assert kind_of(Path(place)) is kind
+        assert ours(Path(place), kind) == sorted(os.listdir(place))
+
+
+@pytest.mark.parametrize("link", [os.link, os.symlink, shutil.copy])
+def test_an_input_is_never_written_over(here, jpeglm, link):
+    """Not even when an earlier run wrote it, through another name or none."""
+    assert jpeglm(*COMPLETE, "--out", "out")[0] == 0
+    before = held(here / "out")
+    for source in ("out/completion-00.jpg", "./out/../out/original.jpg", "out/sheet.png"):
+        words = ("complete", source, "-n", 2, *MODEL, "--out")
+        refused(jpeglm(*words, "out"), "out")
+        refused(jpeglm(*words, here / "out"), "out")
+    link(here / "out/completion-00.jpg", here / "again.jpg")
+    result = jpeglm("complete", "again.jpg", "-n", 2, *MODEL, "--out", "out")
+    if link is shutil.copy:
+        assert result[0] == 0
+    else:
+        refused(result, "read and cannot be written over")
+        assert held(here / "out") == before
+
+
+def test_a_link_in_the_place_of_an_output_is_the_users(here, jpeglm):
+    assert jpeglm(*GENERATE, "--out", "out")[0] == 0
+    Path("precious.jpg").write_bytes(b"precious")
+    Path("out/sample-00.jpg").unlink()
+    Path("out/sample-00.jpg").symlink_to(here / "precious.jpg")
+    refused(jpeglm(*GENERATE, "--out", "out"), "sample-00.jpg")
+    assert Path("precious.jpg").read_bytes() == b"precious"
+    assert Path("out/sample-00.jpg").is_symlink()
+
+
+def test_a_record_that_lists_more_than_ours_removes_nothing_else(here, jpeglm):
+    Path("precious.jpg").write_bytes(b"precious")
+    assert jpeglm(*GENERATE, "--out", "out")[0] == 0
+    Path("out/holiday.jpg").write_bytes(b"precious")
+    told = json.loads(Path("out/run.json").read_text())
+    told["files"] += ["../precious.jpg", str(here / "precious.jpg"), "holiday.jpg", "..", 7]
+    Path("out/run.json").write_text(json.dumps(told))
+    assert jpeglm(*GENERATE, "--out", "out")[0] == 0
+    assert Path("precious.jpg").exists() and Path("out/holiday.jpg").exists()
+
+
+def test_photos_of_one_name_get_folders_of_their_own(here, jpeglm):
+    for folder, suffix in (("a", "jpg"), ("b", "png")):
+        Path(folder).mkdir()
+        Image.open("photo.png").save(f"{folder}/x.{suffix}")
+    code, out, err = jpeglm("complete", "a/x.jpg", "-n", 1, *MODEL)
+    assert code == 0 and "x-completions/" in out
+    code, out, err = jpeglm("complete", "b/x.png", "-n", 1, *MODEL)
+    assert code == 0 and "x-completions-2/" in out and "b/x.png" in err
+    first, second = (
+        json.loads(Path(f"x-completions{end}/run.json").read_text())["photo"] for end in ("", "-2")
+    )
+    assert (first, second) == ("a/x.jpg", "b/x.png")
+    for photo, folder in (("./a/x.jpg", "x-completions/"), ("b/x.png", "x-completions-2/")):
+        assert folder in jpeglm("complete", photo, "-n", 1, *MODEL)[1]  # its own again
+    Path("photo-completions").write_text("a file of mine")
+    assert "photo-completions-2/" in jpeglm(*COMPLETE)[1]
+    assert Path("photo-completions").read_text() == "a file of mine"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        GENERATE,
+        COMPLETE,
+        ("export", "model"),
+        ("train-tokenizer", "pictures", "--size", 32),
+        ("prepare", "pictures"),
+        ("train", "pictures", "--tokenizer", "model", "--steps", 1),
+        ("train-vae", "pictures", "--steps", 1),
+        ("train-vqvae", "pictures", "--steps", 1),
+    ],
+    ids=lambda words: words[0],
+)
+def test_where_it_cannot_be_written_is_told_before_the_work(here, jpeglm, words, monkeypatch):
+    """A file, below a file, a checkpoint, a folder of the user's, one that may not be written."""
+    Path("pictures").mkdir()
+    Image.open("photo.png").save("pictures/photo.png")
+    Path("file").write_text("mine")
+    kind = words[0]
+    for folder in ("foreign", "closed"):
+        Path(folder).mkdir()
+    for name in ("config.json", "codec.json", "dataset.json", "run.json", "README.md"):
+        Path("foreign", name).write_text(json.dumps({"mine": 1}))
+    before = held(here)
+
+    def option(place):
+        return (place,) if kind == "prepare" else ("--out", place)
+
+    for place in ("file", "file/below", "model", "foreign"):
+        refused(jpeglm(*words, *option(place)), place)
+    if os.geteuid():
+        Path("closed").chmod(0o500)
+        refused(jpeglm(*words, *option("closed")), "closed")
+        refused(jpeglm(*words, *option("closed/below")), "closed")
+        Path("closed").chmod(0o700)
+    refused(jpeglm(*words, *option("x" * 300)), "too long")
+    assert held(here) == before
+
+
+def test_export_leaves_a_folder_with_anything_of_the_users(here, jpeglm):
+    assert jpeglm("export", "model", "--out", "hf")[0] == 0
+    assert jpeglm("export", "model", "--out", "hf", "--dtype", "float32")[0] == 0  # ours
+    Path("hf/notes.txt").write_text("mine")
+    before = held(here)
+    refused(jpeglm("export", "model", "--out", "hf"), "notes.txt")
+    refused(jpeglm("export", "model", "--out", "."), "was not written by jpeglm")
+    refused(jpeglm("export", "model", "--out", "model"), "model")
+    refused(jpeglm("export", "model", "--out", "model/inside"), "inside")
+    assert held(here) == before
+
+
+def test_a_folder_in_the_place_of_a_file_is_the_users(here, jpeglm):
+    assert jpeglm("export", "model", "--out", "hf")[0] == 0
+    Path("hf/README.md").unlink()
+    Path("hf/README.md").mkdir()
+    Path("hf/README.md/mine.txt").write_text("mine")
+    refused(jpeglm("export", "model", "--out", "hf"), "README.md")
+    assert Path("hf/README.md/mine.txt").read_text() == "mine"
+
+
+def test_a_runs_part_may_lie_on_another_disk(here):
+    from jpeglm.files import write_json
+    from jpeglm.folders import claim
+
+    write_json(Path("run/config.json"), {"settings": {}, "parameters": 1})
+    Path("disk").mkdir()
+    for name in ("checkpoints", "model"):
+        Path("run", name).symlink_to(here / "disk")
+    claim(Path("run"), RUN)
+
+
+def test_another_programs_llama_is_not_ours(here, jpeglm):
+    """The same names in the same form, but no codec.json: nobody can make it again from ours."""
+    shutil.copytree("model", "theirs")
+    Path("theirs/codec.json").unlink()
+    before = held(here)
+    refused(jpeglm("export", "model", "--out", "theirs"), "theirs")
+    refused(jpeglm("train-tokenizer", ".", "--out", "theirs"), "theirs")
+    refused(jpeglm("train", ".", "--tokenizer", "model", "--steps", 1, "--out", "theirs"), "theirs")
+    assert held(here) == before
+
+
+def test_evaluate_claims_its_file(here, jpeglm, monkeypatch):
+    """Before a model is opened, let alone measured."""
+    from jpeglm.generation import generate
+
+    def never(*_, **__):
+        raise AssertionError("the work has begun")
+
+    monkeypatch.setattr(generate, "load", never)
+    Path("folder").mkdir()
+    Path("mine.json").write_text('{"mine": 1}')
+    Path("text.json").write_text("mine")
+    before = held(here)
+    for verb in (("validity",), ("likelihood", "folder"), ("completion", "folder")):
+        for place in ("folder", "mine.json", "text.json", "photo.png", "photo.png/x.json",
+                      "model/config.json", "model/codec.safetensors"):  # fmt: skip
+            refused(jpeglm("evaluate", *verb, *MODEL, "--out", place), place.split("/")[0])
+    refused(jpeglm("evaluate", "completion", "folder", *MODEL, "--pictures", "photo.png"), "photo")
+    assert held(here) == before
+
+
+def test_figures_are_shown_though_they_cannot_be_kept(here, jpeglm, small_files):
+    words = ("evaluate", "validity", *MODEL, "-n", 1, "--out", "valid.json")
+    small_files(10)
+    code, out, err = jpeglm(*words)
+    assert code == 1 and "with grammar" in out and "no space is left" in err
+    assert not Path("valid.json").exists()
+
+
+def test_evaluate_replaces_its_own_result(here, jpeglm):
+    words = ("evaluate", "validity", *MODEL, "-n", 1, "--out", "new/valid.json")
+    for _ in range(2):
+        assert jpeglm(*words)[0] == 0
+    assert json.loads(Path("new/valid.json").read_text())["evaluated"] == "validity"
+
+
+class Interrupted:
+    """`Model.generate` and `complete` with a Ctrl-C, or another end, after some pictures."""
+
+    def __init__(self, monkeypatch, after: int, error: type[BaseException] = KeyboardInterrupt):
+        before = Model._draw
+
+        def draw(self, prompt, n, sampling, seed, max_tokens, batch, progress, each, pictures):
+            count = 0
+
+            def counted(whole, drawn):
+                nonlocal count
+                each(whole, drawn)
+                count += 1
+                if count == after:
+                    raise error
+
+            return before(
+                self, prompt, n, sampling, seed, max_tokens, batch, progress, counted, pictures
+            )
+
+        monkeypatch.setattr(Model, "_draw", draw)
+
+
+@pytest.mark.parametrize("words", [GENERATE, COMPLETE], ids=["generate", "complete"])
+def test_ctrl_c_keeps_what_was_drawn_and_says_so(here, jpeglm, monkeypatch, words):
+    assert jpeglm(*words, "--out", "out")[0] == 0
+    whole = held(here / "out")
+    with monkeypatch.context() as patch:
+        Interrupted(patch, 3)
+        code, out, err = jpeglm(*words, "-n", 5, "--batch", 2, "--out", "out")
+    assert (code, out) == (130, "") and err.endswith("stopped, 3 of 5 written to out\n")
+    told = json.loads(Path("out/run.json").read_text())
+    assert not told["finished"] and told["pictures"] == 3
+    assert sorted(told["files"]) == sorted(os.listdir("out"))
+    drawn = [name for name in told["files"] if name.startswith(("sample", "completion"))]
+    assert len(drawn) == 3
+    for name in drawn:  # whole ones, of the same seeds as in a run that was not stopped
+        assert Image.open(Path("out", name)).size == (32, 32)
+        assert whole.get(name) in (None, held(here / "out")[name])
+    assert jpeglm(*words, "--out", "out")[0] == 0
+    assert {n: h for n, h in held(here / "out").items() if n != "run.json"} == {
+        n: h for n, h in whole.items() if n != "run.json"
+    }
+
+
+def test_ctrl_c_before_the_first_picture_changes_nothing(here, jpeglm, monkeypatch):
+    assert jpeglm(*GENERATE, "--out", "out")[0] == 0
+    before = held(here)
+    monkeypatch.setattr(Model, "_draw", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+    for out in ("out", "new"):
+        code, _, err = jpeglm(*GENERATE, "--out", out)
+        assert code == 130 and err.endswith("stopped, 0 of 2 written\n")
+    assert held(here) == before and not Path("new").exists()
+
+
+def test_ctrl_c_anywhere_else_says_that_it_stopped(here, jpeglm, monkeypatch):
+    from jpeglm.data import prepare
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(prepare, "open_source", interrupted)
+    code, out, err = jpeglm("prepare", ".", "out")
+    assert code == 130 and not out and "goes on" in err
+    monkeypatch.setattr("jpeglm.generation.generate.load", interrupted)
+    code, out, err = jpeglm("evaluate", "validity", *MODEL)
+    assert code == 130 and not out and err.endswith("stopped\n")
+
+
+def test_a_file_system_that_ignores_case(here, jpeglm, monkeypatch):
+    """There Sample-01.JPG has the name sample-01.jpg, though no list has it."""
+    lexists = os.path.lexists
+
+    def ignoring(path):
+        folder, name = os.path.split(path)
+        names = os.listdir(folder or ".") if os.path.isdir(folder or ".") else []
+        return lexists(path) or name.lower() in map(str.lower, names)
+
+    assert jpeglm(*GENERATE, "--out", "out")[0] == 0
+    Path("out/sample-01.jpg").unlink()
+    Path("out/Sample-01.JPG").write_bytes(b"mine")
+    monkeypatch.setattr(os.path, "lexists", ignoring)
+    refused(jpeglm(*GENERATE, "--out", "out"), "sample-01.jpg")
+    assert Path("out/Sample-01.JPG").read_bytes() == b"mine"
+
+
+def test_folders_that_may_not_be_written(here, model):
+    """As somebody without rights, whom a root user may become."""
+    Path("closed").mkdir(mode=0o555)
+    program = (
+        "import os, sys\n"
+        "from pathlib import Path\n"
+        "from jpeglm.folders import PICTURES, claim, claim_file\n"
+        "if not os.geteuid(): os.setuid(65534)\n"
+        "for call in (lambda: claim(Path('closed'), PICTURES),\n"
+        "             lambda: claim(Path('closed/below/it'), PICTURES),\n"
+        "             lambda: claim_file(Path('closed/x.json'))):\n"
+        "    try:\n"
+        "        call()\n"
+        "    except ValueError as error:\n"
+        "        print(error)\n"
+    )
+    for path in (here, *here.parents[:2]):
+        path.chmod(path.stat().st_mode | 0o055)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    if "Permission denied" in done.stderr:
+        pytest.skip("the package itself cannot be read by somebody else here")
+    said = done.stdout.splitlines()
+    assert [line.split(":")[0] for line in said] == [
+        "cannot use closed", "cannot use closed/below/it", "cannot use closed"
+    ]  # fmt: skip
+
+
+def test_killed_at_any_moment_nothing_is_unknown(here, model):
+    """SIGKILL while drawing: run.json lists what lies there, and the next run clears it away."""
+    command = [sys.executable, "-m", "jpeglm", "generate", "-n", "4000", "--batch", "8",
+               "--checkpoint", str(model), "--out", "out"]  # fmt: skip
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    end = time.monotonic() + 120
+    while len(list(Path("out").glob("sample-*"))) < 20 and time.monotonic() < end:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    told = json.loads(Path("out/run.json").read_text())
+    lying = {name for name in os.listdir("out") if not name.startswith(".")}
+    assert not told["finished"] and len(lying) > 20
+    assert lying <= set(told["files"])
+    for name in sorted(lying - {"run.json"}):
+        assert Image.open(Path("out", name)).size == (32, 32)
+    command[command.index("4000")] = "2"
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert sorted(os.listdir("out")) == ["run.json", "sample-00.jpg", "sample-01.jpg", "sheet.png"]
+
+
+@pytest.fixture
+def small_files(monkeypatch):
+    """The disk is full for whatever file is larger than so many bytes: half of it is written."""
+    opened = os.fdopen
+    monkeypatch.setattr("jpeglm.generation.outputs.Gallery.FLUSH_SECONDS", -1.0)
+
+    def limit(most: float) -> None:
+        def fdopen(handle, mode="r", *rest, **more):
+            file = opened(handle, mode, *rest, **more)
+            if mode != "wb":
+                return file
+            write = file.write
+
+            class Full:
+                def write(self, data):
+                    if len(data) > most:
+                        write(data[: len(data) // 2])
+                        raise OSError(28, "No space left on device")
+                    return write(data)
+
+                def __enter__(self):
+                    return self
+
+                def __exit__(self, *_):
+                    file.close()
+
+                def __getattr__(self, name):
+                    return getattr(file, name)
+
+            return Full()
+
+        monkeypatch.setattr(os, "fdopen", fdopen)
+
+    return limit
+
+
+def test_a_full_disk_leaves_completions_as_they_were(here, jpeglm, small_files):
+    """Whatever file it is that finds no room: the first, one in the middle, the sheet."""
+    assert jpeglm(*COMPLETE, "--out", "out")[0] == 0
+    sizes = sorted({path.stat().st_size for path in Path("out").iterdir()})
+    before = held(here)
+    for most in [1, *(size - 1 for size in sizes)]:
+        for out in ("out", "new"):
+            small_files(most)
+            code, _, err = jpeglm(*COMPLETE, "-n", 3, "--seed", 5, "--out", out)
+            small_files(float("inf"))
+            assert code == 1 and "no space is left" in err and out in err, err
+            assert held(here) == before and not Path("new").exists()
+    assert not list(Path("out").glob(".*"))
+
+
+def test_a_full_disk_keeps_samples_that_are_whole(here, jpeglm, small_files):
+    assert jpeglm(*GENERATE, "-n", 5, "--out", "whole")[0] == 0
+    whole = held(here / "whole")
+    sizes = {path.stat().st_size for path in Path("whole").iterdir()}
+    kept = set()
+    for most in sorted(sizes):
+        small_files(most - 1)
+        shutil.rmtree("out", ignore_errors=True)
+        code, _, err = jpeglm(*GENERATE, "-n", 5, "--out", "out")
+        assert code == 1 and "no space is left" in err
+        lying = sorted(os.listdir("out")) if Path("out").exists() else []
+        kept.add(len(lying))
+        if lying:
+            told = json.loads(Path("out/run.json").read_text())
+            assert sorted(told["files"]) == lying and not told["finished"]
+        for name in lying:
+            assert name == "run.json" or whole[name] == held(here / "out")[name]
+    assert 0 in kept and 6 in kept  # none fitted; all but the sheet did
+
+
+def test_a_disk_that_is_really_full(here, model):
+    """The same through the system: no file may grow beyond 2000 bytes, the sheet would."""
+    command = [sys.executable, "-m", "jpeglm", "complete", "photo.png", "-n", "2",
+               "--checkpoint", str(model), "--out", "out"]  # fmt: skip
+    limit = (2000, resource.RLIM_INFINITY)
+    done = subprocess.run(
+        command, capture_output=True, text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit),
+    )  # fmt: skip
+    assert done.returncode == 1 and "sheet.png" in done.stderr.splitlines()[-1], done.stderr
+    assert not Path("out").exists()
+
+
+def test_windows_flushes_no_folder(here, monkeypatch):
+    """There a folder cannot be opened, nor a file flushed that is open for reading."""
+    from jpeglm import files
+
+    opened, flush = os.open, os.fsync
+
+    def open_(path, flags, *rest, **more):
+        if os.path.isdir(path) and not flags & getattr(os, "O_TMPFILE", 0):
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, flags, *rest, **more)
+
+    def fsync(handle):
+        import fcntl
+
+        if fcntl.fcntl(handle, fcntl.F_GETFL) & 3 == os.O_RDONLY:
+            raise OSError(9, "Bad file descriptor")
+        flush(handle)
+
+    monkeypatch.setattr(os, "open", open_)
+    monkeypatch.setattr(os, "fsync", fsync)
+    files.atomic_write(here / "a/b.txt", b"text")
+    with files.atomic_folder(here / "folder") as draft:
+        (draft / "c.txt").write_text("text")
+    assert (here / "a/b.txt").read_bytes() == b"text"
+    assert (here / "folder/c.txt").read_text() == "text"
+
+
+def test_a_folder_that_is_replaced_keeps_what_is_not_ours(here):
+    from jpeglm import files
+
+    (here / "folder/inner").mkdir(parents=True)
+    (here / "folder/inner/mine.txt").write_text("mine")
+    (here / "folder/ours.json").write_text("old")
+    (here / "folder/gone.json").write_text("old")
+    with files.atomic_folder(here / "folder", ("*.json",)) as draft:
+        (draft / "ours.json").write_text("new")
+    assert sorted(os.listdir(here / "folder")) == ["inner", "ours.json"]
+    assert (here / "folder/inner/mine.txt").read_text() == "mine"
+    assert (here / "folder/ours.json").read_text() == "new"
+    with (
+        pytest.raises(files.InputError, match="holds files already"),
+        files.atomic_folder(here / "folder"),
+    ):
+        pass
+
+
+def test_litter_of_ours_is_cleared_and_the_users_hidden_files_stay(here, jpeglm):
+    Path("pictures").mkdir()
+    Image.open("photo.png").save("pictures/photo.png")
+    Path("out").mkdir()
+    for name in (".mine.tmp", ".notes.abcdefgh.tmp", ".vimrc"):
+        Path("out", name).write_text("mine")
+    Path("out/.shard-00000.parquet.abcdefgh.tmp").write_text("half")
+    Path("out/.sample-00.jpg.abcdefgh.tmp").write_text("half")
+    assert jpeglm("prepare", "pictures", "out", "--size", 32)[0] == 0
+    left = {name for name in os.listdir("out") if name.startswith(".")}
+    assert left == {".mine.tmp", ".notes.abcdefgh.tmp", ".vimrc", ".sample-00.jpg.abcdefgh.tmp"}
+
+
+def test_names_that_are_no_utf8_are_written_escaped(here, jpeglm):
+    name = os.fsdecode(b"caf\xe9.png")
+    try:
+        shutil.copy("photo.png", name)
+    except OSError:
+        pytest.skip("this file system takes no such name")
+    code, out, _ = jpeglm("complete", name, "-n", 1, *MODEL, "--json")
+    assert code == 0
+    assert json.loads(out)["photo"] == name
+    assert json.loads(Path(f"{name[:-4]}-completions/run.json").read_text())["photo"] == name
+    assert jpeglm("complete", name, "-n", 1, *MODEL)[0] == 0
+
+
+def test_printed_paths_are_quoted(here, jpeglm):
+    Path("my data").mkdir()
+    Image.open("photo.png").save("my data/photo.png")
+    code, _, err = jpeglm("train", "my data", "--steps", 1, "--out", "my runs/a")
+    assert code == 1
+    command = err.split("run: jpeglm ")[1].split(", and then")[0]
+    assert jpeglm(*shlex.split(command))[0] in (0, 1)
+    assert "'my data'" in err and "'my runs/a-tokenizer'" in err
+
+
+def test_json_knows_no_nan():
+    from jpeglm.files import to_json
+
+    value = {"a": float("nan"), "b": [1.5, {"c": float("-inf")}], "d": np.float64("inf"), "e": 1.0}
+    text = to_json(value)
+    read = json.loads(text, parse_constant=lambda word: pytest.fail(word))
+    assert read == {
+        "a": None, "b": [1.5, {"c": None}], "d": None, "e": 1.0,
+        "not_finite": {"a": "nan", "b[1].c": "-inf", "d": "inf"},
+    }  # fmt: skip
+    assert to_json({"a": 0.1}) == '{"a": 0.1}'
