@@ -34,7 +34,44 @@ class Settings:
                 f"{cls.__name__} has no setting {', '.join(unknown)}; it knows "
                 f"{', '.join(sorted(known))}"
             )
+        for field in dataclasses.fields(cls):
+            if field.name in values and not fits(values[field.name], str(field.type)):
+                raise InputError(
+                    f"{field.name} is {shorten(values[field.name])}; it must be {field.type}"
+                )
         return cls(**values)
+
+
+_KINDS: dict[str, tuple[type, ...]] = {
+    "int": (int,),
+    "float": (int, float),
+    "str": (str,),
+    "bool": (bool,),
+    "None": (type(None),),
+    "dict": (dict,),
+    "list": (list,),
+    "tuple": (list, tuple),
+}
+
+
+def fits(value: Any, annotation: str) -> bool:
+    """Whether a value, out of JSON say, is of a setting's type: `int | None`, `dict[str, Any]`.
+
+    No bool is a number, and every number is finite and fits into 64 bits.
+    """
+    kinds = [name.split("[")[0] for name in annotation.split(" | ")]
+    known = tuple(kind for name in kinds for kind in _KINDS.get(name, (object,)))
+    if isinstance(value, bool) and object not in known:
+        return bool in known
+    if isinstance(value, int | float) and not abs(value) < 2**63:
+        return False
+    return isinstance(value, known)
+
+
+def shorten(value: Any, most: int = 60) -> str:
+    """A value of the user's in an error: as Python writes it, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def fingerprint(values: dict[str, Any]) -> str:
