@@ -9,7 +9,9 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,11 +21,12 @@ from typing import Any
 from jpeglm.config import InputError
 
 
-def explain(error: OSError, path: Path) -> InputError:
+def explain(error: OSError | ValueError, path: Path) -> InputError:
     """The sentence a user sees when the system refuses `path`."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return InputError(f"no space is left on the disk for {path}; free some and run it again")
-    return InputError(f"cannot use {path}: {error.strerror or error}")
+    name = printable(path)
+    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+        return InputError(f"no space is left on the disk for {name}; free some and run it again")
+    return InputError(f"cannot use {name}: {getattr(error, 'strerror', None) or error}")
 
 
 def _flush_folder(folder: Path) -> None:
@@ -91,17 +94,62 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def read_bytes(path: Path) -> bytes:
-    """The file's bytes, or one sentence about why not."""
+def printable(name: str | Path) -> str:
+    """A name as it may be printed, stored as a key or written as JSON: bytes of a file's name that
+    are no UTF-8 become `\\xe9`. Names on a disk and in a tar are bytes, Python holds those as lone
+    surrogates, and no text file takes them."""
+
+    def escape(found: re.Match[str]) -> str:
+        code = ord(found[0])
+        return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"\\u{code:04x}"
+
+    return re.sub("[\ud800-\udfff]", escape, str(name))
+
+
+def told(error: Exception) -> str:
+    """What another library says of a file, in one line that can be printed."""
+    return printable(" ".join(str(error).split()) or type(error).__name__)
+
+
+def file_size(path: Path, limit: int | None = None) -> int:
+    """Bytes of a regular file; InputError if there is none, if it is a folder, a pipe or a device
+    (reading those may never end), or if it is larger than `limit` bytes."""
     path = Path(path)
-    if path.is_dir():
-        raise InputError(f"{path} is a folder; a file is needed here")
+    name = printable(path)
     try:
-        return path.read_bytes()
+        status = path.stat()
     except FileNotFoundError as error:
-        raise InputError(f"there is no file {path}") from error
+        raise InputError(f"there is no file {name}") from error
+    except (OSError, ValueError) as error:  # ValueError: a name with a NUL byte
+        raise explain(error, path) from error
+    if stat.S_ISDIR(status.st_mode):
+        raise InputError(f"{name} is a folder; a file is needed here")
+    if not stat.S_ISREG(status.st_mode):
+        raise InputError(f"{name} is a pipe or a device; save its content into a file first")
+    if limit is not None and status.st_size > limit:
+        raise _too_large(name, status.st_size, limit)
+    return status.st_size
+
+
+def _too_large(name: str, size: int, limit: int) -> InputError:
+    return InputError(
+        f"{name} has {size / 1e6:,.0f} MB, more than the {limit / 1e6:,.0f} MB that are read here"
+    )
+
+
+def read_bytes(path: Path, limit: int | None = None) -> bytes:
+    """The bytes of a regular file of at most `limit` bytes, or one sentence about why not."""
+    path = Path(path)
+    file_size(path, limit)
+    try:
+        with open(path, "rb") as file:
+            # What grows, or says that it has 0 bytes as files below /proc do, is cut as well.
+            data = file.read(-1 if limit is None else limit + 1)
     except OSError as error:
         raise explain(error, path) from error
+    if limit is not None and len(data) > limit:
+        raise _too_large(printable(path), len(data), limit)
+    return data
 
 
 MAX_JSON = 16 << 20
@@ -154,7 +202,7 @@ def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file; the error names the file and the place."""
-    return parse_json(read_bytes(path), str(path))
+    return parse_json(read_bytes(path, MAX_JSON), printable(path))
 
 
 def write_json(path: Path, value: Any) -> None:
