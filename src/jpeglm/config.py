@@ -102,6 +102,7 @@ class JpegConfig(Settings):
         "4:4:4": (8, 8),
         "gray": (8, 8),
     }
+    MAX_PIXELS: ClassVar[int] = 200_000_000
 
     def __post_init__(self) -> None:
         if self.subsampling not in self.MCU:
@@ -118,6 +119,11 @@ class JpegConfig(Settings):
                     f"{name} is {value}; at {self.subsampling} it must be a multiple of {unit} "
                     f"from {unit} to {65535 // unit * unit}"
                 )
+        if self.width * self.height > self.MAX_PIXELS:
+            raise InputError(
+                f"width and height are {self.width} × {self.height}; that is more than "
+                f"{self.MAX_PIXELS // 1_000_000} megapixels"
+            )
         if not 1 <= self.quality <= 100:
             raise InputError(f"quality is {self.quality}; it goes from 1 to 100")
         if not 0 <= self.restart_interval <= 65535:
