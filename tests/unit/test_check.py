@@ -114,7 +114,7 @@ def test_sizes_are_bounded_by_what_a_file_can_hold():
         assert peak < 20_000_000
     data = bytearray(small.wrap(stream))
     place = data.index(b"\xff\xc0")
-    data[place + 5 : place + 9] = b"\xff\xf8\xff\xf8"
+    data[place + 5 : place + 9] = b"\xff\xf0\xff\xf0"
     assert "200 megapixels" in check_file(bytes(data), {}).reason
 
 
