@@ -5,10 +5,10 @@ import random
 import numpy as np
 import pytest
 
-pytest.importorskip("av")
-
 from jpeglm.codecs.avc import AvcCodec, AvcConfig
 from jpeglm.codecs.check import check_clip
+
+pytest.importorskip("av")
 
 CODEC = AvcCodec(AvcConfig(64, 48, 4, 8.0))
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-av = pytest.importorskip("av")
-
 from jpeglm.codecs.avc import AvcConfig
 from jpeglm.codecs.clips import Shot, measure, read_clip, read_shots, whole_clips
 from jpeglm.config import InputError
+
+av = pytest.importorskip("av")
 
 WIDTH, HEIGHT = 96, 64
 ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="no ffmpeg command")

@@ -76,12 +76,20 @@ class Shown(NamedTuple):
     frame: Any
     aspect: float
     """Width of a pixel for a height of 1."""
+    name: str
+    """What errors call the film."""
+    converter: Any
+    """One for all frames: each frame's own would keep threads until rubbish is collected."""
 
 
 def _film_stream(file: Any) -> Any:
     """The first video stream that moves: no cover art, and of several not one of a single frame."""
     pictures = ATTACHED_PICTURE | TIMED_THUMBNAILS
-    streams = [s for s in file.streams.video if not int(s.disposition) & pictures]
+    streams = [
+        stream
+        for stream in file.streams.video
+        if stream.codec_context is not None and not int(stream.disposition) & pictures
+    ]
     if len(streams) < 2:
         return streams[0] if streams else None
     counts = {stream.index: 0 for stream in streams}
@@ -105,11 +113,12 @@ def _shown(source: Path | bytes, name: str) -> Iterator[Shown]:
         with av.open(opened, metadata_errors="ignore") as file:
             stream = _film_stream(file)
             if stream is None:
-                raise InputError(f"{name} has no video stream")
+                raise InputError(f"{name} has no video stream that can be decoded")
             ratio = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio
             aspect = float(ratio or 1)
             _refuse_large(name, stream.width, stream.height, aspect)
             rate = float(stream.average_rate or stream.guessed_rate or 25)
+            converter = av.video.reformatter.VideoReformatter()
             first: float | None = None
             last: Any = None
             begin = 0.0
@@ -123,10 +132,10 @@ def _shown(source: Path | bytes, name: str) -> Iterator[Shown]:
                         f"{name} shows a frame for {time - begin:,.0f} seconds; is its clock right?"
                     )
                 if last is not None:
-                    yield Shown(begin, time, last, aspect)
+                    yield Shown(begin, time, last, aspect, name, converter)
                 begin, last = time, frame
             if last is not None:
-                yield Shown(begin, begin + 1 / rate, last, aspect)
+                yield Shown(begin, begin + 1 / rate, last, aspect, name, converter)
     except InputError:
         raise
     except (av.FFmpegError, ArithmeticError, LookupError, ValueError) as error:
@@ -160,7 +169,12 @@ def _upright(shown: Shown) -> Image.Image:
     The matrix maps (x, y) to (m0 x + m3 y, m1 x + m4 y); that it is all zero, or flattens the
     picture, is a muxer's slip and means nothing (libavutil/display.c, ffmpeg_filter.c).
     """
-    image = Image.fromarray(shown.frame.to_ndarray(format="rgb24"))
+    try:
+        frame = shown.converter.reformat(shown.frame, format="rgb24")
+        image = Image.fromarray(frame.to_ndarray())
+    except (pyav().FFmpegError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{shown.name} has frames that cannot be shown: {reason}") from error
     if shown.aspect != 1:
         width = max(1, round(image.width * shown.aspect))
         image = image.resize((width, image.height), Image.Resampling.LANCZOS)
