@@ -4,7 +4,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo demo-video install test lint bench acceptance clean
+MINUTES ?= 10
+
+.PHONY: demo demo-video install test lint bench acceptance fuzz clean
 
 demo: .venv-demo/.installed
 	@echo "Completing the lower half of src/jpeglm/assets/astronaut.jpg"
@@ -48,6 +50,10 @@ bench: install
 acceptance: install
 	$(BIN)/python recipes/acceptance.py
 	$(BIN)/python recipes/acceptance_clips.py
+
+# Mutants of every kind of file that is read, for MINUTES in all.
+fuzz: install
+	$(BIN)/python -m tests.fuzzing --minutes $(MINUTES)
 
 clean:
 	rm -rf build dist src/*.egg-info

@@ -17,6 +17,10 @@ from typing import Any, ClassVar, Self
 class InputError(ValueError):
     """Something the user gave is wrong: one sentence with what, in which file, what to do."""
 
+    def __init__(self, message: str) -> None:
+        # Other libraries, whose reasons are passed on, write several lines.
+        super().__init__(" ".join(message.splitlines()))
+
 
 @dataclass(frozen=True)
 class Settings:

@@ -127,20 +127,23 @@ def _shown(source: Path | bytes, name: str) -> Iterator[Shown]:
                 time = float(frame.time) if frame.time is not None else number / rate
                 first = time if first is None else first
                 time = max(time - first, begin)  # a broken clock does not run backwards
-                if time - begin > LONGEST:
-                    raise InputError(
-                        f"{name} shows a frame for {time - begin:,.0f} seconds; is its clock right?"
-                    )
+                _refuse_long(name, time - begin)
                 if last is not None:
                     yield Shown(begin, time, last, aspect, name, converter)
                 begin, last = time, frame
             if last is not None:
+                _refuse_long(name, 1 / rate)
                 yield Shown(begin, begin + 1 / rate, last, aspect, name, converter)
     except InputError:
         raise
     except (av.FFmpegError, ArithmeticError, LookupError, ValueError) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise InputError(f"{name} cannot be read as a video: {reason}; is it whole?") from error
+
+
+def _refuse_long(name: str, seconds: float) -> None:
+    if not seconds <= LONGEST:
+        raise InputError(f"{name} shows a frame for {seconds:,.0f} seconds; is its clock right?")
 
 
 def _refuse_large(name: str, width: int, height: int, aspect: float) -> None:
