@@ -199,8 +199,8 @@ def test_float32_and_odd_headers(folder, tmp_path):
     """Another writer's types and alignment are read as they are."""
     from safetensors.numpy import save
 
-    stored = load_checkpoint(folder).weights
-    data = save({n: from_bfloat16(np.asarray(a)) for n, a in stored.items()})
+    stored = {n: np.array(a) for n, a in load_checkpoint(folder).weights.items()}
+    data = save({n: from_bfloat16(a) for n, a in stored.items()})
     (folder / "model.safetensors").write_bytes(data)
     change(folder / "config.json", dtype="float32")
     again = load_checkpoint(folder).weights
