@@ -7,8 +7,8 @@ import pytest
 from tests import fuzzing
 
 MUTANTS = {
-    "check": 60, "check-mp4": 60, "film": 60, "picture": 60, "tar": 12, "parquet": 12,
-    "safetensors": 150, "checkpoint": 60,
+    "check": 60, "check-mp4": 40, "film": 60, "picture": 60, "tar": 12, "parquet": 12,
+    "safetensors": 150, "checkpoint": 40,
 }  # fmt: skip
 NEEDS = {"check-mp4": "av", "film": "av", "tar": "pyarrow", "parquet": "pyarrow"}
 
@@ -23,15 +23,11 @@ def test_mutants_end_in_an_answer_or_a_sentence(target, tmp_path):
 
 
 def test_the_fuzzer_sees_what_it_is_for(tmp_path, monkeypatch):
-    """Other exceptions and several lines are failures."""
+    """Any other exception is a failure."""
 
-    def other(case: fuzzing.Case, rng: random.Random) -> None:
+    def broken(case: fuzzing.Case, rng: random.Random) -> None:
         raise KeyError("x")
 
-    def lines(case: fuzzing.Case, rng: random.Random) -> None:
-        raise fuzzing.InputError("a\nb")
-
-    for broken, error in ((other, KeyError), (lines, AssertionError)):
-        monkeypatch.setitem(fuzzing.TARGETS, "broken", broken)
-        with pytest.raises(error):
-            fuzzing.run_case("broken", 0, fuzzing.Case(tmp_path))
+    monkeypatch.setitem(fuzzing.TARGETS, "broken", broken)
+    with pytest.raises(KeyError):
+        fuzzing.run_case("broken", 0, fuzzing.Case(tmp_path))
