@@ -4,7 +4,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo demo-video install test test-bounds lint bench acceptance clean
+MINUTES ?= 10
+
+.PHONY: demo demo-video install test test-bounds lint bench acceptance fuzz clean
 
 demo: .venv-demo/.installed
 	@echo "Completing the lower half of src/jpeglm/assets/astronaut.jpg"
@@ -59,6 +61,10 @@ acceptance: install
 	$(BIN)/python recipes/acceptance.py
 	$(BIN)/python recipes/acceptance_clips.py
 	$(BIN)/python recipes/same_everywhere.py
+
+# Mutants of every kind of file that is read, for MINUTES in all.
+fuzz: install
+	$(BIN)/python -m tests.fuzzing --minutes $(MINUTES)
 
 clean:
 	rm -rf build dist src/*.egg-info

@@ -12,7 +12,7 @@ import jpeglm
 SOURCE = Path(jpeglm.__file__).parent
 ORDER = [
     "config", "environment", "files", "folders", "kernels", "progress", "syntax", "codecs", "bpe",
-    "tokenizer", "checkpoint", "data", "models", "generation", "evaluation", "training",
+    "tokenizer", "models", "checkpoint", "data", "generation", "evaluation", "training",
     "serving", "cli", "__main__",
 ]  # fmt: skip
 LAZY = ("vq.py", "models")

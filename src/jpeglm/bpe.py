@@ -199,24 +199,31 @@ def make_matcher(
     rank = np.zeros((size, size), np.uint16)
     for m, (left, right) in enumerate(np.asarray(merges).tolist()):
         rank[left, right] = m + 1
-    numbers: dict[tuple[int, ...], int] = {(): 0}
+    # A trie, so that long tokens cost their length, not its square.
+    after: dict[tuple[int, int], int] = {}
+    ends: dict[int, int] = {}
     steps: list[tuple[int, int, int]] = []
-    for symbols in spelling:
-        for end in range(1, len(symbols) + 1):
-            if symbols[:end] not in numbers:
-                numbers[symbols[:end]] = len(numbers)
-                steps.append((numbers[symbols[: end - 1]], symbols[end - 1], len(numbers) - 1))
+    for t, symbols in enumerate(spelling):
+        node = 0
+        for symbol in symbols:
+            if (node, symbol) not in after:
+                after[node, symbol] = len(after) + 1
+                steps.append((node, symbol, len(after)))
+            node = after[node, symbol]
+        ends[node] = t
+    numbers = len(after) + 1
     # Small tables, since they must stay in the cache.
-    step = np.full((len(numbers), n_base), -1, np.int16 if len(numbers) < 32768 else np.int32)
+    step = np.full((numbers, n_base), -1, np.int16 if numbers < 32768 else np.int32)
     for prefix, symbol, longer in steps:
         step[prefix, symbol] = longer
-    token = np.full(len(numbers), -1, np.int32)
+    token = np.full(numbers, -1, np.int32)
     shorter = np.full(size, -1, np.int32)
-    place = {symbols: t for t, symbols in enumerate(spelling)}
     for t, symbols in enumerate(spelling):
-        token[numbers[symbols]] = t
-        ends = range(len(symbols) - 1, 0, -1)
-        shorter[t] = next((place[symbols[:e]] for e in ends if symbols[:e] in place), -1)
+        node = 0
+        for symbol in symbols:
+            shorter[t] = ends.get(node, shorter[t])
+            node = after[node, symbol]
+        token[node] = t
     length = np.array([len(symbols) for symbols in spelling], np.int32)
     inner, none = inner_pairs(n_base, spelling), np.zeros((0, 0), np.uint8)
     if len(set(np.asarray(result).tolist())) < len(result):

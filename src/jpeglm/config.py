@@ -17,6 +17,10 @@ from typing import Any, ClassVar, Self
 class InputError(ValueError):
     """Something the user gave is wrong: one sentence with what, in which file, what to do."""
 
+    def __init__(self, message: str) -> None:
+        # Other libraries, whose reasons are passed on, write several lines.
+        super().__init__(" ".join(message.splitlines()))
+
 
 def install(extra: str) -> str:
     """How to get what an extra brings, for the end of an error's sentence."""
@@ -73,7 +77,44 @@ class Settings:
                 f"{cls.__name__} has no setting {', '.join(unknown)}; it knows "
                 f"{', '.join(sorted(known))}"
             )
+        for field in dataclasses.fields(cls):
+            if field.name in values and not fits(values[field.name], str(field.type)):
+                raise InputError(
+                    f"{field.name} is {shorten(values[field.name])}; it must be {field.type}"
+                )
         return cls(**values)
+
+
+_KINDS: dict[str, tuple[type, ...]] = {
+    "int": (int,),
+    "float": (int, float),
+    "str": (str,),
+    "bool": (bool,),
+    "None": (type(None),),
+    "dict": (dict,),
+    "list": (list,),
+    "tuple": (list, tuple),
+}
+
+
+def fits(value: Any, annotation: str) -> bool:
+    """Whether a value, out of JSON say, is of a setting's type: `int | None`, `dict[str, Any]`.
+
+    No bool is a number, and every number is finite and fits into 64 bits.
+    """
+    kinds = [name.split("[")[0] for name in annotation.split(" | ")]
+    known = tuple(kind for name in kinds for kind in _KINDS.get(name, (object,)))
+    if isinstance(value, bool) and object not in known:
+        return bool in known
+    if isinstance(value, int | float) and not abs(value) < 2**63:
+        return False
+    return isinstance(value, known)
+
+
+def shorten(value: Any, most: int = 60) -> str:
+    """A value of the user's in an error: as Python writes it, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def fingerprint(values: dict[str, Any]) -> str:
@@ -104,6 +145,7 @@ class JpegConfig(Settings):
         "4:4:4": (8, 8),
         "gray": (8, 8),
     }
+    MAX_PIXELS: ClassVar[int] = 200_000_000
 
     def __post_init__(self) -> None:
         if self.subsampling not in self.MCU:
@@ -120,6 +162,11 @@ class JpegConfig(Settings):
                     f"{name} is {value}; at {self.subsampling} it must be a multiple of {unit} "
                     f"from {unit} to {65535 // unit * unit}"
                 )
+        if self.width * self.height > self.MAX_PIXELS:
+            raise InputError(
+                f"width and height are {self.width} × {self.height}; that is more than "
+                f"{self.MAX_PIXELS // 1_000_000} megapixels"
+            )
         if not 1 <= self.quality <= 100:
             raise InputError(f"quality is {self.quality}; it goes from 1 to 100")
         if not 0 <= self.restart_interval <= 65535:

@@ -185,17 +185,57 @@ def read_bytes(path: Path, limit: int | None = None) -> bytes:
     return data
 
 
+MAX_JSON = 16 << 20
+"""Bytes of JSON that are read: parsed, they may take 20 times as much."""
+MAX_DEPTH = 32
+"""Of objects and lists in each other; what walks through a value later may recurse."""
+
+
+def parse_json(data: bytes, name: str) -> dict[str, Any]:
+    """A JSON object; `name` is what errors call its file.
+
+    Refused besides what is no JSON: keys that come twice (readers differ in which they take), deep
+    nesting, huge files, and halves of surrogate pairs, which could never be written again.
+    """
+    if len(data) > MAX_JSON:
+        raise InputError(f"{name} has {len(data)} bytes of JSON; {MAX_JSON} are read at most")
+    try:
+        text = data.decode(json.detect_encoding(data))
+        value = json.loads(text, object_pairs_hook=_named_once)
+        level, depth = [[value]], 0
+        while level:
+            if depth > MAX_DEPTH:
+                raise RecursionError
+            level = [
+                list(v.values()) if isinstance(v, dict) else v
+                for part in level
+                for v in part
+                if isinstance(v, dict | list)
+            ]
+            depth += 1
+        if "\\u" in text:
+            json.dumps(value, ensure_ascii=False).encode()
+    except RecursionError as error:
+        raise InputError(f"{name} nests deeper than {MAX_DEPTH} levels of JSON") from error
+    except ValueError as error:  # of the decoder, the parser, or a number of 5000 digits
+        raise InputError(f"{name} is no JSON file: {error}") from error
+    if not isinstance(value, dict):
+        raise InputError(f"{name} must hold a JSON object, it holds a {type(value).__name__}")
+    return value
+
+
+def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in values if names.count(name) > 1)
+        raise ValueError(f"the key {twice!r} comes twice")
+    return values
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file; the error names the file and the place."""
-    try:
-        value = json.loads(read_bytes(path))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{printable(path)} is no JSON file: {error}") from error
-    if not isinstance(value, dict):
-        raise InputError(
-            f"{printable(path)} must hold a JSON object, it holds a {type(value).__name__}"
-        )
-    return value
+    return parse_json(read_bytes(path, MAX_JSON), printable(path))
 
 
 def to_json(value: Any, indent: int | None = None) -> str:

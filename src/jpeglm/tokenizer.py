@@ -21,12 +21,14 @@ import numpy as np
 
 from jpeglm import bpe
 from jpeglm.codecs import Codec, make_codec
-from jpeglm.config import InputError, fingerprint
+from jpeglm.config import InputError, fingerprint, fits, shorten
 from jpeglm.files import atomic_write, read_json, write_json
 from jpeglm.syntax.alphabet import Alphabet
 
 BOS_TEXT, EOS_TEXT = "<s>", "</s>"
 FILES = ("tokenizer.json", "tokenizer_config.json", "codec.json")
+MAX_SPELLING = 1 << 13
+"""Symbols of one token that is read from a file; 64 times as many of all tokens together."""
 
 
 def first_character(alphabet: str) -> int:
@@ -272,32 +274,87 @@ class Tokenizer:
             raise InputError(
                 f"{folder} lacks {' and '.join(missing)}; a tokenizer folder has {', '.join(FILES)}"
             )
-        settings = read_json(folder / "codec.json")
+        record, file = folder / "codec.json", folder / "tokenizer.json"
+        settings = read_json(record)
+        names, alphabet = settings.get("classes", []), settings.get("alphabet")
+        if not isinstance(alphabet, str):
+            raise InputError(f"{record} names no alphabet, but {shorten(alphabet)}")
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise InputError(f"classes in {record} is {shorten(names)}; it must be a list of names")
         try:
-            codec = make_codec(settings["codec"], folder)
-            alphabet = settings["alphabet"]
-            first = first_character(alphabet)
-            model = read_json(folder / "tokenizer.json")
-            ids = model["model"]["vocab"]
-            merges = [[ids[a], ids[b]] for a, b in model["model"]["merges"]]
-            n_classes = len(model["added_tokens"]) - 2
-            names = settings.get("classes", [])
-            if len(names) not in (0, n_classes):
-                raise InputError(f"{len(names)} names of classes for {n_classes} class tokens")
-            tokenizer = cls(codec, alphabet, np.array(merges, np.int32), n_classes, names)
-        except (KeyError, TypeError, ValueError) as error:
-            if isinstance(error, InputError):
-                raise InputError(f"{folder / 'codec.json'}: {error}") from error
-            raise InputError(
-                f"{folder / 'tokenizer.json'} is no tokenizer of ours: "
-                f"{type(error).__name__} {error}"
-            ) from error
+            codec = make_codec(settings.get("codec"), folder)
+            size = codec.alphabet(alphabet).size
+        except InputError as error:
+            raise InputError(f"{record}: {error}") from error
         if settings.get("fingerprint", codec.fingerprint) != codec.fingerprint:
             raise InputError(
-                f"{folder / 'codec.json'} was written for fingerprint {settings['fingerprint']}, "
+                f"{record} was written for fingerprint {shorten(settings['fingerprint'])}, "
                 f"but its settings give {codec.fingerprint} here: another libjpeg or a changed file"
             )
-        if any(ids.get(chr(first + s)) != s for s in range(tokenizer.n_base)):
-            raise InputError(f"{folder / 'tokenizer.json'} does not fit the alphabet {alphabet}")
+        stored = read_json(file)
+        merges, n_classes = _stored_merges(stored, size, file)
+        if len(names) not in (0, n_classes):
+            raise InputError(
+                f"{record}: {len(names)} names of classes for {n_classes} class tokens"
+            )
+        tokenizer = cls(codec, alphabet, merges, n_classes, names)
+        ours = tokenizer.to_hugging_face()
+        if stored["model"]["vocab"] != ours["model"]["vocab"]:
+            raise InputError(
+                f"{file} does not fit the alphabet {alphabet}, or its vocabulary is not the one "
+                "that its merges make"
+            )
+        told = [(token["id"], token["content"]) for token in ours["added_tokens"]]
+        if [(t.get("id"), t.get("content")) for t in stored["added_tokens"]] != told:
+            raise InputError(f"{file}: its added_tokens are not {BOS_TEXT}, {EOS_TEXT} and classes")
         tokenizer.folder = folder
         return tokenizer
+
+
+def _stored_merges(stored: dict[str, Any], n_base: int, file: Path) -> tuple[np.ndarray, int]:
+    """(merges [M, 2], number of classes) of a `tokenizer.json`; InputError where they cannot be.
+
+    A merge joins tokens that are there before it, each pair once, and what all of them spell has
+    bounds: a few dozen merges could spell more than any memory holds.
+    """
+
+    def refuse(why: str) -> InputError:
+        return InputError(f"{file} is no tokenizer of ours: {why}")
+
+    model, added = stored.get("model"), stored.get("added_tokens")
+    if not isinstance(model, dict) or not isinstance(model.get("vocab"), dict):
+        raise refuse("it has no vocabulary")
+    if not isinstance(added, list) or not all(isinstance(token, dict) for token in added):
+        raise refuse("it has no added_tokens")
+    if len(added) < 2:
+        raise refuse(f"it has {len(added)} added_tokens, without {BOS_TEXT} and {EOS_TEXT}")
+    ids, pairs = model["vocab"], model.get("merges")
+    if not isinstance(pairs, list):
+        raise refuse("it has no merges")
+    if len(ids) > bpe.MAX_VOCABULARY and pairs:
+        raise refuse(f"it has {len(ids)} tokens; with merges {bpe.MAX_VOCABULARY} are the most")
+    lengths, total = [1] * n_base, n_base
+    made: dict[str, int] = {}
+    seen: set[tuple[int, int]] = set()
+    merges = []
+    for number, pair in enumerate(pairs):
+        if not (
+            isinstance(pair, list) and len(pair) == 2 and all(isinstance(p, str) for p in pair)
+        ):
+            raise refuse(f"merge {number} is {shorten(pair)}, no pair of tokens")
+        found = ids.get(pair[0]), ids.get(pair[1])
+        if not all(fits(i, "int") and 0 <= i < len(lengths) for i in found):
+            raise refuse(f"merge {number} joins {shorten(pair)}, which is not there before it")
+        if found in seen:
+            raise refuse(f"merge {number} repeats {shorten(pair)}")
+        seen.add(found)
+        merges.append(found)
+        length = lengths[found[0]] + lengths[found[1]]
+        if len(pair[0]) + len(pair[1]) != length:
+            raise refuse(f"merge {number} joins {shorten(pair)}, which spells {length} symbols")
+        if made.setdefault(pair[0] + pair[1], len(lengths)) == len(lengths):
+            lengths.append(length)
+            total += length
+        if length > MAX_SPELLING or total > 64 * MAX_SPELLING:
+            raise refuse(f"merge {number} makes tokens that spell more than {MAX_SPELLING} symbols")
+    return np.array(merges, np.int32).reshape(-1, 2), len(added) - 2

@@ -110,3 +110,74 @@ def test_running_dc_beyond_int16_is_told(pictures):
     assert verdict.valid, verdict.reason
     assert not verdict.dc_fits
     assert alphabet.join(alphabet.split(header + body + b"\xff\xd9")) == header + body + b"\xff\xd9"
+
+
+def test_sizes_are_bounded_by_what_a_file_can_hold():
+    """Headers that claim much: refused by arithmetic, no picture of that size is made."""
+    import tracemalloc
+
+    small = JpegCodec(JpegConfig(64, 64))
+    stream = small.encode(Image.new("RGB", (64, 64)))
+    body = small.scan(stream)
+    for config in (
+        JpegConfig(65520, 64),
+        JpegConfig(8000, 24000),
+        JpegConfig(20000, 9984, subsampling="gray"),
+        JpegConfig(4096, 4096, restart_interval=1),
+    ):
+        codec = JpegCodec(config)
+        tracemalloc.start()
+        verdict = check_file(codec.file_header + body + b"\xff\xd9", {})
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert not verdict.valid and "pixels are claimed" in verdict.reason
+        assert peak < 20_000_000
+    data = bytearray(small.wrap(stream))
+    place = data.index(b"\xff\xc0")
+    data[place + 5 : place + 9] = b"\xff\xf0\xff\xf0"
+    assert "200 megapixels" in check_file(bytes(data), {}).reason
+
+
+@pytest.mark.parametrize("subsampling", ["4:2:0", "4:2:2", "4:4:4", "gray"])
+@pytest.mark.parametrize("restart", [0, 1, 7, 65535])
+def test_headers_are_pillows_of_any_size(subsampling, restart):
+    """A header is made from one MCU; Pillow's own of a whole picture is the same."""
+    for width, height, quality in ((16, 16, 90), (208, 320, 1), (4096, 32, 25)):
+        codec = JpegCodec(JpegConfig(width, height, quality, subsampling, restart))
+        mode = "L" if subsampling == "gray" else "RGB"
+        options = {} if mode == "L" else {"subsampling": subsampling}
+        if restart:
+            options["restart_marker_blocks"] = restart
+        theirs = written(Image.new(mode, (width, height)), quality=quality, **options)
+        assert theirs.startswith(codec.file_header)
+        assert check_file(theirs, {}).valid
+
+
+def test_the_flattest_picture_of_all_is_not_refused():
+    """The bound on bytes is reached: every block of a grey picture takes its shortest code."""
+    for subsampling in ("4:2:0", "4:2:2", "4:4:4", "gray"):
+        for restart in (0, 1, 3):
+            codec = JpegCodec(JpegConfig(64, 48, 50, subsampling, restart))
+            data = codec.wrap(codec.encode(Image.new("RGB", (64, 48), (128, 128, 128))))
+            assert check_file(data, {}).valid
+
+
+def test_segments_are_read_as_they_stand(pictures):
+    data = written(pictures[0].resize((64, 64)), quality=25)
+    place = data.index(b"\xff\xc0")
+    filled = data[:place] + b"\xff\xff" + data[place:]
+    assert check_file(filled, {}).reason == f"not canonical: fill bytes at byte {place}"
+    for frame in (
+        b"\xff\xc0\0\0",
+        b"\xff\xc0\0\2",
+        b"\xff\xc0\0\7\x08\0\x40\0\x40",
+        b"\xff\xdd\0\3\1",
+    ):
+        verdict = check_file(b"\xff\xd8" + frame, {})
+        assert not verdict.valid and "at byte 2" in verdict.reason
+    for at in range(place):  # every length and marker of the header, turned round
+        for value in (0x00, 0x7F, 0xFF):
+            broken = data[:at] + bytes([value]) + data[at + 1 :]
+            if broken != data:
+                verdict = check_file(broken, {})
+                assert not verdict.valid and verdict.reason

@@ -54,7 +54,7 @@ def check(
 
     What is not demanded is read from the file itself. Exit code 1 if any file fails.
     """
-    from jpeglm.codecs.check import Verdict, check_clip, check_file
+    from jpeglm.codecs.check import MOST_BYTES, Verdict, check_clip, check_file
     from jpeglm.files import read_bytes
 
     wanted: dict[str, Any] = {
@@ -78,10 +78,10 @@ def check(
 
     def judge(file: Path) -> Verdict:
         if clips:
-            return check_clip(read_bytes(file), codec_of)
+            return check_clip(read_bytes(file, MOST_BYTES), codec_of)
         if is_film(file):
             raise InputError("a film is checked against a checkpoint's codec; give --checkpoint")
-        return check_file(read_bytes(file), wanted)
+        return check_file(read_bytes(file, MOST_BYTES), wanted)
 
     results: list[dict[str, Any]] = []
     lines: list[str] = []
@@ -96,6 +96,8 @@ def check(
             )
         except InputError as error:
             valid, reason, fits, codec = False, str(error), True, None
+        except Exception as error:  # whatever a file does, the next one is judged
+            valid, reason, fits, codec = False, f"cannot be judged: {error!r}", True, None
         results.append(
             {"file": str(file), "valid": valid, "reason": reason, "dc_fits": fits, "codec": codec}
         )

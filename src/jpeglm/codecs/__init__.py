@@ -11,7 +11,7 @@ from jpeglm.codecs.codes import WEIGHTS
 from jpeglm.codecs.jpeg import JpegCodec
 from jpeglm.codecs.pixels import PixelsCodec, PixelsConfig
 from jpeglm.codecs.vq import DIFFUSERS, VqCodec, VqConfig, open_diffusers
-from jpeglm.config import InputError, JpegConfig
+from jpeglm.config import InputError, JpegConfig, shorten
 from jpeglm.files import atomic_write, read_bytes, read_json, write_json
 
 __all__ = ["CODECS", "AvcCodec", "Codec", "JpegCodec", "make_codec", "open_codec", "save_codec"]
@@ -25,16 +25,18 @@ RECORDS = ("codec.json", "dataset.json", "prepare.json")
 """Files that name a folder's codec under the key `codec`."""
 
 
-def make_codec(values: dict[str, Any], folder: Path | None = None) -> Codec:
+def make_codec(values: Any, folder: Path | None = None) -> Codec:
     """The codec that `Codec.to_dict` described; a learned one's weights lie in `folder`."""
+    if not isinstance(values, dict):
+        raise InputError(f"a codec's settings are a JSON object, not {shorten(values)}")
     values = dict(values)
     name = values.pop("codec", None)
     if name == "jpeg":
         return JpegCodec(JpegConfig.from_dict(values))
     if name == "avc":
         return AvcCodec(AvcConfig.from_dict(values))
-    if name not in LEARNED:
-        raise InputError(f"there is no codec {name!r}; choose one of {', '.join(CODECS)}")
+    if not isinstance(name, str) or name not in LEARNED:
+        raise InputError(f"there is no codec {shorten(name)}; choose one of {', '.join(CODECS)}")
     config, codec = LEARNED[name]
     path = Path(folder or ".") / WEIGHTS
     if not path.exists():
@@ -67,12 +69,14 @@ def open_codec(
     found = [folder / name for name in RECORDS if (folder / name).exists()]
     if not found:
         raise InputError(f"{folder} is no codec folder: it has no codec.json")
-    values = dict(read_json(found[0])["codec"])
-    if values.get("codec") not in CODECS:
+    values = read_json(found[0]).get("codec")
+    name = values.get("codec") if isinstance(values, dict) else values
+    if not isinstance(values, dict) or name not in CODECS:
         raise InputError(
-            f"{found[0]} describes {values.get('codec')!r}, which writes no codes; "
+            f"{found[0]} describes {shorten(name)}, which writes no codes; "
             f"a codec is one of {', '.join(CODECS)}"
         )
+    values = dict(values)
     if width is not None:
         values |= {"width": width, "height": height or width}
     if fit is not None:

@@ -70,8 +70,12 @@ class AvcConfig(Settings):
                 raise InputError(f"{name} is {value}; it must be a multiple of 16 from 16 to 1920")
         if not 1 <= self.frames <= 1000:
             raise InputError(f"frames is {self.frames}; it goes from 1 to 1000")
-        if not 0 < self.fps <= 120:
-            raise InputError(f"fps is {self.fps}; it goes from above 0 to 120")
+        if not 0.001 <= self.fps <= 120:
+            raise InputError(f"fps is {self.fps}; it goes from 0.001 to 120")
+        if self.width * self.height * self.frames > 200_000_000:
+            raise InputError(
+                f"{self.frames} frames of {self.width} × {self.height} are more than 200 megapixels"
+            )
         if not 1 <= self.qp <= 51:
             raise InputError(f"qp is {self.qp}; it goes from 1 to 51")
         if not 1 <= self.slices <= self.height // 16:
@@ -84,6 +88,11 @@ class AvcConfig(Settings):
             raise InputError("slices is for the default encoder; paper has one a macroblock")
         if self.fit not in ("crop", "pad"):
             raise InputError(f"fit is {self.fit!r}; choose crop or pad")
+
+
+def is_annex_b(file: bytes) -> bool:
+    """Whether a file begins with a start code; it is a container otherwise."""
+    return file.startswith((START, b"\0" + START))
 
 
 class AvcCodec:
@@ -151,8 +160,8 @@ class AvcCodec:
     @cached_property
     def _grey(self) -> list[bytes]:
         """NAL units of a clip that shows nothing."""
-        frames = max(self.config.frames, self.references + 1)
-        return split_nals(self.x264([self.blank()[0]] * frames))
+        frames = self.references + 1  # what follows repeats them, however long the clip is
+        return split_nals(self.x264([np.full(self.shape[1:], 128, np.uint8)] * frames))
 
     @cached_property
     def sets_bytes(self) -> bytes:
@@ -249,17 +258,18 @@ class AvcCodec:
         """The stream of an .mp4 or Annex B file that `wrap` could have written."""
         av = pyav()
         annex_b = file
-        if not file.startswith((START, b"\0" + START)):
+        if not is_annex_b(file):
             try:
-                with av.open(io.BytesIO(file)) as film:
+                with av.open(io.BytesIO(file), metadata_errors="ignore") as film:
                     if not film.streams.video:
                         raise InputError("it has no video stream")
                     track = film.streams.video[0]
                     convert = av.bitstream.BitStreamFilterContext("h264_mp4toannexb", track)
                     packets = [p for p in film.demux(track) if p.size]
                     annex_b = b"".join(bytes(q) for p in packets for q in convert.filter(p))
-            except av.FFmpegError as error:
-                raise InputError(f"it cannot be read as H.264: {error.strerror}") from error
+            except (av.FFmpegError, ValueError, IndexError) as error:
+                reason = getattr(error, "strerror", None) or error
+                raise InputError(f"it cannot be read as H.264: {reason}") from error
         nals = split_nals(annex_b)
         kinds = (PARAMETERS_SEQUENCE, PARAMETERS_PICTURE)
         sets = {nal for nal in nals if nal and nal[0] & 31 in kinds}

@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from jpeglm.codecs.avc import AvcCodec
-from jpeglm.codecs.jpeg import SOI, JpegCodec
+from jpeglm.codecs.avc import AvcCodec, is_annex_b
+from jpeglm.codecs.jpeg import JpegCodec, segments
+from jpeglm.codecs.mp4 import refuse_other_film
 from jpeglm.config import InputError, JpegConfig
 from jpeglm.syntax.scan import StreamError
 
@@ -19,6 +20,9 @@ ORDINARY = (
     "segments, as jpeglm writes it; complete and prepare take it as it is)"
 )
 _SAMPLING = {(2, 2): "4:2:0", (2, 1): "4:2:2", (1, 1): "4:4:4"}
+
+MOST_BYTES = 20 << 20
+"""Of a file; its symbols take some 20 times as much memory."""
 
 
 @dataclass(frozen=True)
@@ -30,35 +34,21 @@ class Verdict:
     """Whether the running DC values stay within int16, so that every decoder agrees."""
 
 
-def _segments(data: bytes) -> list[tuple[int, int, bytes]]:
-    """(marker, place, payload) of each segment up to SOS (T.81 B.1.1.4)."""
-    if not data.startswith(SOI):
-        raise InputError("no JPEG: it does not begin with SOI (FF D8), at byte 0")
-    found, at = [], 2
-    while True:
-        if at + 4 > len(data):
-            raise InputError(f"the file ends inside its header, at byte {len(data)}")
-        if data[at] != 0xFF:
-            raise InputError(f"a segment's marker is missing, at byte {at}")
-        length = int.from_bytes(data[at + 2 : at + 4], "big")
-        found.append((data[at + 1], at, data[at + 4 : at + 2 + length]))
-        if data[at + 1] == 0xDA:
-            return found
-        at += 2 + max(length, 2)
-
-
 def infer_config(data: bytes, wanted: dict[str, Any]) -> JpegConfig:
     """The settings a file was written with; `wanted` (name → value or None) takes precedence."""
     values: dict[str, Any] = {"restart_interval": 0}
     tables: list[bytes] = []
-    for marker, place, payload in _segments(data):
+    for marker, place, payload in segments(data):
         if marker in (0xC1, 0xC2, 0xC3, 0xC9, 0xCA):
             raise InputError(f"the file is not baseline sequential JPEG, at byte {place}")
         if marker == 0xC0:
+            # Precision, height, width, then three bytes for each component (T.81 B.2.2).
+            if len(payload) < 6 or len(payload) != 6 + 3 * payload[5]:
+                raise InputError(f"its frame header is {len(payload)} bytes long, at byte {place}")
             values["height"] = int.from_bytes(payload[1:3], "big")
             values["width"] = int.from_bytes(payload[3:5], "big")
             components = payload[5]
-            sampling = (payload[7] >> 4, payload[7] & 15)
+            sampling = (payload[7] >> 4, payload[7] & 15) if components else (0, 0)
             if components == 1:
                 values["subsampling"] = "gray"
             elif components == 3 and sampling in _SAMPLING:
@@ -68,11 +58,13 @@ def infer_config(data: bytes, wanted: dict[str, Any]) -> JpegConfig:
                     f"its sampling factors are not 4:2:0, 4:2:2 or 4:4:4, at byte {place}"
                 )
         elif marker == 0xDD:
-            values["restart_interval"] = int.from_bytes(payload[:2], "big")
+            if len(payload) != 2:
+                raise InputError(f"its restart interval is no two bytes, at byte {place}")
+            values["restart_interval"] = int.from_bytes(payload, "big")
         elif marker == 0xDB:
             tables.append(payload)
     values |= {name: value for name, value in wanted.items() if value is not None}
-    if "width" not in values:
+    if "width" not in values or "subsampling" not in values:
         raise InputError("it has no frame header (SOF0) of a baseline JPEG")
     for name, unit in zip(("width", "height"), JpegConfig.MCU.get(values["subsampling"], (1, 1))):
         if values[name] % unit:
@@ -87,9 +79,18 @@ def infer_config(data: bytes, wanted: dict[str, Any]) -> JpegConfig:
 
 
 def check_clip(data: bytes, codec: AvcCodec) -> Verdict:
-    """Judge one film's bytes as a stream of `codec`; never raises on what they hold."""
+    """Judge one film's bytes as a stream of `codec`; never raises on what they hold.
+
+    An .mp4 is judged to the last byte: it must be the file that `wrap` makes of its stream.
+    """
     try:
-        codec.check(codec.unwrap(data))
+        stream = codec.unwrap(data)
+        codec.check(stream)
+        if is_annex_b(data):
+            if data not in (stream, codec.wrap_annex_b(stream)):
+                raise InputError("its slices are canonical, but there is more in it than them")
+        else:
+            refuse_other_film(data, codec.wrap(stream))
         return Verdict(True, "", codec.to_dict())
     except InputError as error:
         return Verdict(False, str(error), codec.to_dict())

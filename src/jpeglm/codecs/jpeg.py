@@ -20,7 +20,7 @@ from jpeglm.syntax.alphabet import ALPHABETS, EOI, Alphabet, jpeg_alphabet
 from jpeglm.syntax.jpeg import JpegSpec, jpeg_spec
 from jpeglm.syntax.scan import StreamError, inspect_scan, write_scan
 
-SOI = b"\xff\xd8"
+SOI, SOF0 = b"\xff\xd8", 0xC0
 PILLOW_SUBSAMPLING = {"4:4:4": "4:4:4", "4:2:2": "4:2:2", "4:2:0": "4:2:0", "gray": None}
 BLOCK_COMPONENTS = {
     "4:2:0": (0, 0, 0, 0, 1, 2),
@@ -75,25 +75,41 @@ class JpegCodec:
         image.save(out, "JPEG", **options)
         return out.getvalue()
 
+    @property
+    def _blank_mode(self) -> str:
+        return "L" if self.config.subsampling == "gray" else "RGB"
+
     @cached_property
     def _blank(self) -> Image.Image:
-        mode = "L" if self.config.subsampling == "gray" else "RGB"
-        return Image.new(mode, (self.config.width, self.config.height))
+        return Image.new(self._blank_mode, (self.config.width, self.config.height))
+
+    def _unsized(self, streamtype: int) -> bytes:
+        """What Pillow writes for a blank picture, but with the codec's size in the frame header.
+
+        Only one MCU is coded: the size changes four bytes, and a header may claim gigapixels.
+        """
+        mcu = Image.new(self._blank_mode, self.config.MCU[self.config.subsampling])
+        file = self._save(mcu, streamtype)
+        frame = next((place for marker, place, _ in segments(file) if marker == SOF0), None)
+        assert frame is not None
+        size = self.config.height.to_bytes(2, "big") + self.config.width.to_bytes(2, "big")
+        return file[: frame + 5] + size + file[frame + 9 :]
 
     @cached_property
     def header(self) -> bytes:
         """SOI to the end of SOS, the same in every stream."""
-        return _to_scan(self._save(self._blank, 2))
+        return _to_scan(self._unsized(2))
 
     @cached_property
     def file_header(self) -> bytes:
         """The same with the tables in, as a standalone file of libjpeg begins."""
-        return _to_scan(self._save(self._blank, 0))
+        return _to_scan(self._unsized(0))
 
     @cached_property
     def tables(self) -> bytes:
         """DQT and DHT segments, without SOI and EOI."""
-        return self._save(self._blank, 1)[2:-2]
+        mcu = Image.new(self._blank_mode, self.config.MCU[self.config.subsampling])
+        return self._save(mcu, 1)[2:-2]
 
     @cached_property
     def spec(self) -> JpegSpec:
@@ -152,6 +168,16 @@ class JpegCodec:
         decoders may show other pixels than were meant, though the syntax is right.
         """
         scan = self.scan(stream)
+        # In the standard tables a flat luma block takes 6 bits, a chroma block 4 (T.81 K.3).
+        config, bits = self.config, sum(4 if c else 6 for c in self.components)
+        markers = (config.mcus - 1) // config.restart_interval if config.restart_interval else 0
+        least = -(-config.mcus * bits // 8) + 2 * markers
+        if len(scan) < least:
+            raise StreamError(
+                f"{config.width} × {config.height} pixels are claimed, which take {least} bytes at "
+                f"least, and {len(scan)} follow",
+                len(self.header),
+            )
         try:
             return inspect_scan(scan, self.spec)[2]
         except StreamError as error:
@@ -188,6 +214,27 @@ class JpegCodec:
                 "standard Huffman tables, no further segments)"
             )
         return self.header + file[len(self.file_header) :]
+
+
+def segments(data: bytes) -> list[tuple[int, int, bytes]]:
+    """(marker, place, payload) of each segment up to SOS (T.81 B.1.1.4)."""
+    if not data.startswith(SOI):
+        raise InputError("no JPEG: it does not begin with SOI (FF D8), at byte 0")
+    found, at = [], 2
+    while True:
+        if at + 4 > len(data):
+            raise InputError(f"the file ends inside its header, at byte {len(data)}")
+        if data[at] != 0xFF:
+            raise InputError(f"a segment's marker is missing, at byte {at}")
+        if data[at + 1] == 0xFF:
+            raise InputError(f"not canonical: fill bytes at byte {at}")
+        length = int.from_bytes(data[at + 2 : at + 4], "big")
+        if length < 2 or at + 2 + length > len(data):
+            raise InputError(f"a segment of {length} bytes does not fit, at byte {at}")
+        found.append((data[at + 1], at, data[at + 4 : at + 2 + length]))
+        if data[at + 1] == 0xDA:
+            return found
+        at += 2 + length
 
 
 def _to_scan(file: bytes) -> bytes:

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 from safetensors.numpy import load, save
 
-from jpeglm.codecs.codes import CodesCodec
+from jpeglm.codecs.codes import WEIGHTS, CodesCodec
 from jpeglm.codecs.images import fit_image
 from jpeglm.config import InputError, Settings
 from jpeglm.kernels import kernel
@@ -93,9 +93,13 @@ class PixelsCodec(CodesCodec):
         if isinstance(weights, np.ndarray):
             weights = save({"palette": np.ascontiguousarray(weights, np.uint8)})
         super().__init__(config, weights)
-        self.palette: np.ndarray = load(self.weights)["palette"]
-        if len(self.palette) != config.colors:
-            raise InputError(f"the palette has {len(self.palette)} colours, not {config.colors}")
+        try:
+            palette = load(self.weights).get("palette")
+        except Exception as error:  # safetensors raises a class of its own, numpy whatever it meets
+            raise InputError(f"{WEIGHTS} is no whole safetensors file: {error}") from error
+        if palette is None or palette.dtype != np.uint8 or palette.shape != (config.colors, 3):
+            raise InputError(f"{WEIGHTS} holds no palette of {config.colors} colours")
+        self.palette: np.ndarray = palette
 
     @property
     def size(self) -> int:

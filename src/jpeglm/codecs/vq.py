@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from jpeglm.codecs.codes import WEIGHTS, CodesCodec
-from jpeglm.config import InputError, Settings
+from jpeglm.config import InputError, Settings, fits, shorten
 from jpeglm.files import read_bytes, read_json
 
 DIFFUSERS = "diffusion_pytorch_model.safetensors"
@@ -49,17 +49,30 @@ class VqConfig(Settings):
         if self.fit not in ("crop", "pad"):
             raise InputError(f"fit is {self.fit!r}; choose crop or pad")
 
+    def _whole(self, key: str, default: int, most: int) -> int:
+        value = self.model.get(key, default)
+        if not fits(value, "int") or not 1 <= value <= most:
+            raise InputError(
+                f"{key} is {shorten(value)}; it must be a whole number from 1 to {most}"
+            )
+        return int(value)
+
     @property
     def downsampling(self) -> int:
         if self.kind == "diffusers":
-            return 2 ** (len(self.model.get("block_out_channels", (64,))) - 1)
-        return int(self.model.get("downsampling", 4))
+            channels = self.model.get("block_out_channels", (64,))
+            if not isinstance(channels, list | tuple) or not 1 <= len(channels) <= 8:
+                raise InputError(
+                    f"block_out_channels is {shorten(channels)}; it is a list of 1 to 8"
+                )
+            return 2 ** (len(channels) - 1)
+        return self._whole("downsampling", 4, 64)
 
     @property
     def codes(self) -> int:
         if self.kind == "diffusers":
-            return int(self.model.get("num_vq_embeddings", 256))
-        return int(self.model.get("codes", 512))
+            return self._whole("num_vq_embeddings", 256, 65536)
+        return self._whole("codes", 512, 65536)
 
 
 def open_diffusers(folder: Path, width: int, height: int, fit: str = "crop") -> VqCodec:
@@ -91,14 +104,21 @@ class VqCodec(CodesCodec):
     @cached_property
     def model(self) -> Any:
         """The network in eval mode; it has encode and decode as `models.vqvae.VqVae`."""
+        import torch
         from safetensors.torch import load
 
-        state = load(self.weights)
+        try:
+            state = load(self.weights)
+        except Exception as error:  # safetensors has a class of its own
+            raise InputError(f"{WEIGHTS} is no whole safetensors file: {error}") from error
+        if not all(bool(torch.isfinite(value).all()) for value in state.values()):
+            raise InputError(f"{WEIGHTS} holds values that are no finite numbers")
         if self.config.kind == "diffusers":
             return _Diffusers(self.config.model, state)
         from jpeglm.models.vqvae import VqVae, VqVaeConfig
 
-        model = VqVae(VqVaeConfig.from_dict(self.config.model))
+        with torch.device("meta"):  # shapes are compared before anything is allocated
+            model = VqVae(VqVaeConfig.from_dict(self.config.model))
         _fill(model, state)
         return model.eval()
 
@@ -122,7 +142,7 @@ class VqCodec(CodesCodec):
 
 def _fill(model: Any, state: dict[str, Any]) -> None:
     try:
-        model.load_state_dict(state)
+        model.load_state_dict(state, assign=True)
     except RuntimeError as error:
         raise InputError(f"{WEIGHTS} does not fit its codec.json: {error}") from error
 
@@ -133,7 +153,10 @@ class _Diffusers:
     def __init__(self, settings: dict[str, Any], state: dict[str, Any]) -> None:
         from diffusers import VQModel
 
-        self._model = VQModel.from_config(settings)
+        try:
+            self._model = VQModel.from_config(settings)
+        except Exception as error:  # whatever its layers make of the settings
+            raise InputError(f"diffusers cannot build this VQModel: {error}") from error
         _fill(self._model, state)
         self._model.eval()
 

@@ -46,9 +46,9 @@ class TorchEngine:
             )
         try:
             model = LlamaForCausalLM.from_pretrained(
-                folder, local_files_only=True, dtype=types[precision]
+                folder, local_files_only=True, use_safetensors=True, dtype=types[precision]
             )
-        except OSError as error:
+        except Exception as error:  # transformers raises whatever its configuration meets
             raise InputError(f"{folder} is no whole checkpoint folder: {error}") from error
         try:
             torch.nn.Module.to(model, torch.device(device))

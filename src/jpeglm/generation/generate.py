@@ -127,6 +127,11 @@ def run(
                 progress(first + rows - len(living), n, sampled)
             if len(living):
                 logits = engine.step(ids)
+        if not np.isfinite(final).all():
+            raise InputError(
+                "the model's weights are finite, but what they compute is not; train it anew or "
+                "use another checkpoint"
+            )
         all_ids += [np.array(row, np.int32) for row in drawn]
         all_bits += (final / np.log(2)).tolist()
     return all_ids, all_bits
@@ -154,8 +159,10 @@ class Model:
     @cached_property
     def weights_mark(self) -> str:
         """16 hex digits of the weights file, by which drawn pictures are known again."""
-        data = (self.checkpoint.folder / "model.safetensors").read_bytes()
-        return hashlib.sha256(data).hexdigest()[:16]
+        digest = hashlib.sha256()
+        for file in self.checkpoint.weight_files:
+            digest.update(memoryview(np.memmap(file, np.uint8, "r")))
+        return digest.hexdigest()[:16]
 
     def warm_up(self) -> None:
         """Load or compile every kernel, so that no timed picture pays for it: a flat picture is
@@ -371,7 +378,8 @@ def open_coder(folder: Path) -> Any:
 
 def _is_vae(folder: Path) -> bool:
     record = folder / "codec.json"
-    return record.exists() and read_json(record).get("codec", {}).get("codec") == "vae"
+    codec = read_json(record).get("codec") if record.exists() else None
+    return isinstance(codec, dict) and codec.get("codec") == "vae"
 
 
 def make_engine(

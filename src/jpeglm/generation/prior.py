@@ -33,7 +33,7 @@ class Prior:
         record = read_json(self.folder / "codec.json")
         values = dict(record["codec"])
         del values["codec"]
-        expected = values.pop("weights")
+        expected = values.pop("weights", None)
         weights = read_bytes(self.folder / WEIGHTS)
         if weights_hash(weights) != expected:
             raise InputError(
@@ -41,9 +41,18 @@ class Prior:
                 "files do not belong together"
             )
         self.config = VaeConfig.from_dict(values)
-        self.fingerprint: str = record["fingerprint"]
-        self.model = Vae(self.config)
-        self.model.load_state_dict(load_weights(weights))
+        self.fingerprint = str(record.get("fingerprint"))
+        with torch.device("meta"):  # shapes are compared before anything is allocated
+            self.model = Vae(self.config)
+        try:
+            state = load_weights(weights)
+            self.model.load_state_dict(state, assign=True)
+        except Exception as error:  # safetensors and torch have classes of their own
+            raise InputError(
+                f"{self.folder / WEIGHTS} does not fit its codec.json: {error}"
+            ) from error
+        if not all(bool(torch.isfinite(value).all()) for value in state.values()):
+            raise InputError(f"{self.folder / WEIGHTS} holds values that are no finite numbers")
         self.model.eval()
 
     @torch.inference_mode()

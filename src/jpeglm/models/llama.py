@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from jpeglm.config import InputError
+from jpeglm.config import InputError, fits, shorten
 
 if TYPE_CHECKING:
     import torch
@@ -78,32 +78,107 @@ def preset(name: str, vocab_size: int, max_length: int, **overrides: Any) -> dic
     if "num_attention_heads" in overrides:
         overrides = {"num_key_value_heads": overrides["num_attention_heads"], **overrides}
     config |= overrides
-    _check(config)
+    check(config)
     return config
 
 
-def _check(config: dict[str, Any]) -> None:
-    for key in (
-        "vocab_size",
-        "hidden_size",
-        "intermediate_size",
-        "num_hidden_layers",
-        "num_attention_heads",
-        "num_key_value_heads",
-        "max_position_embeddings",
+SIZES = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "max_position_embeddings",
+)
+MOST_LAYERS = 1024
+MOST_POSITIONS = 1 << 18
+"""The rotary tables of more would be large, whatever the weights are."""
+
+
+def check(config: dict[str, Any]) -> None:
+    """Refuse (InputError) a configuration that is no Llama's, any release's `config.json`."""
+
+    def wrong(key: str, need: str) -> InputError:
+        return InputError(f"{key} is {shorten(config.get(key))}; it must be {need}")
+
+    if config.get("model_type", "llama") != "llama":
+        raise wrong("model_type", "'llama', the only model that can be run")
+    if config.get("hidden_act", "silu") != "silu":
+        raise wrong("hidden_act", "'silu'")
+    for key in SIZES:
+        optional = key == "num_key_value_heads" and config.get(key) is None
+        if not optional and (not fits(config.get(key), "int") or config[key] < 1):
+            raise wrong(key, "a whole number from 1")
+    for key, most in (
+        ("num_hidden_layers", MOST_LAYERS),
+        ("max_position_embeddings", MOST_POSITIONS),
     ):
-        if not isinstance(config[key], int) or config[key] < 1:
-            raise InputError(f"{key} is {config[key]!r}; it must be a whole number from 1")
-    heads, groups = config["num_attention_heads"], config["num_key_value_heads"]
-    if config["hidden_size"] % (2 * heads):
-        raise InputError(
-            f"hidden_size {config['hidden_size']} does not give {heads} heads of even size; "
-            f"make it a multiple of {2 * heads}"
-        )
+        if config[key] > most:
+            raise wrong(key, f"{most} at most")
+    heads = config["num_attention_heads"]
+    groups = config.get("num_key_value_heads") or heads
     if heads % groups:
         raise InputError(
             f"num_key_value_heads is {groups}; it must divide num_attention_heads, {heads}"
         )
+    if config.get("head_dim") is None:
+        if config["hidden_size"] % (2 * heads):
+            raise InputError(
+                f"hidden_size {config['hidden_size']} does not give {heads} heads of even size; "
+                f"make it a multiple of {2 * heads}"
+            )
+    elif not fits(config["head_dim"], "int") or config["head_dim"] < 2 or config["head_dim"] % 2:
+        raise wrong("head_dim", "an even number from 2")
+    for key in ("tie_word_embeddings", "attention_bias", "mlp_bias"):
+        if not fits(config.get(key), "bool | None"):
+            raise wrong(key, "true or false")
+    for key in ("rms_norm_eps", "initializer_range"):
+        if key in config and not (fits(config[key], "float") and 0 < config[key] <= 1):
+            raise wrong(key, "a number above 0, at most 1")
+    rope_base(config)
+
+
+def tensors(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the weights that a checked configuration stands for."""
+    width, inner = config["hidden_size"], config["intermediate_size"]
+    heads = config["num_attention_heads"]
+    head = config.get("head_dim") or width // heads
+    queries, groups = heads * head, (config.get("num_key_value_heads") or heads) * head
+    layer: dict[str, tuple[int, ...]] = {
+        "input_layernorm": (width,),
+        "self_attn.q_proj": (queries, width),
+        "self_attn.k_proj": (groups, width),
+        "self_attn.v_proj": (groups, width),
+        "self_attn.o_proj": (width, queries),
+        "post_attention_layernorm": (width,),
+        "mlp.gate_proj": (inner, width),
+        "mlp.up_proj": (inner, width),
+        "mlp.down_proj": (width, inner),
+    }
+    biased = [
+        name
+        for room, key in (("self_attn.", "attention_bias"), ("mlp.", "mlp_bias"))
+        for name in layer
+        if config.get(key) and name.startswith(room)
+    ]
+    shapes: dict[str, tuple[int, ...]] = {
+        "model.embed_tokens.weight": (config["vocab_size"], width),
+        **{
+            f"model.layers.{i}.{name}.weight": shape
+            for i in range(config["num_hidden_layers"])
+            for name, shape in layer.items()
+        },
+        **{
+            f"model.layers.{i}.{name}.bias": layer[name][:1]
+            for i in range(config["num_hidden_layers"])
+            for name in biased
+        },
+        "model.norm.weight": (width,),
+    }
+    if not config.get("tie_word_embeddings"):
+        shapes["lm_head.weight"] = (config["vocab_size"], width)
+    return shapes
 
 
 def learning_rate(name: str) -> float:
@@ -124,17 +199,20 @@ def like(config: dict[str, Any], max_length: int) -> dict[str, Any]:
     kept = set(shape) - {"architectures", "vocab_size", "max_position_embeddings", "rope_theta"}
     shape |= {key: config[key] for key in kept if key in config}
     shape["rope_theta"] = rope_base(config)
-    _check(shape)
+    check(shape)
     return shape
 
 
 def rope_base(config: dict[str, Any]) -> float:
     """Base of the rotary positions in any release's `config.json`; InputError for other kinds."""
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    kind = rope.get("rope_type", rope.get("type", "default"))
+    kind = rope.get("rope_type", rope.get("type", "default")) if isinstance(rope, dict) else None
     if kind != "default" or rope.get("partial_rotary_factor", 1) != 1:
-        raise InputError(f"only default rotary positions are known here, not {rope}")
-    return float(rope.get("rope_theta", config.get("rope_theta", 10000.0)))
+        raise InputError(f"only default rotary positions are known here, not {shorten(rope)}")
+    base = rope.get("rope_theta", config.get("rope_theta", 10000.0))
+    if not fits(base, "float") or not base >= 1:
+        raise InputError(f"rope_theta is {shorten(base)}; it must be a number from 1")
+    return float(base)
 
 
 def _matrices(config: dict[str, Any]) -> int:

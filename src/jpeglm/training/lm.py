@@ -37,12 +37,17 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType
 from PIL import Image
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from jpeglm import __version__
-from jpeglm.checkpoint import Checkpoint, checkpoint_folder, load_checkpoint, write_checkpoint
+from jpeglm.checkpoint import (
+    Checkpoint,
+    checkpoint_folder,
+    from_bfloat16,
+    load_checkpoint,
+    read_weights,
+    write_checkpoint,
+)
 from jpeglm.config import InputError, differences
 from jpeglm.data.loader import TokenSet, TrainingLoader, ahead, load_tokens, validation_batches
 from jpeglm.environment import commit, processor, versions
@@ -263,7 +268,7 @@ class Trainer:
         torch.manual_seed(config.seed)
         saved = self._read_last(model)
         if self.init and not saved:
-            _load_weights(model, self.init.folder)
+            _load_weights(model, self.init.folder, self.init.config)
         # The order matters: checkpointing changes the layers, compile traces them, DDP or FSDP
         # wraps the result (accelerate's prepare).
         if config.activation_checkpointing:
@@ -297,7 +302,7 @@ class Trainer:
         if folder is None:
             return None
         try:
-            _load_weights(model, folder)
+            _load_weights(model, folder, self.shape)
             return torch.load(folder / "training_state.pt", map_location="cpu", weights_only=True)
         except Exception as error:
             raise InputError(
@@ -633,15 +638,15 @@ def _begin_with(init: str, tokenizer: Tokenizer) -> Checkpoint:
     return found
 
 
-def _load_weights(model: torch.nn.Module, folder: Path) -> None:
-    """A checkpoint's weights into a model; of tied weights the file holds one."""
-    file = folder / "model.safetensors"
-    try:
-        missing, unexpected = model.load_state_dict(load_file(file), strict=False)
-    except (OSError, RuntimeError, SafetensorError) as error:
-        raise InputError(f"{file} cannot be read: {' '.join(str(error).split())}") from error
-    if unexpected or set(missing) - {"lm_head.weight"}:
-        raise InputError(f"{file} does not fit the model of its config.json")
+def _load_weights(model: torch.nn.Module, folder: Path, shape: dict[str, Any]) -> None:
+    """A checkpoint's weights into a model of that shape; of tied weights the file holds one."""
+    weights = {
+        name: torch.from_numpy(
+            from_bfloat16(array) if array.dtype == np.uint16 else np.array(array, np.float32)
+        )
+        for name, array in read_weights(folder, shape).items()
+    }
+    model.load_state_dict(weights, strict=False)
 
 
 def _hardware(device: torch.device) -> str:

@@ -1,14 +1,14 @@
 """Checkpoints: folders that explain themselves, in Hugging Face's Llama form.
 
 `config.json`, `model.safetensors`, `tokenizer.json`, `codec.json`, `generation_config.json` and a
-model card. bfloat16 weights load in stock `transformers` as they are. Reading needs no torch: the
-safetensors container is a JSON header and raw arrays (its numpy side has no bfloat16), which is
-little enough to read here.
+model card. bfloat16 weights load in stock `transformers` as they are; of other tools' folders those
+that `save_pretrained` cut into shards are read too. Reading needs no torch. Whatever a folder
+holds, `load_checkpoint` judges all of it before a weight is read: the configuration, the sampling
+defaults, the tokenizer with its codec, and the weights' headers.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,81 +18,42 @@ from typing import Any
 
 import numpy as np
 
+from jpeglm.checkpoint.safetensors import (
+    from_bfloat16,
+    read_safetensors,
+    to_bfloat16,
+    write_safetensors,
+)
+from jpeglm.checkpoint.weights import (
+    INDEX,
+    WEIGHTS,
+    check_weights,
+    read_weights,
+    weight_files,
+)
 from jpeglm.codecs import Codec
-from jpeglm.config import InputError
+from jpeglm.config import InputError, fits, shorten
 from jpeglm.files import atomic_folder, atomic_write, read_json, write_json
 from jpeglm.folders import CHECKPOINT, RUN, record_of
+from jpeglm.models.llama import check as check_llama
 from jpeglm.tokenizer import Tokenizer
 
-FILES = ("config.json", "model.safetensors", "tokenizer.json", "codec.json")
-_NUMPY = {
-    "F64": np.float64,
-    "F32": np.float32,
-    "F16": np.float16,
-    "BF16": np.uint16,
-    "I64": np.int64,
-    "I32": np.int32,
-    "I16": np.int16,
-    "U16": np.uint16,
-    "I8": np.int8,
-    "U8": np.uint8,
-    "BOOL": np.bool_,
-}
+__all__ = [
+    "FILES",
+    "Checkpoint",
+    "checkpoint_folder",
+    "export_hugging_face",
+    "from_bfloat16",
+    "load_checkpoint",
+    "read_safetensors",
+    "read_weights",
+    "shipped_checkpoint",
+    "to_bfloat16",
+    "write_checkpoint",
+    "write_safetensors",
+]
 
-
-def read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """(arrays, dtypes) of a safetensors file, memory-mapped; BF16 comes as its uint16 bits."""
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"there is no file {path}")
-    data = np.memmap(path, np.uint8, "r") if path.stat().st_size else np.empty(0, np.uint8)
-    size = int.from_bytes(data[:8].tobytes(), "little")
-    try:
-        if not 2 <= size <= len(data) - 8:
-            raise ValueError("the header does not fit into the file")
-        header = json.loads(data[8 : 8 + size].tobytes())
-        header.pop("__metadata__", None)
-        arrays, dtypes = {}, {}
-        for name, entry in header.items():
-            start, end = entry["data_offsets"]
-            if 8 + size + end > len(data):
-                raise ValueError("the data ends early")
-            raw = data[8 + size + start : 8 + size + end]
-            dtypes[name] = entry["dtype"]
-            arrays[name] = raw.view(_NUMPY[entry["dtype"]]).reshape(entry["shape"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is no whole safetensors file: {error}") from error
-    return arrays, dtypes
-
-
-def write_safetensors(
-    path: Path, arrays: Mapping[str, np.ndarray], dtypes: Mapping[str, str]
-) -> None:
-    """Write arrays; a uint16 array may be named BF16 in `dtypes`."""
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    offset = 0
-    for name, array in arrays.items():
-        header[name] = {
-            "dtype": dtypes[name],
-            "shape": list(array.shape),
-            "data_offsets": [offset, offset + array.nbytes],
-        }
-        offset += array.nbytes
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    body = b"".join(np.ascontiguousarray(array).tobytes() for array in arrays.values())
-    atomic_write(path, len(text).to_bytes(8, "little") + text + body)
-
-
-def to_bfloat16(array: np.ndarray) -> np.ndarray:
-    """float32 → the uint16 bits of bfloat16, rounded to nearest even."""
-    bits = np.ascontiguousarray(array, np.float32).view(np.uint32)
-    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
-
-
-def from_bfloat16(bits: np.ndarray) -> np.ndarray:
-    """uint16 bits of bfloat16 → float32."""
-    return (bits.astype(np.uint32) << 16).view(np.float32)
+FILES = ("config.json", WEIGHTS, "tokenizer.json", "codec.json")
 
 
 @dataclass(frozen=True)
@@ -112,8 +73,13 @@ class Checkpoint:
 
     @cached_property
     def weights(self) -> dict[str, np.ndarray]:
-        """Hugging Face names → float32 arrays, or bfloat16 as uint16 bits."""
-        return read_safetensors(self.folder / "model.safetensors")[0]
+        """Hugging Face names → float arrays, bfloat16 as uint16 bits; InputError for NaN."""
+        return read_weights(self.folder, self.config)
+
+    @property
+    def weight_files(self) -> list[Path]:
+        """One, or the shards in their order."""
+        return sorted(set(weight_files(self.folder).values()))
 
 
 def write_checkpoint(
@@ -169,25 +135,62 @@ def load_checkpoint(folder: Path | str) -> Checkpoint:
     if not folder.is_dir():
         raise InputError(f"there is no checkpoint folder {folder}; `jpeglm train` makes one")
     missing = [name for name in FILES if not (folder / name).exists()]
+    if WEIGHTS in missing and (folder / INDEX).exists():
+        missing.remove(WEIGHTS)
     if missing:
+        pickled = WEIGHTS in missing and any(folder.glob("pytorch_model*.bin"))
+        hint = "; pickled weights are never read, save them as safetensors" if pickled else ""
         raise InputError(
             f"checkpoint {folder} lacks {' and '.join(missing)}; it must have {', '.join(FILES)}"
+            f"{hint}"
         )
-    config = read_json(folder / "config.json")
-    if config.get("model_type") != "llama":
-        raise InputError(
-            f"{folder / 'config.json'} describes a {config.get('model_type')!r} model; "
-            "only llama can be run"
-        )
+    config = read_config(folder / "config.json")
     tokenizer = Tokenizer.load(folder)
-    if config.get("vocab_size") != tokenizer.vocab_size:
+    if config["vocab_size"] != tokenizer.vocab_size:
         raise InputError(
-            f"{folder / 'config.json'} has a vocabulary of {config.get('vocab_size')}, "
+            f"{folder / 'config.json'} has a vocabulary of {config['vocab_size']}, "
             f"its tokenizer.json one of {tokenizer.vocab_size}; the files do not belong together"
         )
     generation_file = folder / "generation_config.json"
-    generation = read_json(generation_file) if generation_file.exists() else {}
+    generation = _read_generation(generation_file) if generation_file.exists() else {}
+    check_weights(folder, config)
     return Checkpoint(folder, config, tokenizer, generation)
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """A `config.json` that describes a Llama; InputError names the key that does not."""
+    config = read_json(path)
+    if config.get("model_type") != "llama":
+        raise InputError(
+            f"{path} describes a {shorten(config.get('model_type'))} model; only llama can be run"
+        )
+    try:
+        check_llama(config)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    return config
+
+
+SAMPLING = {
+    "temperature": ("float", 0.0, 1e6),
+    "top_k": ("int", 0, 1 << 31),
+    "top_p": ("float", 0.0, 1.0),
+}
+"""Type and range of the sampling defaults; what is null, as transformers writes it, is not set."""
+
+
+def _read_generation(path: Path) -> dict[str, Any]:
+    values = read_json(path)
+    values = {name: value for name, value in values.items() if value is not None}
+    for name, (kind, least, most) in SAMPLING.items():
+        value = values.get(name, most)
+        above_0 = name != "top_p" or (fits(value, kind) and value > 0)
+        if not (fits(value, kind) and least <= value <= most and above_0):
+            raise InputError(
+                f"{name} in {path} is {shorten(value)}; it must be {kind} from {least:g} to "
+                f"{most:g}"
+            )
+    return values
 
 
 def export_hugging_face(checkpoint: Checkpoint, folder: Path, dtype: str = "bfloat16") -> None:

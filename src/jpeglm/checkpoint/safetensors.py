@@ -1,0 +1,135 @@
+"""The safetensors container, read and written without torch: a JSON header and raw arrays.
+
+safetensors' own numpy side has no bfloat16, and the format is little enough to read here. A header
+is judged before anything is mapped or allocated, by the format's own rules
+(https://github.com/huggingface/safetensors#format): arrays lie one after the other, without gap or
+overlap, to the end of the file, each as long as its shape and type say.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from math import prod
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jpeglm.config import InputError, fits, shorten
+from jpeglm.files import MAX_JSON, atomic_write, parse_json
+
+NUMPY = {
+    "F64": np.float64,
+    "F32": np.float32,
+    "F16": np.float16,
+    "BF16": np.uint16,
+    "I64": np.int64,
+    "I32": np.int32,
+    "I16": np.int16,
+    "U16": np.uint16,
+    "I8": np.int8,
+    "U8": np.uint8,
+    "BOOL": np.bool_,
+}
+MAX_AXES = 8
+
+
+class Entry(NamedTuple):
+    """What a header says of an array; begin and end are bytes of the file."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+
+def read_header(path: Path) -> dict[str, Entry]:
+    """The arrays of a safetensors file by name; InputError says what is wrong with it."""
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"there is no file {path}")
+    whole = path.stat().st_size
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if not 2 <= length <= whole - 8 or length > MAX_JSON:
+            raise _broken(path, "its header does not fit into the file")
+        header = parse_json(file.read(length), f"the header of {path}")
+    found = {
+        name: _entry(path, name, value, 8 + length)
+        for name, value in header.items()
+        if name != "__metadata__"
+    }
+    at = 8 + length
+    for name, entry in sorted(found.items(), key=lambda item: item[1][2:]):
+        if entry.begin != at:
+            raise _broken(path, f"{shorten(name)} begins at byte {entry.begin}, not at {at}")
+        at = entry.end
+    if at != whole:
+        raise _broken(path, f"its arrays end at byte {at}, the file at {whole}")
+    return found
+
+
+def _entry(path: Path, name: str, value: Any, offset: int) -> Entry:
+    what = shorten(name)
+    if not isinstance(value, dict) or set(value) != {"dtype", "shape", "data_offsets"}:
+        raise _broken(path, f"the entry of {what} is {shorten(value)}")
+    dtype, shape, places = value["dtype"], value["shape"], value["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in NUMPY:
+        raise _broken(path, f"{what} is of the type {shorten(dtype)}, which is not read here")
+    for numbers in (shape, places):
+        if not isinstance(numbers, list) or not all(fits(n, "int") and n >= 0 for n in numbers):
+            raise _broken(path, f"{what} has {shorten(numbers)} for its shape or place")
+    if len(shape) > MAX_AXES or len(places) != 2:
+        raise _broken(path, f"{what} has {len(shape)} axes and {len(places)} offsets")
+    size = prod(shape) * np.dtype(NUMPY[dtype]).itemsize
+    if places[1] - places[0] != size:
+        raise _broken(path, f"{what} has {places[1] - places[0]} bytes, by its shape {size}")
+    return Entry(dtype, tuple(shape), offset + places[0], offset + places[1])
+
+
+def _broken(path: Path, why: str) -> InputError:
+    return InputError(f"{path} is no whole safetensors file: {why}")
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """(arrays, dtypes) of a safetensors file, memory-mapped; BF16 comes as its uint16 bits."""
+    header = read_header(path)
+    data = np.memmap(path, np.uint8, "r")
+    arrays: dict[str, np.ndarray] = {
+        name: np.require(  # writers need not align what they write
+            data[entry.begin : entry.end].view(NUMPY[entry.dtype]), requirements="A"
+        ).reshape(entry.shape)
+        for name, entry in header.items()
+    }
+    return arrays, {name: entry.dtype for name, entry in header.items()}
+
+
+def write_safetensors(
+    path: Path, arrays: Mapping[str, np.ndarray], dtypes: Mapping[str, str]
+) -> None:
+    """Write arrays; a uint16 array may be named BF16 in `dtypes`."""
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    offset = 0
+    for name, array in arrays.items():
+        header[name] = {
+            "dtype": dtypes[name],
+            "shape": list(array.shape),
+            "data_offsets": [offset, offset + array.nbytes],
+        }
+        offset += array.nbytes
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    body = b"".join(np.ascontiguousarray(array).tobytes() for array in arrays.values())
+    atomic_write(path, len(text).to_bytes(8, "little") + text + body)
+
+
+def to_bfloat16(array: np.ndarray) -> np.ndarray:
+    """float32 → the uint16 bits of bfloat16, rounded to nearest even."""
+    bits = np.ascontiguousarray(array, np.float32).view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+
+
+def from_bfloat16(bits: np.ndarray) -> np.ndarray:
+    """uint16 bits of bfloat16 → float32."""
+    return (bits.astype(np.uint32) << 16).view(np.float32)
