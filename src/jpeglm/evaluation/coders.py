@@ -150,8 +150,8 @@ def coder_bits(
     return bits, unavailable
 
 
-LINES = 65_000
-"""Of a file of several pictures; JPEG has room for 65,535, some coders for a little less."""
+LINES = 16_384
+"""Of a file of several pictures, as many as Lepton takes; JPEG has room for 65,535."""
 
 
 def together_bits(codec: JpegCodec, streams: Sequence[bytes]) -> dict[str, float]:

@@ -161,7 +161,7 @@ class Model:
         """16 hex digits of the weights file, by which drawn pictures are known again."""
         digest = hashlib.sha256()
         for file in self.checkpoint.weight_files:
-            digest.update(memoryview(np.memmap(file, np.uint8, "r")))
+            digest.update(np.memmap(file, np.uint8, "r").data)
         return digest.hexdigest()[:16]
 
     def warm_up(self) -> None:
