@@ -218,7 +218,10 @@ def failures(result: dict[str, Any]) -> list[str]:
             for what, count in row[name].items():
                 if count != row["photographs"]:
                     found.append(f"{row['codec']}: {name}: {what} {count}/{row['photographs']}")
-    judged = [(row["alphabet"], row) for row in result["random"]]
+    judged = [
+        (f"{row['alphabet']}, interval {row['codec']['restart_interval']}", row)
+        for row in result["random"]
+    ]
     judged.append(("model", result["model"]["with_grammar"]))
     for name, row in judged:
         for what in ("djpeg_silent", "canonical"):
@@ -272,7 +275,7 @@ def main() -> None:
         images, others = images[:count], images[count:]
         result: dict[str, Any] = {
             "photographs": timed("photographs", lambda: photographs(images, others, report)),
-            "random": timed("random", lambda: random_streams(500 // share, report)),
+            "random": timed("random", lambda: random_streams(1000 // share, report)),
             "model": timed("model", lambda: from_model(model, 200 // share, report)),
             "completions": timed(
                 "completions", lambda: completions(model, images[:8], others, report)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import pickle
 import sys
 from collections.abc import Callable
 from functools import lru_cache
@@ -22,8 +23,9 @@ try:
     from llvmlite import ir
     from numba import extending
     from numba.core import types
+    from numba.core.caching import IndexDataCacheFile
 
-    COMPILED = True
+    COMPILED = not numba.config.DISABLE_JIT  # type: ignore[attr-defined]
 except ImportError:  # a numba that does not know this numpy says so in the same way
     COMPILED = False
 
@@ -40,41 +42,63 @@ def _sources() -> str:
 
 
 @lru_cache(maxsize=1)
-def _say_not_kept() -> None:
-    """Once a process."""
+def _say_uncached() -> None:
+    """Once a process: compiled code is not kept."""
     print(
-        "compiled kernels cannot be kept, for neither the package's folder nor the home can be "
-        "written; every start compiles them again (NUMBA_CACHE_DIR names another folder)",
+        "compiled code cannot be kept (no folder for it can be written to), so every start "
+        "compiles again; set NUMBA_CACHE_DIR to a folder with room",
         file=sys.stderr,
     )
 
 
-def _trusting(cache: Any) -> None:
-    """Let a damaged file of numba's cache count as none, so that it is written anew."""
-    load = cache.load_overload
+if COMPILED:
 
-    def load_overload(*words: Any) -> Any:
-        try:
-            return load(*words)
-        except Exception:  # whatever unpickling half a file may raise
-            cache.flush()
-            return None
+    class _Kept(IndexDataCacheFile):
+        """numba's cache files of a function, which stop nobody: a damaged one (a full disk, a
+        machine that lost power) counts as missing and is written anew, one that cannot be written
+        is done without."""
 
-    cache.load_overload = load_overload
+        def _load_index(self) -> dict[Any, str]:
+            try:
+                return super()._load_index()
+            except Exception:  # unpickling damaged bytes raises anything
+                return {}
+
+        def _load_data(self, name: str) -> Any:
+            content = Path(self._data_path(name)).read_bytes()
+            if hashlib.blake2b(content[DIGEST:], digest_size=DIGEST).digest() != content[:DIGEST]:
+                raise OSError("damaged")  # `load` takes it as missing
+            return pickle.loads(content[DIGEST:])
+
+        def _save_data(self, name: str, data: Any) -> None:
+            content = self._dump(data)
+            with self._open_for_write(self._data_path(name)) as file:
+                file.write(hashlib.blake2b(content, digest_size=DIGEST).digest() + content)
+
+        def save(self, key: Any, data: Any) -> None:
+            try:
+                super().save(key, data)
+            except OSError:
+                _say_uncached()
+
+
+DIGEST = 16
+"""Bytes of the digest before a cached function."""
 
 
 def _compiled(**options: Any) -> Decorator:
     def compile_later(function: Any) -> Any:
+        dispatcher = numba.njit(**options)(function)
         try:
-            dispatcher = numba.njit(cache=True, **options)(function)
-        except RuntimeError:  # numba found no folder that it may write
-            _say_not_kept()
-            return numba.njit(**options)(function)
-        _trusting(dispatcher._cache)
+            dispatcher.enable_caching()
+        except RuntimeError:  # no folder that can be written
+            _say_uncached()
+            return dispatcher
         # numba takes a function from its cache unless the function's own file has changed. A kernel
         # that it calls lies compiled in there too, perhaps as it was before.
-        index = dispatcher._cache._cache_file
-        index._source_stamp = (index._source_stamp, _sources())
+        cache = dispatcher._cache
+        stamp = (cache._impl.locator.get_source_stamp(), _sources())
+        cache._cache_file = _Kept(cache._cache_path, cache._impl.filename_base, stamp)
         return dispatcher
 
     return compile_later if COMPILED else lambda function: function

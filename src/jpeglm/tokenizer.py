@@ -112,6 +112,7 @@ class Tokenizer:
         symbols = np.ascontiguousarray(symbols, np.int32)
         if not len(self.merges):
             return symbols.copy()
+        # A token spells at least one symbol.
         out = np.empty(len(symbols), np.int32)
         n = bpe.encode(symbols, self._matcher, out, np.zeros(len(symbols) + 1, np.bool_))
         return out[:n].copy()

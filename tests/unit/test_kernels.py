@@ -95,15 +95,20 @@ def in_a_process(code, **environment):
     return done
 
 
-@pytest.mark.parametrize("size", [0, 40])
+@pytest.mark.parametrize("size", [0, 40, None])
 @pytest.mark.parametrize("suffix", ["nbi", "nbc"])
-def test_a_cut_cache_file_is_written_anew(tmp_path, suffix, size):
+def test_a_damaged_cache_file_is_written_anew(tmp_path, suffix, size):
     cache = {"NUMBA_CACHE_DIR": str(tmp_path)}
     in_a_process(LOGARITHM, **cache)
     files = list(tmp_path.rglob(f"kernels.log-*.{suffix}"))
     assert files
     for file in files:
-        os.truncate(file, size)
+        if size is None:  # a bit that a disk has lost
+            data = bytearray(file.read_bytes())
+            data[-9] ^= 4
+            file.write_bytes(data)
+        else:
+            os.truncate(file, size)
     assert in_a_process(LOGARITHM, **cache).stdout.startswith("0.0 Counter()")
     assert "1" in in_a_process(LOGARITHM, **cache).stdout.split("Counter")[1]
 
@@ -121,4 +126,19 @@ def test_where_nothing_can_be_written_kernels_are_compiled_in_memory(tmp_path):
     places = {"HOME": str(home), "XDG_CACHE_HOME": str(home), "PYTHONPATH": str(tmp_path)}
     done = in_a_process(code, **places)
     assert done.stdout == "0.0\n"
-    assert done.stderr.count("compiled kernels cannot be kept") == 1
+    assert done.stderr.count("compiled code cannot be kept") == 1
+
+
+FULL_DISK = """
+from numba.core.caching import IndexDataCacheFile
+def full(*_):
+    raise OSError(28, "No space left on device")
+IndexDataCacheFile._open_for_write = full
+"""
+
+
+def test_a_full_disk_keeps_nothing_and_stops_nobody(tmp_path):
+    code = FULL_DISK + "from jpeglm.kernels import highest, log; print(log(1.0))"
+    done = in_a_process(code, NUMBA_CACHE_DIR=str(tmp_path))
+    assert done.stdout == "0.0\n" and done.stderr.count("compiled code cannot be kept") == 1
+    assert not list(tmp_path.rglob("*.nb*"))
