@@ -110,4 +110,7 @@ def check_file(data: bytes, wanted: dict[str, Any]) -> Verdict:
         place = error.place + (len(data) - len(stream) if stream else 0)
         return Verdict(False, f"{error.reason}, at byte {place}", codec.to_dict())
     except InputError as error:
-        return Verdict(False, f"{ORDINARY}: {error}" if data.startswith(SOI) else str(error))
+        told = str(error)
+        if data.startswith(SOI) and not told.startswith("not canonical"):
+            told = f"{ORDINARY}: {told}"
+        return Verdict(False, told)
