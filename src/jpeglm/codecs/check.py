@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jpeglm.codecs.avc import AvcCodec, is_annex_b
-from jpeglm.codecs.jpeg import SOI, JpegCodec, segments
+from jpeglm.codecs.jpeg import JpegCodec, segments
 from jpeglm.codecs.mp4 import refuse_other_film
 from jpeglm.config import InputError, JpegConfig
 from jpeglm.syntax.scan import StreamError
@@ -19,6 +19,12 @@ ORDINARY = (
     "a JPEG, but not a canonical one (baseline, of whole MCUs, with standard tables and no further "
     "segments, as jpeglm writes it; complete and prepare take it as it is)"
 )
+
+
+class Ordinary(InputError):
+    """What is right for a JPEG, but not as jpeglm writes it."""
+
+
 _SAMPLING = {(2, 2): "4:2:0", (2, 1): "4:2:2", (1, 1): "4:4:4"}
 
 MOST_BYTES = 20 << 20
@@ -40,7 +46,7 @@ def infer_config(data: bytes, wanted: dict[str, Any]) -> JpegConfig:
     tables: list[bytes] = []
     for marker, place, payload in segments(data):
         if marker in (0xC1, 0xC2, 0xC3, 0xC9, 0xCA):
-            raise InputError(f"the file is not baseline sequential JPEG, at byte {place}")
+            raise Ordinary(f"the file is not baseline sequential JPEG, at byte {place}")
         if marker == 0xC0:
             # Precision, height, width, then three bytes for each component (T.81 B.2.2).
             if len(payload) < 6 or len(payload) != 6 + 3 * payload[5]:
@@ -54,7 +60,7 @@ def infer_config(data: bytes, wanted: dict[str, Any]) -> JpegConfig:
             elif components == 3 and sampling in _SAMPLING:
                 values["subsampling"] = _SAMPLING[sampling]
             else:
-                raise InputError(
+                raise Ordinary(
                     f"its sampling factors are not 4:2:0, 4:2:2 or 4:4:4, at byte {place}"
                 )
         elif marker == 0xDD:
@@ -68,14 +74,14 @@ def infer_config(data: bytes, wanted: dict[str, Any]) -> JpegConfig:
         raise InputError("it has no frame header (SOF0) of a baseline JPEG")
     for name, unit in zip(("width", "height"), JpegConfig.MCU.get(values["subsampling"], (1, 1))):
         if values[name] % unit:
-            raise InputError(f"its {name}, {values[name]}, is no whole number of MCUs of {unit}")
+            raise Ordinary(f"its {name}, {values[name]}, is no whole number of MCUs of {unit}")
     if "quality" in values or not tables:
         return JpegConfig(**values)
     for quality in range(1, 101):
         config = JpegConfig(**values, quality=quality)
         if all(table in JpegCodec(config).tables for table in tables):
             return config
-    raise InputError("its quantisation tables are not the standard ones of any quality 1 to 100")
+    raise Ordinary("its quantisation tables are not the standard ones of any quality 1 to 100")
 
 
 def check_clip(data: bytes, codec: AvcCodec) -> Verdict:
@@ -102,15 +108,17 @@ def check_file(data: bytes, wanted: dict[str, Any]) -> Verdict:
     try:
         config = infer_config(data, wanted)
         codec = JpegCodec(config)
-        stream = codec.unwrap(data)
+        try:
+            stream = codec.unwrap(data)
+        except InputError as error:
+            raise Ordinary(str(error)) from error
         fits = codec.check(stream)
         return Verdict(True, "", codec.to_dict(), fits)
     except StreamError as error:
         # Places are counted in the file that the user has, tables included.
         place = error.place + (len(data) - len(stream) if stream else 0)
         return Verdict(False, f"{error.reason}, at byte {place}", codec.to_dict())
+    except Ordinary as error:
+        return Verdict(False, f"{ORDINARY}: {error}")
     except InputError as error:
-        told = str(error)
-        if data.startswith(SOI) and not told.startswith("not canonical"):
-            told = f"{ORDINARY}: {told}"
-        return Verdict(False, told)
+        return Verdict(False, str(error))
