@@ -173,7 +173,7 @@ def test_segments_are_read_as_they_stand(pictures):
         b"\xff\xc0\0\7\x08\0\x40\0\x40",
         b"\xff\xdd\0\3\1",
     ):
-        verdict = check_file(b"\xff\xd8" + frame + bytes(16), {})
+        verdict = check_file(b"\xff\xd8" + frame + b"\xff\xda\0\2", {})
         assert not verdict.valid and "at byte 2" in verdict.reason
     for at in range(place):  # every length and marker of the header, turned round
         for value in (0x00, 0x7F, 0xFF):
