@@ -56,6 +56,8 @@ FOR_PICTURES = ("numba", "pyarrow")
 SECONDS = {"a": 150.0, "data": 240.0, "c": 240.0}
 """Limits of the parts; b has what is left, and c at most that when both are asked for. A dry run
 knows but that of the call."""
+ATTENTION = ("FLASH_ATTENTION", "CUDNN_ATTENTION", "EFFICIENT_ATTENTION", "MATH")
+"""torch's kernels of attention."""
 ENDING = 25.0
 """Seconds that a training has to save, draw and pack after it is told to stop."""
 
@@ -221,7 +223,7 @@ def check_attention(checks: Checks, device: str, dry: bool) -> None:
     kind = torch.float32 if dry else torch.bfloat16
     made = torch.randn(3, rows, heads, length, 64, device=device, dtype=kind, requires_grad=True)
     times: dict[str, float] = {}
-    for name in ("FLASH_ATTENTION", "CUDNN_ATTENTION", "EFFICIENT_ATTENTION", "MATH"):
+    for name in ATTENTION:
         try:
             with sdpa_kernel(getattr(SDPBackend, name)):
                 for turn in range(6):
@@ -370,7 +372,9 @@ def photos(
 
     chosen = home / "attention.json"
     kernel = read_json(chosen)["kernel"] if chosen.exists() and not dry else None
-    with sdpa_kernel(getattr(SDPBackend, kernel)) if kernel else nullcontext():
+    # The fastest first, the others where it does not take a shape (the held-out pictures').
+    kinds = [getattr(SDPBackend, name) for name in (kernel, *ATTENTION) if name]
+    with sdpa_kernel(kinds, set_priority=True) if kernel else nullcontext():
         result = train(data, tokenizer, run, config, progress=progress, say=tell)
     speed = result["tokens"] / max(result["seconds"], 1e-9)
     print(f"{json.dumps(result)}\n{speed:,.0f} tokens/s, all included", flush=True)

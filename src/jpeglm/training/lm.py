@@ -279,7 +279,8 @@ class Trainer:
         if config.compile == "on" or (
             config.compile == "auto" and accelerator.device.type == "cuda"
         ):
-            objective.compile(dynamic=True if config.packing == "pictures" else None)
+            # Rows of chunks have one shape, but for the last batch of an epoch.
+            objective.compile(dynamic=config.packing == "pictures")
         self.sharded = accelerator.distributed_type == DistributedType.FSDP
         if config.ema and self.sharded:
             raise InputError("ema is kept on whole weights; set it to 0 under FSDP")
@@ -488,10 +489,12 @@ class Trainer:
         # FSDP gathers weights in every forward pass, so all processes need equally many: the
         # surplus ones repeat the last batch with weight 0.
         ranks = accelerator.num_processes
-        for first in range(0, len(batches), ranks):
-            index = first + accelerator.process_index
-            part = batches[min(index, len(batches) - 1)]
-            nats += self.objective(*self._inputs(part)) * float(index < len(batches))
+        # Uncompiled: a few batches of shapes of their own would each be compiled for half a minute.
+        with torch.compiler.set_stance("force_eager"):
+            for first in range(0, len(batches), ranks):
+                index = first + accelerator.process_index
+                part = batches[min(index, len(batches) - 1)]
+                nats += self.objective(*self._inputs(part)) * float(index < len(batches))
         total = float(cast(torch.Tensor, accelerator.reduce(nats, "sum")))
         bits = total / math.log(2) / len(held_out)
         row = {
