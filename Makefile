@@ -42,7 +42,7 @@ test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 # The compiled kernels again, each index checked (numba leaves that out otherwise), in a cache of their
-# own: ten minutes. Intrinsics, which write vectors by hand, are outside it.
+# own: five to eight minutes. Intrinsics, which write vectors by hand, are outside it.
 test-bounds: install
 	NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=.bounds-cache $(BIN)/python -m pytest $(KERNEL_TESTS)
 

@@ -142,3 +142,16 @@ def test_a_full_disk_keeps_nothing_and_stops_nobody(tmp_path):
     done = in_a_process(code, NUMBA_CACHE_DIR=str(tmp_path))
     assert done.stdout == "0.0\n" and done.stderr.count("compiled code cannot be kept") == 1
     assert not list(tmp_path.rglob("*.nb*"))
+
+
+@pytest.mark.parametrize("kind", ["kernel()", "kernel(nogil=True)", "njit()"])
+def test_make_test_bounds_would_see_an_index_that_is_too_large(tmp_path, kind):
+    """numba checks indices in functions without reference counts and in those that let others run."""
+    (tmp_path / "module.py").write_text(
+        f"from jpeglm.kernels import kernel, njit\n@{kind}\ndef f(a, i):\n    a[i] = 1\n"
+    )
+    code = "import numpy as np, module; module.f(np.zeros(3), 3)"
+    environment = os.environ | {"NUMBA_BOUNDSCHECK": "1", "PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 1 and "IndexError" in done.stderr

@@ -81,8 +81,9 @@ def _byte_of(data, at, unread):
 
 @kernel()
 def _read(data, spec, lookup, ac_index, symbols, starts, prediction, prediction_peaks):
-    """Fill `symbols`; give (symbols read, problem, byte). `starts[m]` = symbols before MCU m;
-    prediction and its peaks: zeros, int64 [3]."""
+    """Fill `symbols` (SYMBOLS_A_BIT says how many there may be); give (symbols read, problem,
+    byte). `starts[m]`, [MCUs + 1], = symbols before MCU m; prediction and its peaks: zeros, int64
+    [3]."""
     at, n = 0, 0
     buffer, bits = np.uint64(0), 0
     end = len(data)
@@ -302,7 +303,7 @@ def in_sequence(symbols: np.ndarray, spec: JpegSpec) -> np.ndarray:
     """The inverse, of any symbols; spec: of the coarse order."""
     symbols = np.ascontiguousarray(symbols, np.int32)
     blocks = spec.mcus * len(spec.component)
-    out = np.empty(len(symbols) + 2 * blocks, np.int32)
+    out = np.empty(len(symbols) + 2 * blocks, np.int32)  # each once, and two of a flat block
     first, known = np.zeros((2, blocks + 1), np.int64), np.zeros(2, np.int64)
     return out[: _sequential(symbols, spec, start_state(spec), first, known, out)]
 
