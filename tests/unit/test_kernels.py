@@ -146,7 +146,7 @@ def test_a_full_disk_keeps_nothing_and_stops_nobody(tmp_path):
 
 @pytest.mark.parametrize("kind", ["kernel()", "kernel(nogil=True)", "njit()"])
 def test_make_test_bounds_would_see_an_index_that_is_too_large(tmp_path, kind):
-    """numba checks indices in functions without reference counts and in those that let others run."""
+    """numba checks indices without reference counts, and where it lets others run, as elsewhere."""
     (tmp_path / "module.py").write_text(
         f"from jpeglm.kernels import kernel, njit\n@{kind}\ndef f(a, i):\n    a[i] = 1\n"
     )
