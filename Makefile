@@ -39,7 +39,7 @@ install: .venv/.installed
 # Files are shared out among processes, each with one thread of torch's: tiny products on several
 # cores mostly wait for each other.
 test: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # The compiled kernels again, each index checked (numba leaves that out otherwise), in a cache of their
 # own: five to eight minutes. Intrinsics, which write vectors by hand, are outside it.
