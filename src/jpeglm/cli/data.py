@@ -305,7 +305,8 @@ def _prepared(out: Path, result: dict[str, Any], what: str) -> list[str]:
     sources = ", ".join(f"{count} {split}" for split, count in result["pictures"].items())
     lines = [f"{out}/: {counts} streams of {sources} {what}"]
     if result["rejected"]:
-        lines.append(f"{result['rejected']} {what} set aside, see {out / 'rejected.jsonl'}")
+        aside = f"{result['rejected']} {what if result['rejected'] > 1 else what[:-1]}"
+        lines.append(f"{aside} set aside, see {out / 'rejected.jsonl'}")
     if result["animations"]:
         lines.append(f"{result['animations']} animations or documents gave their first frame")
     if splits := result["source"]["splits"]:

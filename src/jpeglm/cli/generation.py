@@ -213,12 +213,15 @@ def _free_folder(photo: Path) -> Path:
 
 
 def _told(result: dict[str, Any], kind: str) -> list[str]:
+    from jpeglm.files import printable
+
+    out = printable(result["out"])
     pictures = [name for name in result["files"] if name.startswith(kind)]
     unit = "clip" if pictures[0].endswith(".mp4") else "picture"
     return [
-        f"{result['out']}/: {pictures[0]} to {pictures[-1]} and sheet.png"
+        f"{out}/: {pictures[0]} to {pictures[-1]} and sheet.png"
         if len(pictures) > 1
-        else f"{result['out']}/: {pictures[0]} and sheet.png",
+        else f"{out}/: {pictures[0]} and sheet.png",
         f"{result['tokens']} tokens in {result['seconds']:.2f} s "
         f"({result['tokens_per_second']:,.0f} tokens/s), "
         f"{result['bits_per_image']:,.0f} bits a {unit} under the model"
