@@ -49,6 +49,7 @@ try:
 except ImportError:
     sys.path.insert(0, str(ROOT / "src"))
 
+from jpeglm.config import InputError  # noqa: E402
 from jpeglm.files import atomic_write, read_json, write_json  # noqa: E402
 
 NEEDED = ("torch", "transformers", "accelerate", "safetensors", "numpy", "Pillow", "tensorboard")
@@ -304,8 +305,6 @@ def make_data(pack: Path, work: Path, way: str, size: type[Size]) -> None:
     """WORK/data: token shards, cut and coded here or unpacked."""
     out = work / "data"
     if way == "tokens":
-        if not (pack / "tokens.tar.xz").exists():
-            sys.exit(f"{pack} has no tokens.tar.xz; make it with recipes/data/pack.py --tokens")
         if not (out / "dataset.json").exists():
             with tarfile.open(pack / "tokens.tar.xz") as tar:
                 tar.extractall(work / "unpacked", filter="data")
@@ -538,6 +537,10 @@ def call(arguments: argparse.Namespace, found: dict[str, Any]) -> int:
             run("a", own(arguments, "a"), min(limits["a"], left()))
         if data:
             told["parts"]["data"] = data.wait()
+            write_json(home / "gpu.json", told)
+        if data and told["parts"]["data"]["ended"] != "whole":
+            print("b is left out, for its data are not whole", flush=True)
+        elif data:
             reserve = min(limits["c"], left() / 2) if "c" in arguments.only else 0.0
             seconds = left() - reserve - ENDING
             # What training takes before its clock and after it: imports, reading, samples.
@@ -612,8 +615,18 @@ def main() -> int:
     if arguments.dry and not arguments.pack.exists() and found["way"] == "pictures":
         arguments.pack = arguments.work / "pack"
         synthetic(arguments.pack)
+    carried = {"pictures": "photos", "tokens": "tokens.tar.xz"}[found["way"]]
+    if "b" in arguments.only and not (arguments.pack / carried).exists():
+        more = " --tokens 95000" if found["way"] == "tokens" else ""
+        sys.exit(
+            f"{arguments.pack} has no {carried}; make it, where there is a network, with: "
+            f"python recipes/data/pack.py data/photos {arguments.pack}{more}"
+        )
     return call(arguments, found)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except InputError as error:
+        sys.exit(str(error))

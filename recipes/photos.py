@@ -109,6 +109,8 @@ def main() -> None:
     measured = RESULTS / "photos-likelihood.json"
     transfer = RESULTS / "photos-transfer-likelihood.json"
     model = out / "model"
+    if arguments.run:
+        take_run(arguments.run, out)  # first, so that a wrong file is told at once
     steps = Steps()
     steps.do(
         photos / "corpus.json", sys.executable, ROOT / "recipes" / "data" / "photos.py", photos
@@ -119,7 +121,6 @@ def main() -> None:
         "--restart-interval", 1,
     )  # fmt: skip
     if arguments.run:
-        take_run(arguments.run, out)
         steps.shown += [(out / "finished").read_text().strip()]
         trained_on = out
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import shutil
@@ -16,7 +17,7 @@ from typing import Any
 from PIL import Image
 from steps import ROOT
 
-from jpeglm.files import atomic_folder, atomic_write, read_json
+from jpeglm.files import atomic_folder, atomic_write, read_json, told
 from jpeglm.folders import CHECKPOINT
 from jpeglm.generation.generate import load
 from jpeglm.generation.outputs import contact_sheet
@@ -66,12 +67,21 @@ def take_run(file: Path, out: Path) -> None:
     """Put a run that was trained elsewhere in place of one trained here."""
     if not file.exists():
         sys.exit(f"there is no file {file}")
+    mark = hashlib.sha256(file.read_bytes()).hexdigest()
+    taken = out / "taken"
+    if taken.exists() and taken.read_text() == mark:
+        return
     if out.exists():
         sys.exit(f"{out} holds a run already; move it away to take {file}")
-    with atomic_folder(out) as draft, tarfile.open(file) as tar:
-        tar.extractall(draft, filter="data")
+    with atomic_folder(out) as draft:
+        try:
+            with tarfile.open(file) as tar:
+                tar.extractall(draft, filter="data")
+        except (OSError, EOFError, tarfile.TarError) as error:
+            sys.exit(f"{file} is no whole tar of recipes/gpu.py: {told(error)}")
         if not (draft / "model" / "model.safetensors").exists():
             sys.exit(f"{file} holds no model; its run was never evaluated")
+        atomic_write(draft / "taken", mark.encode())
         settings = read_json(draft / "config.json")["settings"]
         words = f"python recipes/gpu.py  # {json.dumps(settings)}\n"
         atomic_write(draft / "finished", words.encode())

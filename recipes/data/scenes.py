@@ -16,6 +16,7 @@ price is that big scenes are never held out; the transfer sources stand for them
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from PIL import Image
 from scipy.sparse.csgraph import connected_components
 
 from jpeglm.codecs.images import open_image
+from jpeglm.config import InputError
 from jpeglm.data.views import split_of
 from jpeglm.evaluation.features import RESNET50, ResNet50
 from jpeglm.files import atomic_write
@@ -87,6 +89,8 @@ def main() -> None:
         for side in ("train", "validation")
         for path in sorted((arguments.photos / side).glob("*/[!.]*"))
     }
+    if not files:
+        raise InputError(f"{arguments.photos} has no train/; run recipes/data/photos.py first")
     names, paths = list(files), list(files.values())
     sides = np.array([split_of(path.read_bytes(), SHARE) == "validation" for path in paths])
     numbers = scenes(names, features(paths, arguments.weights))
@@ -99,4 +103,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except InputError as error:
+        sys.exit(str(error))

@@ -43,19 +43,10 @@ def folder(tmp_path_factory, pictures):
 
 
 @pytest.fixture
-def jpeglm(monkeypatch, capfd, folder):
-    """Run a command line in this process: (exit code, stdout, stderr)."""
+def jpeglm(monkeypatch, in_process, folder):
+    """`in_process`, in the folder."""
     monkeypatch.chdir(folder)
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["jpeglm", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        out, err = capfd.readouterr()
-        assert "Traceback" not in err
-        return ended.value.code, out, err
-
-    return run
+    return in_process
 
 
 def pasted(err, end="\n"):

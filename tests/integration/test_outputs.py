@@ -18,7 +18,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jpeglm import cli
 from jpeglm.checkpoint import write_checkpoint
 from jpeglm.codecs import JpegCodec
 from jpeglm.config import JpegConfig
@@ -53,18 +52,8 @@ def here(tmp_path, monkeypatch, pictures, model) -> Path:
 
 
 @pytest.fixture
-def jpeglm(monkeypatch, capfd):
-    """Run a command line in this process: (exit code, stdout, stderr)."""
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["jpeglm", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        out, err = capfd.readouterr()
-        assert "Traceback" not in err
-        return ended.value.code, out, err
-
-    return run
+def jpeglm(in_process):
+    return in_process
 
 
 def held(folder: Path) -> dict[str, str]:

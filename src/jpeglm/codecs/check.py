@@ -17,7 +17,7 @@ from jpeglm.syntax.scan import StreamError
 
 ORDINARY = (
     "a JPEG, but not a canonical one (baseline, of whole MCUs, with standard tables and no further "
-    "segments, as jpeglm writes it; complete and prepare take it as it is)"
+    "segments, as jpeglm writes it; complete and prepare take pictures of any kind)"
 )
 
 
