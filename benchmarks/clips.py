@@ -20,7 +20,7 @@ from common import ROOT, finish, rates
 from jpeglm.codecs.avc import AvcCodec, AvcConfig
 from jpeglm.codecs.clips import pyav
 from jpeglm.data.arrays import film_clips
-from jpeglm.evaluation.validity import accepts
+from jpeglm.syntax.machine import accepts
 
 
 def plain_encode(clip: np.ndarray) -> bytes:

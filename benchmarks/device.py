@@ -100,33 +100,46 @@ class Sampler:
 
     def ours(self, batch: int, grammar: bool) -> Figures:
         """Our engine; without grammar it follows tables in which every token is legal."""
-        from jpeglm.generation.constraint import Constraint
-        from jpeglm.generation.engine_graph import GraphEngine
-        from jpeglm.generation.sampling import Sampling
+        from jpeglm.generation.engine import DeviceTables
+        from jpeglm.generation.engine_cuda import GraphEngine
+        from jpeglm.generation.matcher import ENDLESS, Constraint, bare_prompt
+        from jpeglm.generation.requests import Request
+        from jpeglm.generation.sampling import ROW, Sampling
+        from jpeglm.generation.session import Session
 
         if not COMPILED:
             raise RuntimeError("the grammar's tables need numba")
-        constraint = Constraint(self.tokenizer)
-        start = constraint.grammar.start()
-        tables = constraint.automaton
-        budget = max(self.tokens, constraint.grammar.shortest(start) + 2)
-        if not grammar:
-            size, budget = self.tokenizer.vocab_size, self.tokens
-            tables = tables.__class__(
-                np.zeros((1, size), np.int32), np.zeros((1, size), np.int16),
-                np.zeros((1, size), np.int16), np.zeros(1, np.int64), self.tokenizer.eos,
-                10**9, 1, {(0, 0, 0, 0, 0): 0},
-            )  # fmt: skip
-        engine, draw = GraphEngine(self.model), Sampling(1.0, 40, 0.9).draw(0)
-        first = np.array([self.tokenizer.bos])
+        engine, constraint = GraphEngine(self.model), Constraint(self.tokenizer)
+        sampling, size = Sampling(1.0, 40, 0.9), self.tokenizer.vocab_size
+        nothing = np.zeros((1, size), np.int16)
+        free = DeviceTables(
+            nothing.astype(np.int32), nothing, nothing, np.zeros(1, np.int64), self.tokenizer.eos
+        )
+        rows = np.zeros(batch, ROW)
+        rows["walk"]["left"] = ENDLESS
+        for number in range(batch):
+            rows["draw"][number] = sampling.draw(0, number)
         drawn: list[int] = []
 
-        def call() -> None:
-            logits = engine.start([first] * batch)
-            states = np.repeat(start[None], batch, axis=0)
-            rows, _ = engine.finish(logits, tables, states, budget, draw, np.arange(batch), 0)
-            drawn.append(sum(map(len, rows)) if grammar else batch * budget)  # no end among them
+        def with_grammar() -> None:
+            session = Session(engine, constraint)
+            for number in range(batch):
+                session.add(Request(bare_prompt(self.tokenizer.bos), sampling, picture=number))
+            while session.busy and session.tokens < batch * self.tokens:
+                session.step()
+            drawn.append(session.tokens)
 
+        def without() -> None:
+            engine.remove(np.arange(engine.sequences))
+            logits = engine.add([np.array([self.tokenizer.bos])] * batch)
+            everywhere, endless = np.zeros(batch, np.int64), np.full(batch, 10**9)
+            engine.decode_on_device(
+                free, logits, everywhere, endless, rows, np.arange(batch),
+                np.ones(batch, np.float32), self.tokens,
+            )  # fmt: skip
+            drawn.append(batch * self.tokens)
+
+        call = with_grammar if grammar else without
         times = seconds(call, self.device, self.repeats)
         return spread([count / one for count, one in zip(drawn[1:], times)])
 

@@ -15,12 +15,10 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from common import finish, memory, rates, read_all
 from peers import peers
 
@@ -31,10 +29,11 @@ from jpeglm.checkpoint import (
     shipped_checkpoint,
     write_checkpoint,
 )
-from jpeglm.generation.constraint import Constraint, Prompt
-from jpeglm.generation.engine import Engine
-from jpeglm.generation.generate import make_engine, run
+from jpeglm.generation.loading import make_engine
+from jpeglm.generation.matcher import Constraint, bare_prompt
+from jpeglm.generation.requests import Request
 from jpeglm.generation.sampling import Sampling
+from jpeglm.generation.session import Session
 from jpeglm.models.llama import build, parameters, preset
 
 BYTES = {"float32": 4, "bfloat16": 2, "int8": 1}
@@ -54,46 +53,20 @@ def ours(
     checkpoint: Checkpoint, precision: str, grammar: bool, batch: int, tokens: int
 ) -> Callable[[], int]:
     """A call that draws `tokens` tokens of `batch` streams and gives how many there were."""
-    engine, constraint = (
-        make_engine(checkpoint, precision=precision),
-        Constraint(checkpoint.tokenizer),
-    )
-    prompt = Prompt(np.array([checkpoint.tokenizer.bos], np.int32), np.zeros(0, np.int32))
+    engine = make_engine(checkpoint, precision=precision)
+    constraint = Constraint(checkpoint.tokenizer)
+    prompt = bare_prompt(checkpoint.tokenizer.bos)
     sampling = Sampling(1.0, 40, 0.9, grammar=grammar)
 
     def call() -> int:
-        counted = Counted(engine, tokens)
-        with suppress(Enough):
-            run(counted, constraint, prompt, batch, sampling, batch=batch)
-        return counted.drawn
+        session = Session(engine, constraint)
+        for number in range(batch):
+            session.add(Request(prompt, sampling, picture=number))
+        for _ in range(tokens):
+            session.step()
+        return session.tokens
 
     return call
-
-
-class Enough(Exception):
-    """So many tokens as were asked for are drawn."""
-
-
-class Counted:
-    """An engine that stops its user after `tokens` tokens of each sequence."""
-
-    def __init__(self, engine: Engine, tokens: int) -> None:
-        self.engine, self.left, self.drawn = engine, tokens, 0
-        self.vocab_size, self.max_length = engine.vocab_size, engine.max_length
-        self.keep = engine.keep
-
-    def _count(self, logits: np.ndarray) -> np.ndarray:
-        self.left -= 1
-        self.drawn += len(logits)
-        return logits
-
-    def start(self, prompts: Sequence[np.ndarray]) -> np.ndarray:
-        return self._count(self.engine.start(prompts))
-
-    def step(self, ids: np.ndarray) -> np.ndarray:
-        if not self.left:
-            raise Enough
-        return self._count(self.engine.step(ids))
 
 
 def main() -> None:

@@ -59,12 +59,13 @@ def main() -> None:
     rates, cache = {}, {}
     base = 0.0
     for length in arguments.lengths:
-        engine.start([ids[:length]])
+        engine.add([ids[:length]])
         times = []
         for _ in range(STEPS):
             start = time.perf_counter()
             engine.step(np.array([7]))
             times.append(time.perf_counter() - start)
+        engine.remove(np.array([0]))
         times.sort()
         median = times[len(times) // 2]
         base = base or median

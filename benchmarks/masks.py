@@ -23,7 +23,8 @@ from tokens import crops
 
 from jpeglm.codecs import JpegCodec
 from jpeglm.config import JpegConfig
-from jpeglm.generation.constraint import Ahead, Constraint, advance, token_mask
+from jpeglm.generation.masks import WALK, advance, token_mask
+from jpeglm.generation.matcher import ENDLESS, Constraint
 from jpeglm.kernels import njit
 from jpeglm.tokenizer import Tokenizer
 
@@ -42,11 +43,11 @@ def _cycles(context):  # type: ignore[no-untyped-def]
 
 
 @njit()
-def _walk(spec, state, ids, ahead, vocabulary, masks, cycles):
+def _walk(spec, state, ids, walk, forced, vocabulary, masks, cycles):
     for i in range(len(ids)):
         start = _cycles()
-        token_mask(spec, state, 0, ahead, 1 << 40, vocabulary, masks)
-        advance(spec, state, ids[i], vocabulary)
+        token_mask(spec, state, walk, forced, vocabulary, masks)
+        advance(spec, state, walk, ids[i], vocabulary)
         cycles[i] = _cycles() - start
 
 
@@ -68,14 +69,15 @@ def measure(config: JpegConfig, alphabet: str, size: int, n: int, per: float) ->
     streams = [codec.encode(picture) for picture in crops(3 * n, config.width, config.height)]
     tokenizer = Tokenizer.train(streams[:n], codec, alphabet, size)
     constraint = Constraint(tokenizer)
-    ahead = Ahead(np.zeros(0, np.int32), 0, 0, 0)
+    walk, nothing = np.zeros(1, WALK), np.zeros(0, np.int32)
+    walk["left"] = ENDLESS
     micro = []
     for stream in streams:
         ids = tokenizer.encode_stream(stream)
         cycles = np.zeros(len(ids), np.int64)
         state = constraint.grammar.start()
-        arguments = (constraint.spec, state, ids, ahead, constraint.vocabulary, constraint.masks)
-        _walk(*arguments, cycles)
+        found = (constraint.vocabulary, constraint.masks)
+        _walk(constraint.spec, state, ids, walk[0], nothing, *found, cycles)
         micro.append(cycles / per * 1e6)
     rows = {}
     for title, part in (("first", micro[1 : n // 4]), ("later", micro[n:])):

@@ -14,7 +14,7 @@ import sys
 
 from common import finish, spread
 
-from jpeglm.generation.generate import load
+from jpeglm.generation.loading import load
 
 UNIT = 1e6 if sys.platform == "darwin" else 1e3
 """What ru_maxrss counts, bytes or kilobytes, in megabytes."""

@@ -22,6 +22,7 @@ from matplotlib.patches import Rectangle
 import jpeglm
 from jpeglm.codecs import JpegCodec
 from jpeglm.codecs.images import fit_image, open_image
+from jpeglm.generation.matcher import Matcher
 from jpeglm.syntax.jpeg import AC_FIRST, AMPLITUDE_FIRST, SYMBOLS
 from jpeglm.syntax.jpeg_tables import AC_RUN_SIZES, AC_TABLES, DC_SIZES, DC_TABLES, ZIGZAG
 
@@ -199,13 +200,12 @@ def main() -> None:
 
     prefix = tokenizer.alphabet.prefix(stream, mcu)
     prompt = np.concatenate([[tokenizer.bos], tokenizer.encode_symbols(prefix.symbols)])
-    logits = model.engine.start([prompt])[0].astype(float)
+    logits = model.engine.add([prompt])[0].astype(float)
     share = np.exp(logits - logits.max())
     share /= share.sum()
-    state = model.constraint.grammar.start()
-    for symbol in prefix.symbols:
-        model.constraint.grammar.advance(state, int(symbol))
-    legal = model.constraint.mask(state)
+    matcher = Matcher(model.constraint)
+    assert all(map(matcher.accept, prompt[1:].tolist()))
+    legal = matcher.allowed()
     best = np.argsort(-share)[:14]
     names = [
         " · ".join(tokenizer.alphabet.symbol_name(s) for s in tokenizer.spelling[i])

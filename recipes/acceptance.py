@@ -33,13 +33,15 @@ from jpeglm.codecs.images import open_image
 from jpeglm.config import PAPER_JPEG, InputError, JpegConfig
 from jpeglm.data.sources import EXTENSIONS
 from jpeglm.environment import environment
-from jpeglm.evaluation.validity import accepts, judge, validity
+from jpeglm.evaluation.validity import judge, validity
 from jpeglm.files import to_json, write_json
-from jpeglm.generation.constraint import Constraint, Prompt, make_prompt
-from jpeglm.generation.generate import Model, run
+from jpeglm.generation.matcher import Constraint, Prompt, make_prompt
+from jpeglm.generation.model import Model
 from jpeglm.generation.sampling import Sampling
+from jpeglm.generation.session import draw_ids
 from jpeglm.progress import Reporter
 from jpeglm.syntax.alphabet import ALPHABETS
+from jpeglm.syntax.machine import accepts
 from jpeglm.tokenizer import Tokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -147,7 +149,7 @@ def random_streams(n: int, report: Any) -> list[dict[str, Any]]:
         streams = []
         for part, budget in enumerate((shortest + 2, shortest + 100, 2000, 20_000)):
             engine = UniformEngine(tokenizer.vocab_size, max(budget, shortest + 2))
-            ids, _ = run(engine, constraint, prompt, n // 4, Sampling(), part, batch=64)
+            ids, _ = draw_ids(engine, constraint, prompt, n // 4, Sampling(), part, batch=64)
             assert all(len(row) < max(budget, shortest + 2) for row in ids)
             streams += [tokenizer.decode_stream(row) for row in ids]
         rows.append({"alphabet": name, "codec": codec.to_dict(), **judge(codec, streams)})
@@ -181,7 +183,7 @@ def completions(
     def of_bytes(image: Image.Image, eighth: int) -> list[bytes]:
         prefix = tokenizer.alphabet.prefix(codec.encode(image), codec.units * eighth // 8)
         prompt = make_prompt(tokenizer, prefix, tokenizer.bos)
-        drawn, _ = run(engine, constraint, prompt, 2, Sampling(), eighth)
+        drawn, _ = draw_ids(engine, constraint, prompt, 2, Sampling(), eighth)
         return [tokenizer.decode_stream(np.concatenate([prompt.ids, ids])) for ids in drawn]
 
     ways: dict[str, tuple[JpegCodec, Callable[[Image.Image, int], list[bytes]]]] = {

@@ -32,10 +32,11 @@ from jpeglm.codecs.clips import Shot, measure, pyav, read_shots
 from jpeglm.config import InputError
 from jpeglm.data.arrays import film_clips
 from jpeglm.environment import environment
-from jpeglm.evaluation.validity import accepts, judge_clips, validity
+from jpeglm.evaluation.validity import judge_clips, validity
 from jpeglm.files import to_json, write_json
-from jpeglm.generation.constraint import Constraint
+from jpeglm.generation.matcher import Constraint, Matcher
 from jpeglm.progress import Reporter
+from jpeglm.syntax.machine import accepts
 from jpeglm.tokenizer import Tokenizer
 
 
@@ -89,13 +90,10 @@ def blind(tokenizer: Tokenizer, n: int, budget: int, report: Reporter) -> dict[s
     constraint, rng = Constraint(tokenizer), np.random.default_rng(0)
     streams = []
     for number in range(n):
-        state, ids = constraint.grammar.start(), []
-        while not ids or ids[-1] != tokenizer.eos:
-            legal = np.flatnonzero(constraint.mask(state, budget - len(ids)))
-            ids.append(int(rng.choice(legal)))
-            if ids[-1] != tokenizer.eos:
-                constraint.advance(state, ids[-1])
-        streams.append(tokenizer.decode_stream(np.array(ids)))
+        matcher = Matcher(constraint, max_tokens=budget + 1)
+        while not matcher.ended:
+            matcher.accept(int(rng.choice(np.flatnonzero(matcher.allowed()))))
+        streams.append(tokenizer.decode_stream(np.array(matcher.ids)))
         report(number + 1, n, f"blind, {tokenizer.alphabet.name}")
     judged, unavailable = judge_clips(tokenizer.codec, streams)  # type: ignore[arg-type]
     canonical = 0

@@ -247,9 +247,10 @@ def check_pictures(checks: Checks, device: str, dry: bool) -> None:
 
     from jpeglm.checkpoint import load_checkpoint, shipped_checkpoint
     from jpeglm.codecs.check import check_file
-    from jpeglm.generation.engine_graph import GraphEngine
+    from jpeglm.generation.engine_cuda import GraphEngine
     from jpeglm.generation.engine_torch import TorchEngine
-    from jpeglm.generation.generate import Model, make_engine
+    from jpeglm.generation.loading import make_engine
+    from jpeglm.generation.model import Model
     from jpeglm.kernels import COMPILED
 
     if not COMPILED:
@@ -273,7 +274,7 @@ def check_pictures(checks: Checks, device: str, dry: bool) -> None:
         checks.add(f"{name}: valid pictures", valid, f"all {count}", valid == count)
     ids = opened.tokenizer.encode_stream(drawn["CPU"].streams[0])[:200]
     ids = np.concatenate([[opened.tokenizer.bos], ids])
-    logits = {name: engine.start([ids])[0] for name, engine in engines.items()}
+    logits = {name: engine.add([ids])[0] for name, engine in engines.items()}
     for name, most in (("plain", 2e-3), ("device", 2e-3), ("device, bfloat16", 1.0)):
         apart = float(np.abs(logits[name] - logits["CPU"]).max())
         checks.add(f"{name}: logits against the CPU's", apart, f"at most {most}", apart <= most)
@@ -395,8 +396,8 @@ def pack_run(run: Path, data: Path, out: Path) -> None:
 def draw(model: Path, out: Path, device: str, dry: bool) -> None:
     """A sheet of samples by the engine of the device."""
     from jpeglm.checkpoint import load_checkpoint
-    from jpeglm.generation.engine_graph import GraphEngine
-    from jpeglm.generation.generate import Model
+    from jpeglm.generation.engine_cuda import GraphEngine
+    from jpeglm.generation.model import Model
     from jpeglm.generation.outputs import contact_sheet, png
     from jpeglm.kernels import COMPILED
 

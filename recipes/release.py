@@ -19,7 +19,7 @@ from steps import ROOT
 
 from jpeglm.files import atomic_folder, atomic_write, read_json, told
 from jpeglm.folders import CHECKPOINT
-from jpeglm.generation.generate import load
+from jpeglm.generation.loading import load
 from jpeglm.generation.outputs import contact_sheet
 
 ASSETS = ROOT / "src" / "jpeglm" / "assets"

@@ -56,8 +56,8 @@ def rows() -> dict[str, Any]:
 
     from jpeglm.checkpoint import load_checkpoint, shipped_checkpoint
     from jpeglm.generation.engine_cpu import CpuEngine
-    from jpeglm.generation.generate import Model
-    from jpeglm.generation.tiles import FUSED, GROUP
+    from jpeglm.generation.matmul import FUSED, GROUP
+    from jpeglm.generation.model import Model
 
     opened = load_checkpoint(shipped_checkpoint())
     rng = np.random.default_rng(0)
@@ -74,7 +74,8 @@ def rows() -> dict[str, Any]:
                 for ours, reference in zip(walk(other, group), singly):
                     same &= bool((ours == reference).all())
             for ids, reference in zip(sequences, singly):
-                same &= bool((other.start([ids])[0] == reference[-1]).all())
+                same &= bool((other.add([ids])[0] == reference[-1]).all())
+                other.remove(np.array([0]))
         told["rows"] += sum(map(len, singly))
         drawn = Model(opened, engine).generate(4, seed=1)
         told[precision] = {
@@ -91,17 +92,16 @@ def walk(engine: Any, sequences: list[Any]) -> list[Any]:
     import numpy as np
 
     found: list[list[Any]] = [[] for _ in sequences]
-    logits = engine.start([ids[:1] for ids in sequences])
+    logits = engine.add([ids[:1] for ids in sequences])
     living = np.arange(len(sequences))
     for place in range(1, max(map(len, sequences)) + 1):
         for row, number in zip(logits, living):
             found[number].append(row.copy())
         on = np.array([len(sequences[number]) > place for number in living])
-        if not on.any():
+        engine.remove(np.flatnonzero(~on))
+        living = living[on]
+        if not len(living):
             break
-        if not on.all():
-            engine.keep(np.flatnonzero(on))
-            living = living[on]
         logits = engine.step(np.array([sequences[number][place] for number in living]))
     return [np.stack(rows) for rows in found]
 

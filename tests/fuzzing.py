@@ -264,7 +264,8 @@ def read_checkpoint(case: Case, rng: random.Random) -> None:
     import shutil
 
     from jpeglm.checkpoint import load_checkpoint, shipped_checkpoint
-    from jpeglm.generation.generate import Model, make_engine
+    from jpeglm.generation.loading import make_engine
+    from jpeglm.generation.model import Model
 
     folder = case.folder / "checkpoint"
     if not folder.exists():

@@ -13,7 +13,8 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from jpeglm.codecs import JpegCodec, make_codec
     from jpeglm.config import InputError, JpegConfig
-    from jpeglm.generation.generate import Model, load
+    from jpeglm.generation.loading import load
+    from jpeglm.generation.model import Model
     from jpeglm.tokenizer import Tokenizer
 
 __all__ = ["InputError", "JpegCodec", "JpegConfig", "Model", "Tokenizer", "load", "make_codec"]
@@ -22,9 +23,9 @@ _HOMES = {
     "InputError": "config",
     "JpegCodec": "codecs",
     "JpegConfig": "config",
-    "Model": "generation.generate",
+    "Model": "generation.model",
     "Tokenizer": "tokenizer",
-    "load": "generation.generate",
+    "load": "generation.loading",
     "make_codec": "codecs",
 }
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 import pickle
+import re
 import sys
 from collections.abc import Callable
 from functools import lru_cache
@@ -32,12 +33,31 @@ except ImportError:  # a numba that does not know this numpy says so in the same
 Decorator = Callable[[Any], Any]
 
 
+_KERNEL = re.compile(rb"^@(kernel|njit|intrinsic|overload)\b", re.MULTILINE)
+_IMPORT = re.compile(rb"^from jpeglm((?:\.\w+)+) import (\([^)]*\)|.*)", re.MULTILINE)
+_CONSTANT = re.compile(rb"\b[A-Z][A-Z0-9_]+\b")
+
+
+def kernel_sources(home: Path) -> list[Path]:
+    """The package's files that compiled code comes from: those with kernels, and all that these
+    take constants from."""
+    found: dict[Path, bytes] = {}
+    waiting = sorted(file for file in home.rglob("*.py") if _KERNEL.search(file.read_bytes()))
+    while waiting:
+        file = waiting.pop()
+        if file not in found and file.exists():
+            found[file] = file.read_bytes()
+            for name, what in _IMPORT.findall(found[file]):
+                if _CONSTANT.search(what):
+                    place = home.joinpath(*name.decode().strip(".").split("."))
+                    waiting += [place.with_suffix(".py"), place / "__init__.py"]
+    return sorted(found)
+
+
 @lru_cache(maxsize=1)
 def _sources() -> str:
     """A fingerprint of the files whose kernels others call."""
-    home = Path(__file__).parent
-    files = [home / "kernels.py", home / "bpe.py"]
-    files += sorted(home.glob("syntax/*.py")) + sorted(home.glob("generation/*.py"))
+    files = kernel_sources(Path(__file__).parent)
     return hashlib.blake2b(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 

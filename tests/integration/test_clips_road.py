@@ -214,7 +214,7 @@ def test_wrong_use_in_one_sentence(road, picture_files):
 
 def test_every_sampled_stream_is_what_it_says(road):
     """A model as good as untrained still writes clips that FFmpeg finds nothing wrong with."""
-    from jpeglm.generation.generate import load
+    from jpeglm.generation.loading import load
 
     folder, _ = road
     model = load(folder / "run" / "model")

@@ -18,7 +18,8 @@ from jpeglm.codecs import JpegCodec, make_codec, open_codec
 from jpeglm.config import MAX_SEED, InputError, JpegConfig
 from jpeglm.files import read_json, write_json
 from jpeglm.folders import CHECKPOINT, RUN, TOKENIZER, ours
-from jpeglm.generation.generate import Model, load
+from jpeglm.generation.loading import load
+from jpeglm.generation.model import Model
 from jpeglm.generation.sampling import Sampling
 from jpeglm.tokenizer import Tokenizer
 

@@ -19,7 +19,7 @@ from jpeglm.evaluation import protocols
 from jpeglm.evaluation.report import verdicts, write_report
 from jpeglm.evaluation.sets import samples
 from jpeglm.evaluation.validity import validity
-from jpeglm.generation.generate import load, open_coder
+from jpeglm.generation.loading import load, open_coder
 from jpeglm.tokenizer import Tokenizer
 
 from ..unit.conftest import random_llama

@@ -23,7 +23,7 @@ from jpeglm.codecs import JpegCodec
 from jpeglm.config import JpegConfig
 from jpeglm.folders import CHECKPOINT, DATA, PICTURES, RUN, kind_of, ours
 from jpeglm.folders import CODEC as CODEC_FOLDER
-from jpeglm.generation.generate import Model
+from jpeglm.generation.model import Model
 from jpeglm.tokenizer import Tokenizer
 
 from ..unit.conftest import random_llama

@@ -124,7 +124,7 @@ def test_export_loads_in_transformers(road):
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from jpeglm.generation.generate import load
+    from jpeglm.generation.loading import load
 
     folder, _ = road
     jpeglm("export", "run/model", "--out", "hf", "--dtype", "float32", cwd=folder)

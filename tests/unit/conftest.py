@@ -6,6 +6,7 @@ import pytest
 from jpeglm.codecs import JpegCodec
 from jpeglm.config import JpegConfig
 from jpeglm.generation.engine_cpu import CpuEngine
+from jpeglm.generation.masks import WALK, advance, token_mask
 from jpeglm.tokenizer import Tokenizer
 
 
@@ -66,6 +67,33 @@ def hugging_face(config, weights):
     missing, unexpected = model.load_state_dict(tensors, strict=False)
     assert not unexpected and set(missing) <= {"lm_head.weight"}
     return model
+
+
+def begin(engine, prompts):
+    """Float32 logits of these sequences, and of no others."""
+    engine.remove(np.arange(engine.sequences))
+    return engine.add(prompts)
+
+
+def keep(engine, rows):
+    """Go on with these sequences alone; rows in ascending order."""
+    engine.remove(np.setdiff1d(np.arange(engine.sequences), rows))
+
+
+def mask_at(constraint, state, left=1 << 30):
+    """bool [vocabulary]: the tokens that may come next at a grammar's state, `left` at most."""
+    walk = np.zeros(1, WALK)
+    walk["left"] = left
+    own = constraint
+    nothing = np.zeros(0, np.int32)
+    row = token_mask(own.spec, state, walk[0], nothing, own.vocabulary, own.masks)
+    return own.masks.legal[row].copy()
+
+
+def take(constraint, state, token):
+    """Move a grammar's state on by a legal token."""
+    walk = np.zeros(1, WALK)
+    advance(constraint.spec, state, walk[0], token, constraint.vocabulary)
 
 
 TOKENIZERS = {

@@ -13,10 +13,10 @@ import pytest
 from PIL import Image
 
 from jpeglm.config import InputError
-from jpeglm.generation.constraint import Constraint, Prompt, make_prompt
 from jpeglm.generation.engine_cpu import CpuEngine
-from jpeglm.generation.generate import run
+from jpeglm.generation.matcher import Constraint, Prompt, make_prompt
 from jpeglm.generation.sampling import Sampling
+from jpeglm.generation.session import draw_ids
 from jpeglm.syntax import avc
 from jpeglm.syntax.avc_tables import CBP_INTER, CBP_INTRA, LENGTH, LOOKUP, TABLES
 from jpeglm.tokenizer import Tokenizer
@@ -168,14 +168,14 @@ def test_a_model_of_random_weights_writes_valid_clips(slices, pictures, tmp_path
     start = Prompt(np.array([tokenizer.bos], np.int32), np.zeros(0, np.int32))
     least = constraint.grammar.shortest(constraint.grammar.start()) + 2
     for budget in (least, least + 30, 3000):
-        drawn, _ = run(engine, constraint, start, 4, Sampling(), budget, max_tokens=budget)
+        drawn, _ = draw_ids(engine, constraint, start, 4, Sampling(), budget, max_tokens=budget)
         for ids in drawn:
             assert ids[-1] == tokenizer.eos and len(ids) < budget
             stream = tokenizer.decode_stream(ids)
             assert (codec.symbols.split(stream) == tokenizer.decode(ids)).all()
             assert complaints(codec, stream) == []
     with pytest.raises(InputError, match="token budget"):
-        run(engine, constraint, start, 1, Sampling(), max_tokens=least - 1)
+        draw_ids(engine, constraint, start, 1, Sampling(), max_tokens=least - 1)
 
 
 def test_continuations_keep_the_frames_given(pictures):
@@ -185,7 +185,7 @@ def test_continuations_keep_the_frames_given(pictures):
     for frames in range(5):
         prefix = tokenizer.alphabet.prefix(streams[0], frames)
         prompt = make_prompt(tokenizer, prefix, tokenizer.bos)
-        (ids,), _ = run(engine, constraint, prompt, 1, Sampling(temperature=0.7), frames)
+        (ids,), _ = draw_ids(engine, constraint, prompt, 1, Sampling(temperature=0.7), frames)
         stream = tokenizer.decode_stream(np.concatenate([prompt.ids, ids]))
         assert complaints(codec, stream) == []
         kept = codec.decode(streams[0])[:frames]

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from jpeglm.config import InputError
-from jpeglm.generation.constraint import Constraint, Prompt, make_prompt
 from jpeglm.generation.engine_cpu import CpuEngine
-from jpeglm.generation.generate import run
+from jpeglm.generation.matcher import Constraint, Prompt, make_prompt
 from jpeglm.generation.sampling import Sampling
+from jpeglm.generation.session import draw_ids
 from jpeglm.syntax import avc_bytes
 from jpeglm.tokenizer import Tokenizer
 
@@ -131,12 +131,12 @@ def test_sampling_bytes_under_the_grammar(pictures):
     empty = Prompt(np.array([tokenizer.bos], np.int32), np.zeros(0, np.int32))
     least = int(avc_bytes.shortest(constraint.spec, avc_bytes.start_state(constraint.spec))) + 2
     for budget in (least, least + 20, 200):
-        ids, _ = run(engine, constraint, empty, 3, Sampling(), budget, budget)
+        ids, _ = draw_ids(engine, constraint, empty, 3, Sampling(), budget, budget)
         for row in ids:
             assert row[-1] == tokenizer.eos
             assert complaints(codec, tokenizer.decode_stream(row)) == []
     prompt = make_prompt(tokenizer, tokenizer.alphabet.prefix(streams[0], 2), tokenizer.bos)
-    ids, _ = run(engine, constraint, prompt, 2, Sampling(), 0, 600)
+    ids, _ = draw_ids(engine, constraint, prompt, 2, Sampling(), 0, 600)
     for row in ids:
         made = tokenizer.decode_stream(np.concatenate([prompt.ids, row]))
         assert (codec.decode(made)[:2] == codec.decode(streams[0])[:2]).all()

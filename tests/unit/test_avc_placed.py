@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from jpeglm.generation.constraint import Constraint, Prompt, make_prompt
 from jpeglm.generation.engine_cpu import CpuEngine
-from jpeglm.generation.generate import run
+from jpeglm.generation.matcher import Constraint, Prompt, make_prompt
 from jpeglm.generation.sampling import Sampling
+from jpeglm.generation.session import draw_ids
 from jpeglm.syntax import avc, avc_placed
 from jpeglm.tokenizer import Tokenizer
 
@@ -107,11 +107,11 @@ def test_sampling_under_the_grammar(pictures):
     empty = Prompt(np.array([tokenizer.bos], np.int32), np.zeros(0, np.int32))
     least = constraint.grammar.shortest(constraint.grammar.start()) + 2
     for budget in (least, least + 30, 900):
-        ids, _ = run(engine, constraint, empty, 2, Sampling(), budget, budget)
+        ids, _ = draw_ids(engine, constraint, empty, 2, Sampling(), budget, budget)
         for row in ids:
             assert row[-1] == tokenizer.eos
             assert complaints(codec, tokenizer.decode_stream(row)) == []
     prompt = make_prompt(tokenizer, tokenizer.alphabet.prefix(streams[0], 2), tokenizer.bos)
-    for row in run(engine, constraint, prompt, 2, Sampling(), 0, 1000)[0]:
+    for row in draw_ids(engine, constraint, prompt, 2, Sampling(), 0, 1000)[0]:
         made = tokenizer.decode_stream(np.concatenate([prompt.ids, row]))
         assert (codec.decode(made)[:2] == codec.decode(streams[0])[:2]).all()

@@ -19,7 +19,7 @@ from jpeglm.checkpoint import (
     write_safetensors,
 )
 from jpeglm.config import InputError
-from jpeglm.generation.generate import load
+from jpeglm.generation.loading import load
 
 from .conftest import random_llama
 

@@ -16,7 +16,7 @@ from jpeglm.checkpoint import (
 )
 from jpeglm.config import InputError
 from jpeglm.files import parse_json
-from jpeglm.generation.generate import load
+from jpeglm.generation.loading import load
 
 
 @pytest.fixture

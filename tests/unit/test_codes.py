@@ -10,10 +10,10 @@ from jpeglm.codecs import make_codec, open_codec, save_codec
 from jpeglm.codecs.pixels import PixelsCodec, PixelsConfig, learn_palette
 from jpeglm.codecs.vq import VqCodec, VqConfig
 from jpeglm.config import InputError
-from jpeglm.generation.constraint import Constraint, Prompt, make_prompt
 from jpeglm.generation.engine_cpu import CpuEngine
-from jpeglm.generation.generate import run
+from jpeglm.generation.matcher import Constraint, Prompt, make_prompt
 from jpeglm.generation.sampling import Sampling
+from jpeglm.generation.session import draw_ids
 from jpeglm.syntax.alphabet import Codes
 from jpeglm.tokenizer import Tokenizer
 
@@ -128,13 +128,13 @@ def test_tokens_are_codes_and_completions_keep_the_prompt(codec, pictures, tmp_p
         engine = CpuEngine(*random_llama(used.vocab_size, codec.units + 2))
         prefix = used.alphabet.prefix(streams[0], codec.units // 2)
         prompt = make_prompt(used, prefix, used.bos)
-        drawn, bits = run(engine, Constraint(used), prompt, 3, Sampling())
+        drawn, bits = draw_ids(engine, Constraint(used), prompt, 3, Sampling())
         for ids in drawn:
             codes = used.decode(np.concatenate([prompt.ids, ids]))
             assert len(codes) == codec.units and ids[-1] == used.eos
             assert (codes[: codec.units // 2] == prefix.symbols).all()
         assert min(bits) > 0
-        new, _ = run(
+        new, _ = draw_ids(
             engine,
             Constraint(used),
             Prompt(np.array([used.bos]), prefix.symbols[:0]),

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from jpeglm.config import InputError
-from jpeglm.generation import engine_cpu, team, tiles
+from jpeglm.generation import engine_cpu, forward, matmul, threads
 from jpeglm.generation.engine_cpu import CpuEngine
 from jpeglm.kernels import njit
 
-from .conftest import random_llama
+from .conftest import begin, keep, random_llama
 
 SHAPES = {
     "grouped": {},
@@ -24,7 +24,7 @@ SHAPES = {
 
 def every_logit(engine, sequences, prompt):
     """float32 [B, length - prompt + 1, V]: the rows' logits from their prompt's end on."""
-    logits = [engine.start(list(sequences[:, :prompt])).copy()]
+    logits = [begin(engine, list(sequences[:, :prompt])).copy()]
     logits += [engine.step(sequences[:, i]).copy() for i in range(prompt, sequences.shape[1])]
     return np.stack(logits, axis=1)
 
@@ -83,10 +83,10 @@ def _claim_and_mark_late(board):
     """A helper that has lost its core: claims chunks, computes none, marks them for a job before,
     where it may wipe out what the leader has marked."""
     while True:
-        job, chunk = team.next_chunk(board)
+        job, chunk = threads.next_chunk(board)
         if job < 0:
             break
-        team.mark(board, job - 1, chunk, 1)
+        threads.mark(board, job - 1, chunk, 1)
 
 
 @pytest.mark.parametrize("precision", ["float32", "int8"])
@@ -97,11 +97,9 @@ def test_threads_share_a_matrix_and_wait_for_nobody(precision, monkeypatch):
     alone = every_logit(CpuEngine(config, weights, precision, threads=1), sequences, 70)
     together = CpuEngine(config, weights, precision, threads=3)
     assert (every_logit(together, sequences, 70) == alone).all()
-    assert together._board[team.TICKET] >> 32, "no job was shared"
+    assert together._board[threads.TICKET] >> 32, "no job was shared"
     lost = CpuEngine(config, weights, precision, threads=2)
-    monkeypatch.setattr(
-        engine_cpu, "_assist", lambda who, board, *rest: _claim_and_mark_late(board)
-    )
+    monkeypatch.setattr(engine_cpu, "assist", lambda who, board, *rest: _claim_and_mark_late(board))
     few = sequences[:, :100]
     assert (every_logit(lost, few, 70) == alone[:, : few.shape[1] - 69]).all()
 
@@ -124,15 +122,15 @@ def test_a_helper_computes_what_the_leader_would(precision):
     """The output's product of the last step once more, all of it by a helper."""
     config, weights = random_llama(300, 400, **WIDE)
     engine = CpuEngine(config, weights, precision, threads=2)
-    logits = engine.start([np.array([1, 2])])
+    logits = begin(engine, [np.array([1, 2])])
     engine._dismiss()
     shape, rooms = engine._desk(0, 1)
     panels = -(-300 // 64)
-    job = team.post(engine._board, engine_cpu.FINAL, 0, 1, 1, 2, -(-panels // 2))
-    engine_cpu._assist(1, engine._board, rooms, shape, engine._model, engine._cache)
-    done = engine._board[team.DONE :][: -(-panels // 2)]
+    job = threads.post(engine._board, forward.FINAL, 0, 1, 1, 2, -(-panels // 2))
+    forward.assist(1, engine._board, rooms, shape, engine._weights, engine._cache)
+    done = engine._board[threads.DONE :][: -(-panels // 2)]
     assert (done == (int(job) << 32 | 1)).all()
-    assert (rooms[2][1, 0, :300] == logits[0]).all()
+    assert (rooms.results[1, 0, :300] == logits[0]).all()
 
 
 def test_prompts_of_any_length_twins_computed_once_and_rows_that_leave(monkeypatch):
@@ -149,16 +147,16 @@ def test_prompts_of_any_length_twins_computed_once_and_rows_that_leave(monkeypat
             "_compute",
             lambda t, *rest, **more: (computed.append(t.shape[1]), compute(t, *rest, **more)),
         )
-        logits = engine.start(sequences)
+        logits = begin(engine, sequences)
     assert sum(computed) == 5 + 140 + 31 + 1 + 80
 
     def compare():
         for sequence, row in zip(sequences, logits, strict=True):
-            assert (alone.start([sequence])[0] == row).all()
+            assert (begin(alone, [sequence])[0] == row).all()
 
     compare()
-    for leave in ([5, 0, 2, 1], [3, 1], [1]):  # 140 + 120 tokens: the cache grows on the way
-        engine.keep(np.array(leave))
+    for leave in ([0, 1, 2, 5], [1, 3], [0]):  # 140 + 120 tokens: the cache grows on the way
+        keep(engine, leave)
         sequences = [sequences[row] for row in leave]
         for _ in range(40):
             ids = rng.integers(0, 90, len(sequences))
@@ -172,9 +170,9 @@ def test_smaller_weights_stay_close_and_keep_the_order_of_sums(precision):
     config, weights = random_llama(90, 100)
     prompt = [np.arange(40)]
     whole = CpuEngine(config, weights)
-    exact = whole.start(prompt)[0]
+    exact = begin(whole, prompt)[0]
     engine = CpuEngine(config, weights, precision, threads=1)
-    assert 0 < np.abs(engine.start(prompt)[0] - exact).mean() < 0.1 * exact.std()
+    assert 0 < np.abs(begin(engine, prompt)[0] - exact).mean() < 0.1 * exact.std()
     assert engine.weight_bytes < 0.6 * whole.weight_bytes
     sequences = np.random.default_rng(4).integers(0, 90, (7, 20))
     together = every_logit(engine, sequences, 1)
@@ -186,10 +184,10 @@ def test_bfloat16_bits_give_what_their_float32_values_give():
     bits = {k: (v.view(np.uint32) >> 16).astype(np.uint16) for k, v in weights.items()}
     values = {k: (v.astype(np.uint32) << 16).view(np.float32) for k, v in bits.items()}
     prompt = [np.arange(30)]
-    expected = CpuEngine(config, values).start(prompt)
-    assert (CpuEngine(config, bits).start(prompt) == expected).all()
+    expected = begin(CpuEngine(config, values), prompt)
+    assert (begin(CpuEngine(config, bits), prompt) == expected).all()
     # Held so, keys and values are rounded as well.
-    held = CpuEngine(config, bits, "bfloat16").start(prompt)
+    held = begin(CpuEngine(config, bits, "bfloat16"), prompt)
     assert 0 < np.abs(held - expected).mean() < 0.004 * expected.std()
 
 
@@ -202,7 +200,7 @@ def test_what_the_cache_holds_is_rounded_as_torch_rounds():
     @njit()
     def rounded(x, out):
         for i in range(len(x)):
-            out[i] = tiles.as_stored(x[i], out)
+            out[i] = matmul.as_stored(x[i], out)
 
     for out in (np.empty(len(x), np.uint16), np.empty(len(x), np.float32)):
         rounded(x, out)
@@ -217,7 +215,7 @@ def test_tiles_of_every_processor_agree_to_the_bit():
     x = rng.normal(size=(4, 33)).astype(np.float32)
     w = rng.normal(size=(33, 64)).astype(np.float32)
     expected = np.empty((4, 64), np.float32)
-    tile_1 = tiles.tile_1
+    tile_1 = matmul.tile_1
 
     @njit()
     def rows(x, w, out):
@@ -227,7 +225,7 @@ def test_tiles_of_every_processor_agree_to_the_bit():
     rows(x, w, expected)
     np.testing.assert_allclose(expected, x @ w, atol=1e-5)
     for tokens, lanes in ((2, 32), (2, 64), (4, 16), (4, 64)):
-        tile = tiles._make_tile(tokens, lanes)
+        tile = matmul._make_tile(tokens, lanes)
 
         @njit()
         def blocks(x, w, out, tokens, lanes, tile=tile):
@@ -246,13 +244,13 @@ def test_integer_tiles_of_every_processor_are_exact():
     q[0], q[1] = 127, -127
     weights = rng.integers(-127, 128, (64, 12))
     weights[0], weights[1] = 127, -127
-    kinds = {"plain": 2} | ({"avx2": 2} if tiles._FEATURES.get("avx2") else {})
-    for kind, group in (kinds | ({"vnni": 4} if tiles._VNNI else {})).items():
+    kinds = {"plain": 2} | ({"avx2": 2} if matmul._FEATURES.get("avx2") else {})
+    for kind, group in (kinds | ({"vnni": 4} if matmul._VNNI else {})).items():
         panel = (weights + 128).astype(np.uint8).reshape(64, -1, group).swapaxes(0, 1).copy()
         levels = q.astype(np.int8 if group == 4 else np.int16)
         start = (-128 * q.sum(axis=1)).astype(np.int32)
         for tokens, lanes in ((1, 64), (2, 32), (2, 64), (4, 16), (4, 64)):
-            tile = tiles._make_integer_tile(tokens, lanes, kind)
+            tile = matmul._make_integer_tile(tokens, lanes, kind)
 
             @njit()
             def blocks(q, w, out, tokens, lanes, tile=tile):
@@ -269,8 +267,8 @@ def test_context_is_enforced():
     config, weights = random_llama(90, 20)
     engine = CpuEngine(config, weights)
     with pytest.raises(InputError, match="context"):
-        engine.start([np.arange(21)])
-    engine.start([np.arange(20)])
+        begin(engine, [np.arange(21)])
+    begin(engine, [np.arange(20)])
     with pytest.raises(InputError, match="context"):
         engine.step(np.array([1]))
 

@@ -9,15 +9,16 @@ from jpeglm.checkpoint import write_checkpoint
 from jpeglm.codecs import make_codec
 from jpeglm.config import InputError
 from jpeglm.evaluation.validity import judge
-from jpeglm.generation.constraint import Constraint, Prompt, make_prompt
 from jpeglm.generation.engine_cpu import CpuEngine
-from jpeglm.generation.generate import load, run
-from jpeglm.generation.guidance import Guided
-from jpeglm.generation.sampling import Sampling, _nucleus, choose
+from jpeglm.generation.loading import load
+from jpeglm.generation.matcher import Constraint, Prompt, make_prompt
+from jpeglm.generation.nucleus import nucleus
+from jpeglm.generation.sampling import Sampling, choose
+from jpeglm.generation.session import draw_ids
 from jpeglm.syntax.alphabet import ALPHABETS, Prefix
 from jpeglm.tokenizer import Tokenizer
 
-from .conftest import random_llama
+from .conftest import begin, mask_at, random_llama, take
 
 
 def start(tokenizer):
@@ -48,11 +49,11 @@ def test_mask_is_the_definition(tokenizer, pictures):
         shortest = grammar.shortest(state)
         for left in (1 << 30, shortest + 1, shortest + 4, shortest + 30):
             expected = brute_force_mask(tokenizer, state, left)
-            assert (constraint.mask(state, left) == expected).all()
+            assert (mask_at(constraint, state, left) == expected).all()
             assert expected.any()
-        assert constraint.mask(state)[token]
-        constraint.advance(state, int(token))
-    assert constraint.mask(state).nonzero()[0].tolist() == [tokenizer.eos]
+        assert mask_at(constraint, state)[token]
+        take(constraint, state, int(token))
+    assert mask_at(constraint, state).nonzero()[0].tolist() == [tokenizer.eos]
 
 
 GEOMETRIES = [
@@ -85,12 +86,12 @@ def test_masks_that_are_found_again_are_those_computed_anew(alphabet, geometry, 
         state = grammar.start()
         while not grammar.complete(state):
             anew.masks.used[0] = len(anew.masks.legal)  # no room: row 0, computed each time
-            mask = constraint.mask(state)
-            assert (mask == anew.mask(state)).all()
+            mask = mask_at(constraint, state)
+            assert (mask == mask_at(anew, state)).all()
             legal = np.flatnonzero(mask)
             # Every other walk favours late tokens, which are the merged and the large ones.
             token = rng.choice(legal[-20:] if turn % 2 else legal)
-            constraint.advance(state, int(token))
+            take(constraint, state, int(token))
             ids.append(int(token))
             seen += 1
         streams.append(tokenizer.decode_stream(np.array(ids)))
@@ -108,7 +109,7 @@ def test_every_sample_is_a_canonical_stream_within_budget(tokenizer, engine, tem
     shortest = tokenizer.alphabet.grammar().shortest(tokenizer.alphabet.grammar().start())
     for budget in (shortest + 2, shortest + 9, 500):
         sampling = Sampling(temperature, top_k=0 if temperature > 1 else 20)
-        ids, bits = run(engine, constraint, start(tokenizer), 3, sampling, 1, budget)
+        ids, bits = draw_ids(engine, constraint, start(tokenizer), 3, sampling, 1, budget)
         for row, cost in zip(ids, bits):
             assert len(row) + 1 <= budget and row[-1] == tokenizer.eos and cost > 0
             tokenizer.codec.check(tokenizer.decode_stream(row))
@@ -124,7 +125,7 @@ def test_completions_keep_every_mcu_as_given(tokenizer, engine, pictures):
     for units in (0, codec.units) if whole else range(codec.units + 1):
         prefix = tokenizer.alphabet.prefix(stream, units)
         prompt = make_prompt(tokenizer, prefix, tokenizer.bos)
-        ids, _ = run(engine, constraint, prompt, 2, Sampling(), seed=units)
+        ids, _ = draw_ids(engine, constraint, prompt, 2, Sampling(), seed=units)
         given = plain.prefix(stream, units).symbols
         for row in ids:
             completion = tokenizer.decode_stream(np.concatenate([prompt.ids, row]))
@@ -139,26 +140,26 @@ def test_a_prompt_may_end_at_any_symbol(tokenizer, engine, pictures):
     symbols = tokenizer.alphabet.split(tokenizer.codec.encode(pictures[1]))
     for cut in range(0, len(symbols), 7):
         prompt = make_prompt(tokenizer, Prefix(symbols[:cut]), tokenizer.bos)
-        ids, _ = run(engine, constraint, prompt, 1, Sampling(), seed=cut)
+        ids, _ = draw_ids(engine, constraint, prompt, 1, Sampling(), seed=cut)
         whole = tokenizer.decode(np.concatenate([prompt.ids, ids[0]]))
         assert (whole[:cut] == symbols[:cut]).all()
 
 
 def test_same_seed_same_picture_in_any_batch(tokenizer, engine):
     constraint = Constraint(tokenizer)
-    whole, _ = run(engine, constraint, start(tokenizer), 7, Sampling(), 5, batch=7)
+    whole, _ = draw_ids(engine, constraint, start(tokenizer), 7, Sampling(), 5, batch=7)
     for batch in (1, 2, 3):
-        again, _ = run(engine, constraint, start(tokenizer), 7, Sampling(), 5, batch=batch)
+        again, _ = draw_ids(engine, constraint, start(tokenizer), 7, Sampling(), 5, batch=batch)
         assert all((a == b).all() for a, b in zip(whole, again, strict=True))
-    other, _ = run(engine, constraint, start(tokenizer), 1, Sampling(), 6)
+    other, _ = draw_ids(engine, constraint, start(tokenizer), 1, Sampling(), 6)
     assert len(other[0]) != len(whole[0]) or (other[0] != whole[0]).any()
     assert len({row.tobytes() for row in whole}) == 7
 
 
 def test_bits_are_the_models_own(tokenizer, engine):
     """Σ −log2 softmax(logits)[token], from a second, teacher-forced pass."""
-    ids, bits = run(engine, Constraint(tokenizer), start(tokenizer), 1, Sampling(0.8, 30, 0.9))
-    logits = engine.start([np.array([tokenizer.bos])])
+    ids, bits = draw_ids(engine, Constraint(tokenizer), start(tokenizer), 1, Sampling(0.8, 30, 0.9))
+    logits = begin(engine, [np.array([tokenizer.bos])])
     total = 0.0
     for token in ids[0]:
         row = logits[0].astype(np.float64)
@@ -169,12 +170,12 @@ def test_bits_are_the_models_own(tokenizer, engine):
 
 def test_a_budget_that_cannot_hold_a_picture_is_refused(tokenizer, engine):
     with pytest.raises(InputError, match="--max-tokens"):
-        run(engine, Constraint(tokenizer), start(tokenizer), 1, Sampling(), 0, max_tokens=4)
+        draw_ids(engine, Constraint(tokenizer), start(tokenizer), 1, Sampling(), 0, max_tokens=4)
 
 
 def test_without_grammar_the_budget_ends_it(tokenizer, engine):
     sampling = Sampling(grammar=False)
-    ids, _ = run(engine, Constraint(tokenizer), start(tokenizer), 4, sampling, 0, 50)
+    ids, _ = draw_ids(engine, Constraint(tokenizer), start(tokenizer), 4, sampling, 0, 50)
     for row in ids:
         assert len(row) <= 49
         assert tokenizer.codec.show(tokenizer.decode_stream(row)).size == (48, 32)
@@ -215,7 +216,7 @@ def test_the_nucleus_is_that_of_a_sorted_list(top_k, top_p):
         mass = np.cumsum(weight[order].astype(np.float64))
         expected = order[: 1 + int(np.argmax(mass >= top_p * mass[-1]))]
         total = float(weight.astype(np.float64).sum())
-        count = _nucleus(weight, total, top_k, top_p, place)
+        count = nucleus(weight, total, top_k, top_p, place)
         assert place[::-1][:count].tolist() == expected.tolist()
 
 
@@ -228,33 +229,24 @@ def test_sampling_settings_are_checked(settings):
 
 
 def test_guidance_is_its_formula(pictures):
-    """Against two runs of the plain engine, through steps on which sequences end."""
+    """Teacher forcing by hand: the logits that tokens were chosen from, of both runs."""
     codec = make_codec({"codec": "jpeg", "width": 32, "height": 32, "quality": 25})
     tokenizer = Tokenizer.train([codec.encode(p) for p in pictures], codec, n_classes=3)
-    config, weights = random_llama(tokenizer.vocab_size, 64)
-    engine, plain = CpuEngine(config, weights), CpuEngine(config, weights)
-    guided = Guided(engine, 2.5, tokenizer.bos)
-    rng = np.random.default_rng(0)
-    prompts = [np.array([tokenizer.class_token(k), *rng.integers(0, 99, k)]) for k in range(3)]
-    texts = [list(prompt) for prompt in prompts]
-
-    def expected():
-        found = []
-        for text in texts:
-            conditional = plain.start([np.array(text)])[0].copy()
-            free = plain.start([np.array([tokenizer.bos, *text[1:]])])[0]
-            found.append(free + 2.5 * (conditional - free))
-        return np.stack(found)
-
-    logits = guided.start(prompts)
-    for step in range(4):
-        assert np.abs(logits - expected()).max() < 1e-3
-        if step == 1:
-            texts = [texts[2], texts[0]]
-            guided.keep(np.array([2, 0]))
-        ids = rng.integers(0, 99, len(texts))
-        texts = [[*text, int(token)] for text, token in zip(texts, ids)]
-        logits = guided.step(ids)
+    engine = CpuEngine(*random_llama(tokenizer.vocab_size, 64))
+    prompt = Prompt(np.array([tokenizer.class_token(2)], np.int32), np.zeros(0, np.int32))
+    greedy = Sampling(temperature=0.0, grammar=False, guidance=2.5)
+    (ids,), (bits,) = draw_ids(engine, Constraint(tokenizer), prompt, 1, greedy, max_tokens=20)
+    runs = [begin(engine, [np.array([first])])[0] for first in (prompt.ids[0], tokenizer.bos)]
+    both = begin(engine, [prompt.ids, np.array([tokenizer.bos])])
+    assert (both == runs).all()
+    total = 0.0
+    for token in ids:
+        mixed = both[1] + np.float32(2.5) * (both[0] - both[1])
+        assert mixed[token] == mixed[: tokenizer.eos + 1].max()
+        mixed = mixed.astype(np.float64) - mixed.max()
+        total += (np.log(np.exp(mixed).sum()) - mixed[token]) / np.log(2)
+        both = engine.step(np.array([token, token]))
+    assert bits == pytest.approx(total, rel=1e-5)
 
 
 def test_guided_pictures(pictures, tmp_path):

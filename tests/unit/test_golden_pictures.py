@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from jpeglm.generation.generate import load
+from jpeglm.generation.loading import load
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "pictures.json"
 ASSETS = Path(load.__code__.co_filename).parents[1] / "assets"

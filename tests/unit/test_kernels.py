@@ -54,16 +54,16 @@ def test_the_rule_sees_arrays():
 
 QUANTISE = """
 import numpy as np
-from jpeglm.generation import tiles
+from jpeglm.generation import matmul
 steps = np.zeros(1, np.float32)
-levels, starts = np.zeros((1, 4), tiles.LEVEL), np.zeros(1, np.int32)
-tiles._quantise(np.full((1, 4), 127, np.float32), levels, steps, starts)
+levels, starts = np.zeros((1, 4), matmul.LEVEL), np.zeros(1, np.int32)
+matmul._quantise(np.full((1, 4), 127, np.float32), levels, steps, starts)
 print(steps[0])
 """
 
 
 def test_a_changed_kernel_is_compiled_into_its_callers(tmp_path):
-    """`tiles._quantise` calls `kernels.magnitude`; its own file stays as it is."""
+    """`matmul._quantise` calls `kernels.magnitude`; its own file stays as it is."""
     copy = tmp_path / "jpeglm"
     leave_out = shutil.ignore_patterns("__pycache__", "assets")
     shutil.copytree(Path(jpeglm.__file__).parent, copy, ignore=leave_out)
@@ -76,7 +76,7 @@ def test_a_changed_kernel_is_compiled_into_its_callers(tmp_path):
         return float(done.stdout)
 
     assert run() == 1
-    assert list(copy.rglob("tiles._quantise-*.nbc"))
+    assert list(copy.rglob("matmul._quantise-*.nbc"))
     source = (copy / "kernels.py").read_text()
     last = "return float_of(np.int32(top))"
     assert source.count(last) == 1

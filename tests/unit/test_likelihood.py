@@ -17,7 +17,7 @@ from jpeglm.evaluation.coders import (
     without_markers,
 )
 from jpeglm.evaluation.likelihood import interval, model_bits, pictures_of, ratio_interval
-from jpeglm.generation.constraint import Constraint
+from jpeglm.generation.matcher import Constraint
 
 from .conftest import hugging_face, random_llama
 

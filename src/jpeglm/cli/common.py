@@ -278,7 +278,7 @@ def note_first_frame(photo: Path) -> None:
 def open_model(
     checkpoint: Path | None, engine: str, precision: str | None, device: str | None
 ) -> Any:
-    from jpeglm.generation.generate import load
+    from jpeglm.generation.loading import load
 
     if engine == "cpu":
         from jpeglm.generation.engine_cpu import compiled
@@ -289,7 +289,7 @@ def open_model(
 
 
 def record_of(checkpoint: Path | None, model: Any, engine: str, precision: str | None) -> dict:
-    from jpeglm.generation.generate import PRECISION
+    from jpeglm.generation.loading import PRECISION
 
     return {
         "checkpoint": str(checkpoint)

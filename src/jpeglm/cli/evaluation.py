@@ -493,8 +493,9 @@ def reconstruction(
     from jpeglm.data.prepare import PrepareConfig
     from jpeglm.evaluation import protocols
     from jpeglm.evaluation.features import make_extractor
-    from jpeglm.generation.generate import open_coder
+    from jpeglm.generation.loading import open_coder
     from jpeglm.progress import Reporter
+    from jpeglm.tokenizer import Tokenizer
 
     _claim(out, data, *(checkpoint or []))
     coders = {str(folder): open_coder(folder) for folder in checkpoint or []}
@@ -504,7 +505,7 @@ def reconstruction(
     shape = parse_size(size) if size else (64, 64)
     if not size and coders:
         first = next(iter(coders.values()))
-        config = first.codec.config if hasattr(first, "codec") and first.codec else first.config
+        config = first.codec.config if isinstance(first, Tokenizer) else first.config
         shape = (config.width, config.height)
     split = None if split == "all" else split
     found = load_images(data, *shape, PrepareConfig(crops=crops), split, limit=limit)

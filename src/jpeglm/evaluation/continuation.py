@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,8 @@ from jpeglm.config import InputError
 from jpeglm.evaluation.features import Extractor, extract
 from jpeglm.evaluation.frechet import compare
 from jpeglm.evaluation.likelihood import interval, pictures_of, ratio_interval
-from jpeglm.generation.generate import KEEP, Model
+from jpeglm.generation.model import KEEP, Model
+from jpeglm.generation.pictures import Drawn
 
 Progress = Callable[[int, int, str], None]
 
@@ -48,15 +50,16 @@ def continuation(
     if not 1 <= keep < codec.units:
         raise InputError(f"--keep-frames is {keep}; it goes from 1 to {codec.units - 1}")
     truth = np.stack([codec.decode(stream) for stream in streams])
-    drawn, bits = [], []
-    for seed in seeds:
-        for number, stream in enumerate(streams):
-            own = seed * 1_000_003 + number
-            result = model.continue_stream(stream, keep, 1, seed=own, **sampling)
-            drawn.append(result.images[0])
-            bits.append(result.bits[0])
-            if progress:
-                progress(len(drawn), len(seeds) * len(streams), f"seed {seed}")
+    count = len(streams)
+    found: dict[int, Drawn] = {}
+    own = (seed * 1_000_003 + number for seed in seeds for number in range(count))
+    every = (stream for _ in seeds for stream in streams)
+    for one in model.continue_each(every, keep, own, repeat(None), **sampling):
+        found[one.number] = one
+        if progress:
+            progress(len(found), len(seeds) * count, "")
+    drawn = [found[number].image for number in range(len(seeds) * count)]
+    bits = [found[number].bits for number in range(len(seeds) * count)]
     made = np.stack(drawn).reshape(len(seeds), *truth.shape)
     future, shown = truth[:, keep:], made[:, :, keep:]
     repeated = np.broadcast_to(truth[:, keep - 1 : keep], future.shape)

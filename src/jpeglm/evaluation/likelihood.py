@@ -18,7 +18,7 @@ import numpy as np
 
 from jpeglm.codecs import AvcCodec, JpegCodec
 from jpeglm.evaluation.coders import COUNTED, avc_bits, coder_bits, together_bits
-from jpeglm.generation.generate import Model
+from jpeglm.generation.model import Model
 
 Progress = Callable[[int, int, str], None]
 
@@ -27,47 +27,21 @@ def model_bits(
     model: Model,
     streams: Sequence[bytes],
     labels: Sequence[int] | None = None,
-    batch: int = 32,
     progress: Progress | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(bits, bits under the grammar, tokens), float64 [pictures] each; teacher forcing."""
-    tokenizer = model.tokenizer
-    ids = [np.concatenate([tokenizer.encode_stream(stream), [tokenizer.eos]]) for stream in streams]
-    first = [
-        tokenizer.class_token(label) if tokenizer.n_classes and label >= 0 else tokenizer.bos
-        for label in (labels if labels is not None else [-1] * len(streams))
-    ]
-    bits, legal_bits = np.zeros(len(ids)), np.zeros(len(ids))
-    order = np.argsort([-len(row) for row in ids], kind="stable")
-    for start in range(0, len(order), batch):
-        rows = order[start : start + batch]
-        logits = model.engine.start([np.array([first[r]]) for r in rows])
-        states = [model.constraint.grammar.start() for _ in rows]
-        place = 0
-        while len(rows):
-            token = np.array([ids[r][place] for r in rows])
-            values = logits.astype(np.float64)
-            values -= values.max(axis=1, keepdims=True)
-            chosen = values[np.arange(len(rows)), token]
-            bits[rows] += (np.log(np.exp(values).sum(axis=1)) - chosen) / np.log(2)
-            for i, r in enumerate(rows):
-                mask = model.constraint.mask(states[i])
-                legal_bits[r] += (np.log(np.exp(values[i][mask]).sum()) - chosen[i]) / np.log(2)
-                if token[i] != tokenizer.eos:
-                    model.constraint.advance(states[i], int(token[i]))
-            place += 1
-            on = np.array([len(ids[r]) > place for r in rows])
-            if not on.all():
-                kept = np.flatnonzero(on)
-                rows, token = rows[kept], token[kept]
-                states = [states[i] for i in kept]
-                if len(rows):
-                    model.engine.keep(kept)
-            if len(rows):
-                logits = model.engine.step(token)
+    """(bits, bits under the grammar, tokens), float64 [pictures] each. A label of -1 is none."""
+    known = [None if not model.classes or label < 0 else label for label in labels or ()] or None
+
+    def report(done: int, total: int, _: int) -> None:
         if progress:
-            progress(min(start + batch, len(order)), len(order), "")
-    return bits, legal_bits, np.array([len(row) for row in ids], np.float64)
+            progress(done, total, "")
+
+    scores = model.score_streams(streams, known, report)
+    return (
+        np.array([score.bits.sum() for score in scores]),
+        np.array([score.legal_bits.sum() for score in scores]),
+        np.array([len(score.ids) for score in scores], np.float64),
+    )
 
 
 def interval(values: np.ndarray, groups: np.ndarray | None = None, seed: int = 0) -> list[float]:

@@ -32,6 +32,8 @@ from jpeglm.evaluation.sets import (
     kept,
     samples,
 )
+from jpeglm.generation.model import Model
+from jpeglm.tokenizer import Tokenizer
 
 Progress = Callable[[int, int, str], None]
 
@@ -78,7 +80,7 @@ def completion(
     half: pictures shrunk to half on black, measured on their part only. Row `codec` is the codec's
     own encoding of the whole pictures, the floor of any model of it.
     """
-    if not hasattr(model, "tokenizer"):
+    if not isinstance(model, Model):
         model.complete()  # says in words why it cannot
     pictures = half_size(references.pixels) if half else references.pixels
     check_count(pictures, "completion")
@@ -171,7 +173,7 @@ def reconstruction(
 ) -> dict[str, Any]:
     """PSNR, SSIM and Fréchet distance of codecs alone, with tokens and bits a picture.
 
-    coders: name → a tokenizer (its codec is measured, and its number of tokens) or a VAE's Prior.
+    coders: name → a tokenizer (its codec is measured, and its number of tokens) or a `VaePrior`.
     LPIPS needs weights that no package brings, so it is left out and named under `unavailable`.
     """
     import torch
@@ -185,7 +187,7 @@ def reconstruction(
     rows: dict[str, Any] = {}
     for number, (name, coder) in enumerate(coders.items()):
         row: dict[str, Any] = {}
-        if hasattr(coder, "reconstruct"):
+        if not isinstance(coder, Tokenizer):
             own = _fitted(pixels, (coder.config.height, coder.config.width))
             shown = _fitted(coder.reconstruct(own), pixels.shape[1:3])
             row["latents"] = coder.config.latent

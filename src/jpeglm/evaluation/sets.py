@@ -17,7 +17,8 @@ from PIL import Image
 
 from jpeglm.config import InputError, fingerprint
 from jpeglm.files import atomic_write
-from jpeglm.generation.generate import Model
+from jpeglm.generation.model import Model
+from jpeglm.generation.pictures import Drawn
 
 Progress = Callable[[int, int, str], None]
 
@@ -95,17 +96,20 @@ def completions(
     progress: Progress | None = None,
 ) -> dict[str, np.ndarray]:
     """One completion of each picture: pictures, and bits float64 [N] of what was sampled."""
-    drawn, bits = [], []
-    for number, picture in enumerate(pictures):
-        label = int(labels[number]) if labels is not None and model.tokenizer.n_classes else None
-        result = model.complete(
-            Image.fromarray(picture), keep, 1, seed=seed * 1_000_003 + number, label=label
-        )
-        drawn.append(np.asarray(result.images[0]))
-        bits.append(result.bits[0])
-        if progress and (number % 16 == 15 or number + 1 == len(pictures)):
-            progress(number + 1, len(pictures), f"keep {keep:g}, seed {seed}")
-    return {"pictures": np.stack(drawn), "bits": np.array(bits)}
+    seeds = (seed * 1_000_003 + number for number in range(len(pictures)))
+    streams = (model.codec.encode(Image.fromarray(picture)) for picture in pictures)
+    known = labels.tolist() if labels is not None and model.classes else [None] * len(pictures)
+    found: dict[int, Drawn] = {}
+    units = int(keep * model.codec.units + 1e-9)
+    for drawn in model.continue_each(streams, units, seeds, known):
+        found[drawn.number] = drawn
+        if progress and (len(found) % 16 == 0 or len(found) == len(pictures)):
+            progress(len(found), len(pictures), f"keep {keep:g}, seed {seed}")
+    rows = [found[number] for number in range(len(pictures))]
+    return {
+        "pictures": np.stack([np.asarray(row.image) for row in rows]),
+        "bits": np.array([row.bits for row in rows]),
+    }
 
 
 def samples(
@@ -121,7 +125,7 @@ def samples(
         if progress:
             progress(done, total, f"samples, seed {seed}")
 
-    if labels is None or not getattr(model, "classes", 0):
+    if labels is None or not model.classes:
         images = model.generate(n, seed=seed, progress=report).images
     else:
         images = [None] * n

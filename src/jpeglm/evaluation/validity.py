@@ -23,20 +23,10 @@ import numpy as np
 from jpeglm.codecs import AvcCodec, JpegCodec
 from jpeglm.codecs.avc import STRICT, complaints
 from jpeglm.config import InputError
-from jpeglm.generation.generate import Model
-from jpeglm.kernels import kernel
-from jpeglm.syntax.machine import complete, step
+from jpeglm.generation.model import Model
+from jpeglm.syntax.machine import accepts
 
 Progress = Callable[[int, int, str], None]
-
-
-@kernel()
-def accepts(spec, state, symbols):
-    """Whether the machine takes all symbols from `state` on and is complete at the end only."""
-    for symbol in symbols:
-        if complete(spec, state) or not step(spec, state, symbol):
-            return False
-    return complete(spec, state)
 
 
 def judge(codec: JpegCodec, streams: Sequence[bytes]) -> dict[str, int]:
@@ -93,7 +83,7 @@ def judge_clips(codec: AvcCodec, streams: Sequence[bytes]) -> tuple[dict[str, in
 def sampled_whole(model: Model, drawn: Sequence[np.ndarray]) -> int:
     """How many of the sampled id sequences spell exactly one complete stream and then EOS."""
     grammar = model.tokenizer.alphabet.grammar()
-    spec = grammar.spec  # type: ignore[attr-defined]
+    spec = grammar.spec
     return sum(
         bool(
             len(ids)
@@ -113,7 +103,7 @@ def validity(
     hardest.
     """
     sampling = {"temperature": 1.0, "top_k": 0, "top_p": 1.0} | sampling
-    if not hasattr(model, "tokenizer"):
+    if not isinstance(model, Model):
         raise InputError("a VAE draws pixels, not streams; there is nothing that could be invalid")
     rows: dict[str, Any] = {}
     unavailable: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""What a call draws: pictures or clips, their streams and tokens, and what they cost."""
+"""What a call gives: pictures or clips, their streams and tokens, and what they cost."""
 
 from __future__ import annotations
 
@@ -54,3 +54,46 @@ class Pictures:
 Each = Callable[[Pictures, Drawn], None]
 """Called with each picture as soon as it is drawn, in any order; of the call's `Pictures` only
 `original`, `prompt` and `settings` are there yet."""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A picture of a call, as far as it is."""
+
+    number: int
+    ids: np.ndarray
+    """int32: tokens drawn so far."""
+    units: int
+    """Whole MCUs, frames or codes, the prompt's among them."""
+    bits: float
+    """−log2 p of the tokens drawn so far."""
+    ended: bool
+    show: Callable[[], Any]
+
+    @property
+    def image(self) -> Any:
+        """The picture or clip now; what is not drawn yet is flat."""
+        return self.show()
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a stream of N tokens costs under a model, EOS included."""
+
+    ids: np.ndarray
+    """int32 [N]"""
+    bits: np.ndarray
+    """float64 [N]: −log2 p of each."""
+    legal_bits: np.ndarray
+    """float64 [N]: among the tokens that the grammar allows there."""
+    unit: np.ndarray
+    """int64 [N]: whole units (MCUs, frames, codes) before each."""
+    units: int
+    """Of a whole stream."""
+
+    @property
+    def of_units(self) -> np.ndarray:
+        """float64 [units]: bits of the tokens that begin in each unit; EOS belongs to the last. A
+        token may reach into the next unit."""
+        place = np.minimum(self.unit, self.units - 1)
+        return np.bincount(place, self.bits, self.units)

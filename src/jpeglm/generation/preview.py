@@ -9,11 +9,11 @@ import numpy as np
 from PIL import Image
 
 from jpeglm.config import InputError
-from jpeglm.generation.constraint import Constraint, Prompt, make_prompt
 from jpeglm.generation.engine_torch import TorchEngine
-from jpeglm.generation.generate import run
+from jpeglm.generation.matcher import Constraint, Prompt, bare_prompt, make_prompt
 from jpeglm.generation.outputs import strips
 from jpeglm.generation.sampling import Sampling
+from jpeglm.generation.session import draw_ids
 
 if TYPE_CHECKING:
     from jpeglm.tokenizer import Tokenizer
@@ -30,7 +30,7 @@ def draw(
     engine, constraint = TorchEngine(model), Constraint(tokenizer)
 
     def images(prompt: Prompt, count: int) -> list[Any]:
-        drawn, _ = run(engine, constraint, prompt, count, Sampling(), seed)
+        drawn, _ = draw_ids(engine, constraint, prompt, count, Sampling(), seed)
         head = tokenizer.decode(prompt.ids)
         streams = [
             tokenizer.alphabet.join(np.concatenate([head, tokenizer.decode(ids)])) for ids in drawn
@@ -41,7 +41,7 @@ def draw(
     attention = model.config._attn_implementation
     model.set_attn_implementation("sdpa")
     try:
-        new = images(Prompt(np.array([tokenizer.bos], np.int32), np.zeros(0, np.int32)), n)
+        new = images(bare_prompt(tokenizer.bos), n)
         tiles = [(f"sample {i}", image) for i, image in enumerate(new)]
         for i, stream in enumerate(held_out):
             prefix = tokenizer.alphabet.prefix(stream, tokenizer.codec.units // 2)

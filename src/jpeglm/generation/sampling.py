@@ -14,21 +14,28 @@ from typing import NamedTuple
 import numpy as np
 
 from jpeglm.config import MAX_SEED, InputError, Settings, check_seed
-from jpeglm.generation.constraint import Vocabulary, advance, token_mask
-from jpeglm.kernels import LOWEST, exp, float_of, highest, kernel, log
+from jpeglm.generation.masks import WALK, Vocabulary, advance, token_mask
+from jpeglm.generation.matcher import Constraint
+from jpeglm.generation.nucleus import nucleus
+from jpeglm.kernels import LOWEST, exp, highest, kernel, log
 
 MAX_GUIDANCE = 1e6
 """Beyond it guided logits would leave float32."""
 
 
-class Draw(NamedTuple):
-    """`Sampling` and the seed, as numba takes them; an inverse temperature of 0 is greedy."""
-
-    grammar: bool
-    inverse: float
-    top_k: int
-    top_p: float
-    seed: int
+DRAW = np.dtype(
+    [
+        ("grammar", "?"),
+        ("inverse", "f8"),
+        ("top_k", "i8"),
+        ("top_p", "f8"),
+        ("seed", "i8"),
+        ("picture", "i8"),
+    ],
+    align=True,
+)
+"""`Sampling`, seed and the picture's number in it, as numba takes them; an inverse temperature of 0
+is greedy."""
 
 
 @dataclass(frozen=True)
@@ -57,36 +64,15 @@ class Sampling(Settings):
         if not 0 < self.top_p <= 1:
             raise InputError(f"top_p is {self.top_p}; it must be above 0 and at most 1")
 
-    def draw(self, seed: int) -> Draw:
-        """What compiled code needs of it."""
+    def draw(self, seed: int = 0, picture: int = 0) -> np.void:
+        """A `DRAW`: what compiled code needs of it."""
         inverse = 0.0
         if self.temperature:  # as much as float32 holds; beyond, nothing changes any more
             inverse = 1.0 / min(max(self.temperature, 1e-30), 1e30)
         top_k = min(self.top_k, MAX_SEED)
-        return Draw(self.grammar, inverse, top_k, float(self.top_p), check_seed(seed))
-
-
-class Scratch(NamedTuple):
-    """What `sample_step` writes on; V tokens."""
-
-    weight: np.ndarray
-    """float32 [V]"""
-    order: np.ndarray
-    """int64 [V]"""
-    free: np.ndarray
-    """bool [V]: the tokens that are drawn from without a grammar."""
-    bits: np.ndarray
-    """uint64 [1]: an array, whose overflow wraps without a warning in numpy too."""
-
-
-def scratch(size: int, vocabulary: Vocabulary) -> Scratch:
-    """Of logits [B, size], which have class tokens too."""
-    free = np.zeros(size, np.bool_)
-    free[: len(vocabulary.offsets) - 1] = True
-    free[vocabulary.eos] = True
-    return Scratch(
-        np.empty(size, np.float32), np.empty(size, np.int64), free, np.zeros(1, np.uint64)
-    )
+        made = np.zeros(1, DRAW)
+        made[0] = (self.grammar, inverse, top_k, self.top_p, check_seed(seed), picture)
+        return made[0]
 
 
 @kernel()
@@ -102,105 +88,6 @@ def _uniform(seed, picture, step, x):
         x *= np.uint64(0x94D049BB133111EB)
         x[0] ^= x[0] >> np.uint64(31)
     return np.float64(x[0] >> np.uint64(11)) * 2.0**-53
-
-
-FEW = 128
-"""So many tokens are found sooner by insertion than by a heap of all."""
-
-
-@kernel()
-def _threshold(weight, count):
-    """A value that `count` of the weights, all in [0, 1], reach, and hardly more do: bisection of
-    their bits, which are in their order; each count of the others is a few vector instructions."""
-    low, high = np.int32(0), np.int32(0x3F800001)
-    while high - low > 1:
-        middle = (low + high) >> 1
-        at = float_of(np.int32(middle))
-        reached = np.int32(0)
-        for i in range(len(weight)):
-            reached += np.int32(weight[i] >= at)
-        if reached < count:
-            high = middle
-        else:
-            low = middle
-            if reached <= count + count // 2:
-                break
-    return float_of(np.int32(low))
-
-
-@kernel()
-def _best(weight, count, order):
-    """The `count` largest weights' places, as `_nucleus` leaves them."""
-    end = len(weight) - 1  # the first of them comes last
-    least = _threshold(weight, count)
-    n = 0
-    for i in range(len(weight)):
-        w = weight[i]
-        if w < least:
-            continue
-        if n < count:
-            n += 1
-        elif w <= weight[order[end - n + 1]]:
-            continue
-        place = end - n + 1
-        while place < end and weight[order[place + 1]] < w:
-            order[place] = order[place + 1]
-            place += 1
-        order[place] = i
-
-
-@kernel()
-def _sift(weight, order, place, size):
-    """Restore the heap order[:size] below `place`: on top the largest weight, of equals the
-    first."""
-    token = order[place]
-    while True:
-        child = 2 * place + 1
-        if child >= size:
-            break
-        a = order[child]
-        if child + 1 < size:
-            b = order[child + 1]
-            if weight[b] > weight[a] or (weight[b] == weight[a] and b < a):
-                child += 1
-                a = b
-        if weight[token] > weight[a] or (weight[token] == weight[a] and token < a):
-            break
-        order[place] = a
-        place = child
-    order[place] = token
-
-
-@kernel()
-def _nucleus(weight, total, top_k, top_p, order):
-    """How many of the most probable tokens are in the nucleus: the last so many of `order`, the
-    most probable one last, of equals the first."""
-    size = len(weight)
-    kept = size if top_k == 0 else min(top_k, size)
-    inside = 0.0
-    if kept <= FEW:
-        _best(weight, kept, order)
-        for i in range(kept):
-            inside += weight[order[size - 1 - i]]
-    else:
-        for i in range(size):
-            order[i] = i
-        for place in range(size // 2 - 1, -1, -1):
-            _sift(weight, order, place, size)
-        for i in range(kept):
-            last = size - 1 - i
-            order[0], order[last] = order[last], order[0]
-            _sift(weight, order, 0, last)
-            inside += weight[order[last]]
-            if top_k == 0 and inside >= top_p * total:
-                return i + 1
-    if top_p < 1.0:
-        share, inside = top_p * inside, 0.0
-        for i in range(kept):
-            inside += weight[order[size - 1 - i]]
-            if inside >= share:
-                return i + 1
-    return kept
 
 
 @kernel()
@@ -238,18 +125,18 @@ def choose(logits, mask, draw, uniform, weight, order):
             below = (logits[i] - peak) * inverse
             weight[i] = exp(below) if below > LOWEST else np.float32(0)
         total = _total(weight)
-    nucleus = size
+    inside = size
     narrowed = draw.top_k > 0 or draw.top_p < 1.0
     if draw.inverse > 0.0:
         legal, last = 0.0, np.int64(-1)
         if narrowed:
-            nucleus = _nucleus(weight, total, draw.top_k, draw.top_p, order)
-        for i in range(nucleus):
+            inside = nucleus(weight, total, draw.top_k, draw.top_p, order)
+        for i in range(inside):
             token = order[size - 1 - i] if narrowed else i
             if mask[token]:
                 legal += weight[token]
         target = uniform * legal
-        for i in range(nucleus):
+        for i in range(inside):
             token = order[size - 1 - i] if narrowed else i
             if mask[token] and weight[token] > 0:
                 last = np.int64(token)
@@ -265,25 +152,107 @@ def choose(logits, mask, draw, uniform, weight, order):
     return best, log(whole) - (logits[best] - peak)
 
 
-@kernel()
-def sample_step(
-    spec, logits, states, forced_at, ahead, tokens_left, vocabulary, masks, draw, pictures, count,
-    ids, nats, scratch,
-):  # fmt: skip
-    """One token for each row of logits [B, V], written to ids [B]; states move on.
+class Table(NamedTuple):
+    """What a session knows of its sequences, a row each, as numba takes it."""
 
-    nats [B] grows by −ln p of the token under the model's own distribution (temperature 1).
-    """
-    for row in range(logits.shape[0]):
-        mask = scratch.free
+    rows: np.ndarray
+    """`ROW` [rows]"""
+    states: np.ndarray
+    """int64 [rows, state]: the grammar's."""
+    forced: np.ndarray
+    """int32 [rows, F]: symbols that a prompt still forces, `WALK.known` of them."""
+    drawn: np.ndarray
+    """int32 [rows, tokens]: the tokens chosen so far, `ROW.count` of them."""
+    nats: np.ndarray
+    """float64 [rows, tokens]: −ln p of each under the model's own distribution."""
+
+
+ROW = np.dtype(
+    [
+        ("walk", WALK),
+        ("draw", DRAW),
+        ("kind", "i8"),
+        ("count", "i8"),
+        ("token", "i8"),
+        ("nats", "f8"),
+    ],
+    align=True,
+)
+"""kind: the chooser's number; token: the last one; nats: the sum of all."""
+
+
+class Scratch(NamedTuple):
+    """What choosing writes on; V logits."""
+
+    weight: np.ndarray
+    """float32 [V]"""
+    order: np.ndarray
+    """int64 [V]"""
+    free: np.ndarray
+    """bool [V]: the tokens that are drawn from without a grammar."""
+    bits: np.ndarray
+    """uint64 [1]: an array, whose overflow wraps without a warning in numpy too."""
+
+
+def scratch(size: int, vocabulary: Vocabulary) -> Scratch:
+    """Of logits [B, size], which have class tokens too."""
+    free = np.zeros(size, np.bool_)
+    free[: len(vocabulary.offsets) - 1] = True
+    free[vocabulary.eos] = True
+    return Scratch(
+        np.empty(size, np.float32), np.empty(size, np.int64), free, np.zeros(1, np.uint64)
+    )
+
+
+@kernel()
+def sample_step(spec, table, places, logits, vocabulary, masks, paper):
+    """A token for each row of logits [B, V], which belong to the table's rows `places` int64 [B]:
+    chosen, written down, and the grammar moved on."""
+    for i in range(len(places)):
+        place = places[i]
+        row = table.rows[place]
+        state, walk, draw = table.states[place], row.walk, row.draw
+        mask = paper.free
         if draw.grammar:
-            found = token_mask(
-                spec, states[row], forced_at[row], ahead, tokens_left, vocabulary, masks
-            )
-            mask = masks.legal[found]
-        uniform = _uniform(draw.seed, pictures[row], count, scratch.bits)
-        token, nat = choose(logits[row], mask, draw, uniform, scratch.weight, scratch.order)
-        ids[row] = token
-        nats[row] += nat
-        if token != vocabulary.eos and draw.grammar:
-            forced_at[row] += advance(spec, states[row], token, vocabulary)
+            forced = table.forced[place]
+            mask = masks.legal[token_mask(spec, state, walk, forced, vocabulary, masks)]
+        uniform = _uniform(draw.seed, draw.picture, row.count, paper.bits)
+        token, nat = choose(logits[i], mask, draw, uniform, paper.weight, paper.order)
+        _write(spec, table, place, token, nat, draw.grammar, vocabulary)
+
+
+@kernel()
+def _write(spec, table, place, token, nat, grammar, vocabulary):
+    """Note a row's token, and move its grammar on."""
+    row = table.rows[place]
+    table.drawn[place, row.count] = token  # count < walk.left at the start <= the context
+    table.nats[place, row.count] = nat
+    row.token = token
+    row.nats += nat
+    row.count += 1
+    row.walk.left -= 1
+    if token != vocabulary.eos and grammar:
+        advance(spec, table.states[place], row.walk, token, vocabulary)
+
+
+@kernel()
+def follow(spec, table, places, chosen, nats, vocabulary):
+    """Note what a device has chosen, int64 and float64 [B, N], for the table's rows `places`: up to
+    EOS of each."""
+    for i in range(len(places)):
+        for n in range(chosen.shape[1]):
+            _write(spec, table, places[i], chosen[i, n], nats[i, n], True, vocabulary)
+            if chosen[i, n] == vocabulary.eos:
+                break
+
+
+class Die:
+    """The chooser that samples: `Sampling` says how, a seed says which."""
+
+    def __init__(self, constraint: Constraint) -> None:
+        self.constraint = constraint
+        self._paper = scratch(constraint.tokenizer.vocab_size, constraint.vocabulary)
+
+    def choose(self, table: Table, places: np.ndarray, logits: np.ndarray) -> None:
+        own = self.constraint
+        sample_step(own.spec, table, places, logits, own.vocabulary, own.masks, self._paper)

@@ -18,7 +18,7 @@ from typing import Protocol
 import numpy as np
 
 from jpeglm.config import InputError
-from jpeglm.syntax.grammar import Grammar, SpecGrammar
+from jpeglm.syntax.grammar import Grammar
 from jpeglm.syntax.jpeg import RST0, SYMBOLS, JpegSpec, codes_spec, jpeg_spec, symbol_name
 from jpeglm.syntax.jpeg_bytes import FIRST_RST_SYMBOL, JpegByteSpec, jpeg_byte_spec
 from jpeglm.syntax.jpeg_tables import DC_SIZES
@@ -115,8 +115,8 @@ class JpegSymbols:
             )
         return Prefix(coarse_first(symbols) if units else symbols[:0])
 
-    def grammar(self) -> SpecGrammar:
-        return SpecGrammar(self.spec, self.size)
+    def grammar(self) -> Grammar:
+        return Grammar(self.spec, self.size)
 
     def symbol_name(self, symbol: int) -> str:
         return symbol_name(symbol)
@@ -182,8 +182,8 @@ class JpegBytes:
             known = np.concatenate([np.frombuffer(self.header, np.uint8), known])
         return Prefix(known.astype(np.int32), value, bits)
 
-    def grammar(self) -> SpecGrammar:
-        return SpecGrammar(self.spec, self.size)
+    def grammar(self) -> Grammar:
+        return Grammar(self.spec, self.size)
 
     def symbol_name(self, symbol: int) -> str:
         return f"{symbol:02X}" if symbol < 256 else f"RST{symbol - FIRST_RST_SYMBOL}"
@@ -230,8 +230,8 @@ class Codes:
     def prefix(self, stream: bytes, units: int) -> Prefix:
         return Prefix(self.split(stream)[:units])
 
-    def grammar(self) -> SpecGrammar:
-        return SpecGrammar(self.spec, self.size)
+    def grammar(self) -> Grammar:
+        return Grammar(self.spec, self.size)
 
     def symbol_name(self, symbol: int) -> str:
         return f"code {symbol}"

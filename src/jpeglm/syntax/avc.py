@@ -510,6 +510,7 @@ def complete(spec, s):
     return s[KIND] == END
 
 
+UNIT = FRAME
 GROWTH = 64
 """More than an Intra_4x4 type or a coeff_token of 16 makes the rest of a macroblock longer."""
 

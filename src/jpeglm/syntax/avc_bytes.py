@@ -184,6 +184,7 @@ def complete(spec, s):
     return s[KIND] == END and s[len(s) - FIELDS + PHASE] == CODE
 
 
+UNIT = avc.FRAME
 GROWTH = 96
 """More than the rest of a macroblock can grow in bytes by one of them."""
 

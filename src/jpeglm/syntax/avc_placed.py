@@ -116,6 +116,7 @@ def complete(spec, s):
     return s[KIND] == avc.END
 
 
+UNIT = avc.FRAME
 GROWTH = 80
 """As of the elements, and an address."""
 

@@ -15,7 +15,7 @@ from jpeglm.config import InputError
 from jpeglm.syntax import avc, avc_bytes, avc_placed
 from jpeglm.syntax.alphabet import Prefix
 from jpeglm.syntax.avc import AvcSpec
-from jpeglm.syntax.grammar import SpecGrammar
+from jpeglm.syntax.grammar import Grammar
 from jpeglm.syntax.nal import START, Header, escape, split_nals, unescape
 
 
@@ -121,8 +121,8 @@ class AvcSymbols:
         symbols, starts = self.inspect(stream)
         return Prefix(symbols[: starts[units]])
 
-    def grammar(self) -> SpecGrammar:
-        return SpecGrammar(self.spec, self.size)
+    def grammar(self) -> Grammar:
+        return Grammar(self.spec, self.size)
 
     def symbol_name(self, symbol: int) -> str:
         return avc.symbol_name(symbol)
@@ -156,8 +156,8 @@ class AvcPlaced:
     def prefix(self, stream: bytes, units: int) -> Prefix:
         return Prefix(self._placed(self.elements.prefix(stream, units).symbols))
 
-    def grammar(self) -> SpecGrammar:
-        return SpecGrammar(self.spec, self.size)
+    def grammar(self) -> Grammar:
+        return Grammar(self.spec, self.size)
 
     def symbol_name(self, symbol: int) -> str:
         place, rows = symbol - self.spec.rows, self.spec.elements.rows
@@ -203,8 +203,8 @@ class AvcBytes:
         nals = split_nals(stream)[: units * self.slices]
         return Prefix(self.split(b"".join(START + nal for nal in nals)))
 
-    def grammar(self) -> SpecGrammar:
-        return SpecGrammar(self.spec, self.size)
+    def grammar(self) -> Grammar:
+        return Grammar(self.spec, self.size)
 
     def symbol_name(self, symbol: int) -> str:
         return f"{symbol:02X}" if symbol < avc_bytes.START else "start code"

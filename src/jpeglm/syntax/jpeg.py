@@ -38,6 +38,7 @@ STATE_SIZE = 12
 RST0 = 0xD0
 LARGEST_DC = 2047
 """Of a difference of the largest size, 11."""
+UNIT = MCU
 GROWTH = 4
 """A symbol lengthens the shortest completion by at most three (a long amplitude)."""
 

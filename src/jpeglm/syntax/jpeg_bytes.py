@@ -31,6 +31,7 @@ GROWTH = 4
 # Fields of a state. END: the interval's MCUs are read, its fill bits may be.
 MCU, BLOCK, PLACE, SIZE, VALUE, END, PHASE, POSITION, PREDICTION = range(9)
 STATE_SIZE = PREDICTION + 3
+UNIT = MCU
 # Values of PHASE.
 DATA, STUFFING, MARKER, HEADER, TRAILER = range(5)
 

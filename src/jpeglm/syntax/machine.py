@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from jpeglm.kernels import COMPILED
+from jpeglm.kernels import COMPILED, kernel
 from jpeglm.syntax import avc, avc_bytes, avc_placed, jpeg, jpeg_bytes
 
 MACHINES: dict[type, Any] = {
@@ -23,7 +23,8 @@ MACHINES: dict[type, Any] = {
     avc_bytes.AvcByteSpec: avc_bytes,
     avc_placed.AvcPlacedSpec: avc_placed,
 }
-"""A machine has `start_state`, `step`, `complete`, `shortest`, `limits`, `key`, `GROWTH`."""
+"""A machine has `start_state`, `step`, `complete`, `shortest`, `limits`, `key`, `GROWTH`,
+`UNIT`."""
 
 
 def start_state(spec: Any) -> np.ndarray:
@@ -34,6 +35,11 @@ def start_state(spec: Any) -> np.ndarray:
 def growth(spec: Any) -> int:
     """By how many symbols one symbol may lengthen the shortest completion, at most."""
     return MACHINES[type(spec)].GROWTH
+
+
+def unit_field(spec: Any) -> int:
+    """Which field of a state counts the whole units: MCUs, frames, codes."""
+    return int(MACHINES[type(spec)].UNIT)
 
 
 def limits(spec: Any, spelling: list[tuple[int, ...]]) -> tuple[int, int]:
@@ -91,3 +97,12 @@ if COMPILED:
     def _key(spec, state, reach, swing):  # type: ignore[no-untyped-def]
         ask = _machine(spec).key
         return lambda spec, state, reach, swing: ask(spec, state, reach, swing)
+
+
+@kernel()
+def accepts(spec, state, symbols):
+    """Whether the machine takes all symbols from `state` on and is complete at the end only."""
+    for symbol in symbols:
+        if complete(spec, state) or not step(spec, state, symbol):
+            return False
+    return complete(spec, state)

@@ -4,17 +4,18 @@ A state of `syntax.jpeg` is split in two: its place in the block and the MCU, of
 thousand can stand between two tokens, and how many blocks of the picture remain. For every place
 and token the tables say where the token leads and how many blocks it ends; what is legal, and
 whether a completion fits into a budget, is then a look-up and two comparisons, exactly as
-`constraint.token_mask` has it. Running DC values are left out: where a restart interval is so short
+`masks.token_mask` has it. Running DC values are left out: where a restart interval is so short
 that they cannot leave int16, they decide nothing.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from jpeglm.generation.engine import DeviceTables
+from jpeglm.generation.matcher import Constraint
 from jpeglm.kernels import njit
 from jpeglm.syntax.jpeg import (
     BLOCK,
@@ -32,32 +33,25 @@ from jpeglm.syntax.jpeg import (
     symbol_step,
 )
 
-if TYPE_CHECKING:
-    from jpeglm.generation.constraint import Constraint
-
 ENDLESS = 1 << 40
 """MCUs of a picture that no token reaches the end of."""
 MOST_PLACES = 20_000
 
 
 @dataclass(frozen=True)
-class Automaton:
-    """P places, V token ids; place 0 is before a block.
+class DeviceGrammar:
+    """The grammar of a constraint as `DeviceTables`; place 0 is before a block."""
 
-    after: int32 [P, V], -1 where the token is illegal whatever remains. ended: int16 [P, V], blocks
-    that it ends; before: int16 [P, V], those that end before its last symbol, of which there must
-    be fewer than remain. need: int64 [P], symbols to the end of the block that is begun.
-    """
-
-    after: np.ndarray
-    ended: np.ndarray
-    before: np.ndarray
-    need: np.ndarray
-    eos: int
+    tables: DeviceTables
     blocks: int
     """Of the picture; per_mcu: of an MCU."""
     per_mcu: int
     numbers: dict[tuple[int, ...], int]
+
+    @classmethod
+    def build(cls, constraint: Constraint) -> DeviceGrammar | None:
+        """None where there can be no tables."""
+        return _build(constraint)
 
     def places(self, states: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(place, blocks that remain), int64 [B] each, of grammar states [B, state]."""
@@ -97,8 +91,7 @@ def _expand(spec, state, offsets, symbols, states, ended, before):
         before[token] = last - begun
 
 
-def build(constraint: Constraint) -> Automaton | None:
-    """The tables of a constraint; None where there can be none."""
+def _build(constraint: Constraint) -> DeviceGrammar | None:
     real = constraint.spec
     if not possible(real):
         return None
@@ -131,13 +124,12 @@ def build(constraint: Constraint) -> Automaton | None:
         rest = 2 * (len(real.component) - state[BLOCK] - 1)
         rows.append((after, counts[0], counts[1], int(shortest(one, state)) - int(rest)))
     after, ended_rows, before_rows, need = zip(*rows)
-    return Automaton(
+    tables = DeviceTables(
         np.stack(after),
         np.stack(ended_rows),
         np.stack(before_rows),
         np.array(need, np.int64),
         constraint.tokenizer.eos,
-        real.mcus * len(real.component),
-        len(real.component),
-        numbers,
     )
+    per_mcu = len(real.component)
+    return DeviceGrammar(tables, real.mcus * per_mcu, per_mcu, numbers)

@@ -3,7 +3,7 @@
 A job (a product, or attention) is cut into chunks. The leader posts it; leader and helpers claim
 chunks from one counter; the leader takes over what helpers have written. Threads that meet at
 barriers stand still as soon as the system gives one of their cores to somebody else: there is no
-barrier here. A helper writes on paper of its own and marks the chunk as done; a chunk that stays
+barrier here. A helper writes into space of its own and marks the chunk as done; a chunk that stays
 away longer than PATIENCE (its helper has lost its core) the leader computes again, and whatever
 that helper writes later belongs to a job that nobody looks at any more. Then the helpers leave for
 a while, for somebody else wants the core that they spin on. All compute the same sums in

@@ -268,22 +268,21 @@ def _ready(x, weight, quantised):  # type: ignore[no-untyped-def]
     return lambda x, weight, quantised: None
 
 
-def panel(x, weight, scale, quantised, paper, p, out):  # type: ignore[no-untyped-def]
+def panel(x, weight, scale, quantised, scratch, p, out):  # type: ignore[no-untyped-def]
     """Panel p of a product: out[n, r] = scale[r] · Σ weight[r, i] x[n, i] for its rows r. x [N, d];
-    quantised: (levels, steps, starts) as `ready` made them of x; paper: float32 and int32 [4, 64],
-    scratch."""
+    quantised: (levels, steps, starts) as `ready` made them; scratch: float32 and int32 [4, 64]."""
     raise NotImplementedError
 
 
 @overload(panel, jit_options={"_nrt": False})
-def _panel(x, weight, scale, quantised, paper, p, out):  # type: ignore[no-untyped-def]
+def _panel(x, weight, scale, quantised, scratch, p, out):  # type: ignore[no-untyped-def]
     if weight.ndim == 4:
         return _integer_panel
     return _float_panel
 
 
-def _float_panel(x, weight, scale, quantised, paper, p, out):  # type: ignore[no-untyped-def]
-    block = paper[0]
+def _float_panel(x, weight, scale, quantised, scratch, p, out):  # type: ignore[no-untyped-def]
+    block = scratch[0]
     tokens, rows = x.shape[0], len(scale)
     of_panel = weight[p]
     first = p * PANEL
@@ -324,9 +323,9 @@ def _quantise(x, levels, steps, starts):
         starts[n] = -128 * total
 
 
-def _integer_panel(x, weight, scale, quantised, paper, p, out):  # type: ignore[no-untyped-def]
+def _integer_panel(x, weight, scale, quantised, scratch, p, out):  # type: ignore[no-untyped-def]
     levels, steps, starts = quantised
-    sums = paper[1]
+    sums = scratch[1]
     tokens, rows = x.shape[0], len(scale)
     of_panel = weight[p]
     first = p * PANEL

@@ -1,6 +1,6 @@
 """Pictures from a VAE's prior: the rival that completes nothing.
 
-from jpeglm.generation.generate import load
+from jpeglm.generation.loading import load
 load("runs/vae/model").generate(16).images
 """
 
@@ -22,7 +22,7 @@ from jpeglm.models.autoencoder import to_pictures, to_tensor
 from jpeglm.models.vae import Vae, VaeConfig
 
 
-class Prior:
+class VaePrior:
     """A trained VAE with the face of `Model`, as far as a VAE has one."""
 
     codec = None

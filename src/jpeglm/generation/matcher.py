@@ -1,0 +1,199 @@
+"""A grammar walking along streams, token by token: for our sessions, and for decoders of others.
+
+    matcher = Matcher(tokenizer)            # or Matcher(tokenizer, prompt, max_tokens=500)
+    matcher.allowed()                       # bool [vocabulary]
+    matcher.accept(token)
+    matcher.fork(), matcher.rollback(2), matcher.complete, matcher.tokens_to_end
+
+`Constraint` is what all walks of one tokenizer share: its tokens and the masks found so far.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+
+from jpeglm.config import InputError
+from jpeglm.generation.masks import WALK, Vocabulary, advance, make_masks, token_mask
+from jpeglm.syntax.alphabet import Prefix
+from jpeglm.syntax.machine import complete, growth, limits, shortest, start_state, step, unit_field
+from jpeglm.tokenizer import Tokenizer
+
+ENDLESS = 1 << 40
+"""Tokens of a budget that bars nothing."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prefix as tokens that are certain, and symbols that the next tokens must spell.
+
+    ids: int32, BOS (or class) and stable tokens; forced: int32 symbols; value, bits: the leading
+    bits of the byte after them (bits = 0: none).
+    """
+
+    ids: np.ndarray
+    forced: np.ndarray
+    value: int = 0
+    bits: int = 0
+
+
+def make_prompt(tokenizer: Tokenizer, prefix: Prefix, first: int) -> Prompt:
+    """Split a prefix at its last stable token; `first` is BOS or a class token."""
+    stable = tokenizer.stable(prefix.symbols)
+    ids = np.concatenate([[first], tokenizer.encode_symbols(prefix.symbols[:stable])])
+    return Prompt(ids.astype(np.int32), prefix.symbols[stable:], prefix.value, prefix.bits)
+
+
+def bare_prompt(first: int) -> Prompt:
+    """BOS or a class token, and nothing given."""
+    return Prompt(np.array([first], np.int32), np.zeros(0, np.int32))
+
+
+class Constraint:
+    """The grammar of a tokenizer's streams, made ready for its tokens."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.tokenizer = tokenizer
+        self.grammar = tokenizer.alphabet.grammar()
+        self.spec: Any = self.grammar.spec
+        tokens = len(tokenizer.spelling)
+        parent = np.full(tokens, -1, np.int64)
+        rest = tokenizer.offsets[:-1].copy()
+        seen = set(range(tokenizer.n_base))
+        place = {symbols: token for token, symbols in enumerate(tokenizer.spelling)}
+        for left, right in tokenizer.merges.tolist():
+            whole = place[tokenizer.spelling[left] + tokenizer.spelling[right]]
+            if whole not in seen:
+                seen.add(whole)
+                parent[whole] = left
+                rest[whole] += len(tokenizer.spelling[left])
+        longest = int(np.diff(tokenizer.offsets).max())
+        self.vocabulary = Vocabulary(
+            tokenizer.offsets,
+            tokenizer.symbols,
+            parent,
+            rest,
+            growth(self.spec) * (longest + 1),
+            tokenizer.eos,
+            unit_field(self.spec),
+            *limits(self.spec, tokenizer.spelling),
+        )
+        self.masks = make_masks(self.spec, tokens, tokenizer.vocab_size)
+
+    def start(self, prompt: Prompt, budget: int) -> tuple[np.ndarray, np.void]:
+        """(state, walk): where the prompt's stable tokens lead, and what it forces from there.
+
+        budget: tokens of prompt and continuation; one in which no stream can end is refused.
+        """
+        state = start_state(self.spec)
+        for symbol in self.tokenizer.decode(prompt.ids):
+            if not step(self.spec, state, symbol):
+                raise InputError("the prompt is no beginning of a stream of this codec")
+        trial = state.copy()
+        for symbol in prompt.forced:
+            if not step(self.spec, trial, symbol):
+                raise InputError("the prompt is no beginning of a stream of this codec")
+        need = int(shortest(self.spec, trial)) + (prompt.bits > 0)
+        total = len(prompt.ids) + len(prompt.forced) + need + 1
+        if total > budget:
+            raise InputError(
+                f"the token budget is {budget}, but the prompt and the shortest completion take "
+                f"{total} tokens; raise --max-tokens or keep less"
+            )
+        walk = np.zeros(1, WALK)
+        walk[0] = (0, len(prompt.forced), prompt.value, prompt.bits, need, budget - len(prompt.ids))
+        return state, walk[0]
+
+
+class Matcher:
+    """One walk: what may come next, what has come, how long it takes to the end.
+
+    prompt: what is given (`make_prompt`; default nothing, behind BOS); max_tokens: of prompt and
+    stream together, within which the stream is held to end (default no limit).
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer | Constraint,
+        prompt: Prompt | None = None,
+        max_tokens: int | None = None,
+    ) -> None:
+        own = tokenizer if isinstance(tokenizer, Constraint) else Constraint(tokenizer)
+        self.constraint = own
+        prompt = prompt or bare_prompt(own.tokenizer.bos)
+        self._forced = np.ascontiguousarray(prompt.forced, np.int32)
+        self._state, walk = own.start(prompt, ENDLESS if max_tokens is None else max_tokens)
+        self._walk = np.array([walk], WALK)
+        self._before: list[tuple[np.ndarray, np.ndarray]] = []
+        self.ids: list[int] = []
+        """Tokens accepted."""
+
+    def allowed(self) -> np.ndarray:
+        """bool [vocabulary]: the tokens that may come next; none when the stream has ended."""
+        if self.ended:
+            return np.zeros(self.constraint.tokenizer.vocab_size, bool)
+        return self._legal().copy()
+
+    def _legal(self) -> np.ndarray:
+        shared = self.constraint
+        row = token_mask(
+            shared.spec, self._state, self._walk[0], self._forced, shared.vocabulary, shared.masks
+        )
+        return shared.masks.legal[row]
+
+    def accept(self, token: int) -> bool:
+        """Take a token; False, and nothing changed, when it is not allowed here."""
+        shared = self.constraint
+        if not 0 <= token < shared.tokenizer.vocab_size or self.ended or not self._legal()[token]:
+            return False
+        self._before.append((self._state.copy(), self._walk.copy()))
+        if token != shared.vocabulary.eos:
+            advance(shared.spec, self._state, self._walk[0], token, shared.vocabulary)
+        self._walk["left"] -= 1
+        self.ids.append(int(token))
+        return True
+
+    def rollback(self, tokens: int = 1) -> None:
+        """Take the last accepted tokens back."""
+        if not 0 <= tokens <= len(self.ids):
+            raise InputError(f"{tokens} tokens are to be taken back; {len(self.ids)} were accepted")
+        if tokens:
+            state, walk = self._before[-tokens]  # which a fork may hold as well
+            self._state, self._walk = state.copy(), walk.copy()
+            del self._before[-tokens:], self.ids[-tokens:]
+
+    def fork(self) -> Self:
+        """Another walk that begins where this one stands; it shares the masks found so far."""
+        other = object.__new__(type(self))
+        other.__dict__ |= self.__dict__
+        other._state, other._walk = self._state.copy(), self._walk.copy()
+        other._before, other.ids = list(self._before), list(self.ids)
+        return other
+
+    @property
+    def ended(self) -> bool:
+        """Whether EOS has been accepted."""
+        return bool(self.ids) and self.ids[-1] == self.constraint.vocabulary.eos
+
+    @property
+    def complete(self) -> bool:
+        """Whether the stream is whole: only EOS may follow."""
+        return not self.tokens_to_end or bool(complete(self.constraint.spec, self._state))
+
+    @property
+    def units(self) -> int:
+        """Whole units (MCUs, frames, codes) so far."""
+        return int(self._state[self.constraint.vocabulary.unit])
+
+    @property
+    def tokens_to_end(self) -> int:
+        """Tokens within which the stream can always end, EOS among them; 0 when it has."""
+        if self.ended:
+            return 0
+        walk = self._walk[0]
+        open_ = walk["known"] + (walk["bits"] > 0) - walk["at"]
+        if open_ > 0:
+            return int(walk["known"] - walk["at"] + walk["need"]) + 1
+        return int(shortest(self.constraint.spec, self._state)) + 1

@@ -1,0 +1,300 @@
+"""Pictures and clips from a checkpoint: `complete` one, `generate` new ones, `score` what is there.
+
+    import jpeglm
+    model = jpeglm.load()
+    pictures = model.complete(photo, keep=0.5, n=3).images
+    for step in model.iterate(photo): step.image         # while it is being drawn
+    model.score(photo).of_units                          # bits that each MCU costs
+
+All of it are requests to one session (`generation.session`), from any number of threads at a time.
+The same seed gives the same picture, whatever n, batch and threads.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import fields
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+
+from jpeglm.checkpoint import Checkpoint
+from jpeglm.config import MAX_SEED, InputError, check_seed, whole
+from jpeglm.generation.engine import Engine
+from jpeglm.generation.given import Given
+from jpeglm.generation.matcher import Constraint, Prompt, bare_prompt, make_prompt
+from jpeglm.generation.pictures import Drawing, Drawn, Each, Pictures, Progress, Score
+from jpeglm.generation.requests import Event, Request
+from jpeglm.generation.sampling import Sampling
+from jpeglm.generation.session import Session
+from jpeglm.tokenizer import Tokenizer
+
+KEEP = {"picture": 0.5, "clip": 2 / 3}
+"""Share of what a codec codes that `complete` keeps by default."""
+BATCH = 16
+"""Sequences of a call that are drawn at a time."""
+
+
+class Model:
+    """A checkpoint with an engine, ready to draw.
+
+    What draws takes these options too: seed; label, a class's number or name; max_tokens of a
+    sequence, prompt included (default the context); batch, sequences at a time; progress and each,
+    as `generation.pictures` has them; and every field of `sampling.Sampling` by its name, default
+    what the checkpoint's generation_config.json says.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, engine: Engine) -> None:
+        self.checkpoint = checkpoint
+        self.tokenizer: Tokenizer = checkpoint.tokenizer
+        self.codec = checkpoint.codec
+        self.engine = engine
+        self.constraint = Constraint(self.tokenizer)
+        self.session = Session(engine, self.constraint)
+
+    @property
+    def classes(self) -> int:
+        """Labels that `generate` and `complete` take; 0 for an unconditional checkpoint."""
+        return self.tokenizer.n_classes
+
+    def record(self) -> dict[str, Any]:
+        """What names this model in results."""
+        return {"tokenizer": self.tokenizer.fingerprint, "codec": self.codec.to_dict()}
+
+    @cached_property
+    def weights_mark(self) -> str:
+        """16 hex digits of the weights file, by which drawn pictures are known again."""
+        digest = hashlib.sha256()
+        for file in self.checkpoint.weight_files:
+            digest.update(np.memmap(file, np.uint8, "r").data)
+        return digest.hexdigest()[:16]
+
+    def warm_up(self) -> None:
+        """Load or compile every kernel, so that no timed picture pays for it: a flat picture is
+        given whole, which leaves a token or two to sample."""
+        stream = self.codec.encode(self.codec.blank())
+        prefix = self.tokenizer.alphabet.prefix(stream, self.codec.units)
+        prompt = make_prompt(self.tokenizer, prefix, self.tokenizer.bos)
+        for _ in self.session.run([Request(prompt, self.sampling())]):
+            pass
+
+    def sampling(self, **changes: Any) -> Sampling:
+        """The checkpoint's sampling defaults with changes; None means unchanged."""
+        known = [field.name for field in fields(Sampling)]
+        for name in changes:
+            if name not in known:
+                raise InputError(f"there is no option {name!r}; sampling has {', '.join(known)}")
+        values = {k: v for k, v in self.checkpoint.generation.items() if k in known}
+        values |= {k: v for k, v in changes.items() if v is not None}
+        return Sampling(**values)
+
+    def _first(self, label: int | str | None) -> int:
+        return self.tokenizer.bos if label is None else self.tokenizer.class_token(label)
+
+    def _prompt(self, stream: bytes, units: int, label: int | str | None) -> Prompt:
+        """The first `units` units of a canonical stream."""
+        if not 0 <= whole("units", units, -MAX_SEED) <= self.codec.units:
+            what = "frames" if self.codec.media == "clip" else "units"
+            raise InputError(f"{units} {what} are to be kept; there are {self.codec.units}")
+        prefix = self.tokenizer.alphabet.prefix(stream, units)
+        return make_prompt(self.tokenizer, prefix, self._first(label))
+
+    def _units(self, keep: float | None) -> tuple[int, float]:
+        """(units, share) that `complete` keeps."""
+        if keep is None:
+            keep = KEEP[self.codec.media]
+        if not 0 <= keep <= 1:
+            raise InputError(f"keep is {keep}; it is a share of the picture, from 0 to 1")
+        return int(keep * self.codec.units + 1e-9), keep
+
+    def _shown(self, prompt: Prompt, ids: np.ndarray) -> tuple[bytes, Any]:
+        """(stream, picture) of a prompt and the tokens behind it, as far as they go."""
+        symbols = [self.tokenizer.decode(prompt.ids), self.tokenizer.decode(ids)]
+        stream = self.tokenizer.alphabet.join(np.concatenate(symbols))
+        return stream, self.codec.show(stream)
+
+    def _draw(
+        self,
+        prompt: Prompt,
+        n: int,
+        pictures: Pictures,
+        *,
+        seed: int = 0,
+        max_tokens: int | None = None,
+        batch: int = BATCH,
+        progress: Progress | None = None,
+        each: Each | None = None,
+        **sampling: Any,
+    ) -> Pictures:
+        """Fill `pictures`, whose original and prompt are known."""
+        chooser = self.sampling(**sampling)
+        n, batch, seed = whole("n", n, 1), whole("batch", batch, 1), check_seed(seed)
+        if max_tokens is not None:
+            max_tokens = whole("max_tokens", max_tokens, 1)
+        pictures.settings |= {**chooser.to_dict(), "seed": seed, "n": n, "max_tokens": max_tokens}
+        requests = (Request(prompt, chooser, seed, i, max_tokens, tag=i) for i in range(n))
+        found: dict[int, tuple[Event, bytes, Any]] = {}
+        before, aside = self.session.tokens, 0.0  # seconds spent on more than drawing
+
+        def tick() -> None:
+            if progress:
+                progress(len(found), n, self.session.tokens - before)
+
+        start = time.perf_counter()
+        for event in self.session.run(requests, batch, tick):
+            begun, number = time.perf_counter(), event.request.tag
+            found[number] = event, *self._shown(prompt, event.ids)
+            if each:
+                _, stream, image = found[number]
+                each(pictures, Drawn(number, image, stream, len(event.ids), event.bits))
+            aside += time.perf_counter() - begun
+        pictures.seconds = time.perf_counter() - start - aside
+        pictures.prompt_tokens = len(prompt.ids)
+        for number in range(n):
+            event, stream, image = found[number]
+            pictures.ids.append(event.ids)
+            pictures.bits.append(event.bits)
+            pictures.streams.append(stream)
+            pictures.images.append(image)
+        return pictures
+
+    def generate(self, n: int = 1, *, label: int | str | None = None, **options: Any) -> Pictures:
+        """Draw n new pictures."""
+        prompt = bare_prompt(self._first(label))
+        return self._draw(prompt, n, Pictures(settings={"label": label}), **options)
+
+    def complete(
+        self,
+        media: Any,
+        keep: float | None = None,
+        n: int = 1,
+        *,
+        units: int | None = None,
+        label: int | str | None = None,
+        **options: Any,
+    ) -> Pictures:
+        """Keep the first floor(keep · MCUs) MCUs of a picture and draw the rest n times.
+
+        media is what `Codec.encode` takes: a path, a file's bytes, an array or a PIL picture, of
+        any size and mode; it is fitted to the codec's size first. Of a clip frames are kept. keep:
+        default a half of a picture, two thirds of a clip; `units` gives MCUs or frames instead.
+        """
+        kept, share = self._units(keep)
+        stream = self.codec.encode(media)
+        if units is not None:
+            kept, share = units, units / self.codec.units
+        pictures = self.continue_stream(stream, kept, n, label=label, **options)
+        pictures.settings["keep"] = share
+        return pictures
+
+    def continue_stream(
+        self,
+        stream: bytes,
+        units: int,
+        n: int = 1,
+        *,
+        label: int | str | None = None,
+        **options: Any,
+    ) -> Pictures:
+        """Keep the first `units` units of a canonical stream and draw the rest n times."""
+        prompt = self._prompt(stream, units, label)
+        pictures = Pictures(
+            original=stream,
+            prompt=self.codec.cut(stream, units),
+            units_kept=units,
+            settings={"label": label, "keep": units / self.codec.units},
+        )
+        return self._draw(prompt, n, pictures, **options)
+
+    def continue_each(
+        self,
+        streams: Iterable[bytes],
+        units: int,
+        seeds: Iterable[int],
+        labels: Iterable[int | str | None],
+        *,
+        max_tokens: int | None = None,
+        batch: int = BATCH,
+        **sampling: Any,
+    ) -> Iterator[Drawn]:
+        """One continuation of each stream, in the order in which they end; `Drawn.number` counts
+        the streams. What `continue_stream` would draw with the same seed and label."""
+        chooser = self.sampling(**sampling)
+        requests = (
+            Request(self._prompt(stream, units, label), chooser, seed, 0, max_tokens, tag=number)
+            for number, (stream, seed, label) in enumerate(zip(streams, seeds, labels))
+        )
+        for event in self.session.run(requests, batch):
+            stream, image = self._shown(event.request.prompt, event.ids)
+            yield Drawn(event.request.tag, image, stream, len(event.ids), event.bits)
+
+    def iterate(
+        self,
+        media: Any = None,
+        keep: float | None = None,
+        n: int = 1,
+        *,
+        every: Literal["unit", "token"] = "unit",
+        label: int | str | None = None,
+        seed: int = 0,
+        max_tokens: int | None = None,
+        batch: int = BATCH,
+        **sampling: Any,
+    ) -> Iterator[Drawing]:
+        """`complete` of media, or `generate` without, watched: each picture whenever another MCU
+        (or frame, or token) is there. Leaving the loop ends the drawing."""
+        chooser = self.sampling(**sampling)
+        if media is None:
+            prompt = bare_prompt(self._first(label))
+        else:
+            prompt = self._prompt(self.codec.encode(media), self._units(keep)[0], label)
+        requests = (
+            Request(prompt, chooser, seed, i, max_tokens, watch=every, tag=i)
+            for i in range(whole("n", n, 1))
+        )
+        ids: dict[int, list[np.ndarray]] = {}
+        for event in self.session.run(requests, whole("batch", batch, 1)):
+            own = ids.setdefault(event.request.tag, [])
+            own.append(event.ids)
+            tokens = np.concatenate(own)
+            yield Drawing(
+                event.request.tag, tokens, event.units, event.bits, event.ended,
+                lambda tokens=tokens: self._shown(prompt, tokens)[1],  # type: ignore[misc]
+            )  # fmt: skip
+
+    def score(self, media: Any, label: int | str | None = None) -> Score:
+        """What a picture or clip costs under the model, token by token: `media` is what
+        `Codec.encode` takes. −log2 p is what an arithmetic coder driven by the model would need."""
+        (score,) = self.score_streams([self.codec.encode(media)], [label])
+        return score
+
+    def score_streams(
+        self,
+        streams: Sequence[bytes],
+        labels: Sequence[int | str | None] | None = None,
+        progress: Progress | None = None,
+    ) -> list[Score]:
+        """The same of canonical streams; EOS is counted, the label is not."""
+        eos = self.tokenizer.eos
+        requests = (
+            Request(
+                bare_prompt(self._first(label)),
+                Given(np.concatenate([self.tokenizer.encode_stream(stream), [eos]])),
+                tag=number,
+            )
+            for number, (stream, label) in enumerate(zip(streams, labels or [None] * len(streams)))
+        )
+        found: dict[int, Score] = {}
+        for event in self.session.run(requests):
+            reading = event.reading
+            assert reading is not None
+            bits, legal = reading.costs / np.log(2)
+            found[event.request.tag] = Score(
+                event.ids, bits, legal, reading.units, self.codec.units
+            )
+            if progress:
+                progress(len(found), len(streams), self.session.tokens)
+        return [found[number] for number in range(len(streams))]

@@ -1,0 +1,109 @@
+"""The table of a session: who sits in which row, and what has been told of it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from jpeglm.config import InputError
+from jpeglm.generation.given import Reading
+from jpeglm.generation.matcher import Constraint, Prompt
+from jpeglm.generation.requests import CHOOSERS, Event, Request
+from jpeglm.generation.sampling import ROW, Sampling, Table
+
+
+class Entry(NamedTuple):
+    number: int
+    request: Request
+    prompt: Prompt
+    """Without a grammar its last tokens are taken as they are."""
+    state: np.ndarray
+    walk: np.ndarray
+
+
+class Rows:
+    """length: tokens of a row, at most."""
+
+    def __init__(self, constraint: Constraint, length: int) -> None:
+        self.constraint, self.length = constraint, length
+        self.table = self._make(0, 0)
+        self.entries: dict[int, Entry] = {}
+        """By row of the table."""
+        self.watched: dict[int, int] = {}
+        """Row → whole units that its last event told; those that are told of before their end."""
+        self._sent: dict[int, int] = {}
+        """Row → tokens that events have told."""
+
+    def _make(self, rows: int, forced: int) -> Table:
+        return Table(
+            np.zeros(rows, ROW),
+            np.zeros((rows, len(self.constraint.grammar.start())), np.int64),
+            np.zeros((rows, forced), np.int32),
+            np.zeros((rows, self.length), np.int32),
+            np.zeros((rows, self.length)),
+        )
+
+    def join(self, joining: list[Entry]) -> np.ndarray:
+        """A row of the table for each request, filled in; int64 [joining]."""
+        known = max(len(entry.prompt.forced) for entry in joining)
+        seats, width = len(self.table.rows), self.table.forced.shape[1]
+        missing = len(self.entries) + len(joining) - seats
+        if missing > 0 or known > width:
+            bigger = self._make(seats + max(missing, 0), max(known, width))
+            for new, old in zip(bigger, self.table):
+                new[tuple(slice(n) for n in old.shape)] = old
+            self.table = bigger
+        free = (place for place in range(len(self.table.rows)) if place not in self.entries)
+        places = []
+        for entry in joining:
+            place = next(free)
+            chooser, request = entry.request.chooser, entry.request
+            row = self.table.rows[place]
+            row["walk"], row["count"], row["nats"] = entry.walk[0], 0, 0.0
+            if isinstance(chooser, Sampling):
+                row["draw"] = chooser.draw(request.seed, request.picture)
+            row["kind"] = list(CHOOSERS).index(type(chooser))
+            self.table.states[place] = entry.state
+            self.table.forced[place, : len(entry.prompt.forced)] = entry.prompt.forced
+            places.append(place)
+            self._sent[place] = 0
+            if request.watch != "end":
+                self.watched[place] = -1
+        for place, entry in zip(places, joining):
+            self.entries[place] = entry
+        return np.array(places, np.int64)
+
+    def leave(self, places: set[int]) -> None:
+        """Nobody sits in these rows any more."""
+        for place in places:
+            del self.entries[place], self._sent[place]
+            self.watched.pop(place, None)
+
+    def tell(self, place: int, ended: bool) -> list[Event]:
+        """The event of a row, if there is one."""
+        table, entry = self.table, self.entries[place]
+        units = int(table.states[place, self.constraint.vocabulary.unit])
+        if not ended and entry.request.watch == "unit" and units == self.watched[place]:
+            return []
+        row, sent = table.rows[place], self._sent[place]
+        total, count = float(row["nats"]), int(row["count"])
+        self._sent[place] = count
+        self.watched[place] = units
+        error = None
+        if ended and not np.isfinite(total):
+            error = InputError(
+                "the model's weights are finite, but what they compute is not; train it anew or "
+                "use another checkpoint"
+            )
+        ids, nats = table.drawn[place, sent:count].copy(), table.nats[place, sent:count].copy()
+        return [Event(entry.number, entry.request, ids, nats, units, ended, total, error=error)]
+
+
+def end(entry: Entry, reading: Reading | None = None, error: InputError | None = None) -> Event:
+    """The last event of a stream that was read, or of one that came to nothing."""
+    ids, nats, units, total = np.zeros(0, np.int32), np.zeros(0), 0, 0.0
+    if reading:
+        ids, nats = reading.ids.astype(np.int32), reading.costs[0]
+        units, total = reading.units_done, float(nats.sum())
+    return Event(entry.number, entry.request, ids, nats, units, True, total, reading, error)

@@ -1,0 +1,365 @@
+"""Every use of a model is one walk: tokenizer, grammar and engine, a token at a time.
+
+A `Session` owns one table of rows, each a sequence with its own prompt, budget and chooser. Rows
+join and leave at any step, so a batch stays full while there is work:
+
+    session = Session(engine, constraint)
+    number = session.add(Request(bare_prompt(tokenizer.bos), Sampling(), seed=7))
+    while session.busy:
+        for event in session.step(): ...        # what happened: tokens, whole units, ends
+    session.remove(number)                      # somebody went away
+
+    for event in session.run(requests, batch=16): ...       # or all at once, from any thread
+
+Who names a row's next token is its chooser: `sampling.Sampling` draws it, `given.Given` knows it.
+One thread steps at a time; others may hand requests over meanwhile, or step in turn (`run`).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
+from itertools import count
+
+import numpy as np
+
+from jpeglm.config import InputError
+from jpeglm.generation.device_tables import DeviceGrammar
+from jpeglm.generation.engine import DeviceEngine, Engine
+from jpeglm.generation.given import Given, Reading
+from jpeglm.generation.guidance import guide, without_class
+from jpeglm.generation.masks import WALK
+from jpeglm.generation.matcher import Constraint, Prompt
+from jpeglm.generation.requests import CHOOSERS, Chooser, Event, Request
+from jpeglm.generation.rows import Entry, Rows, end
+from jpeglm.generation.sampling import Sampling, follow
+
+BURST = 32
+"""Tokens that a device chooses by itself before the host looks."""
+
+
+class Session:
+    """The engine is the session's from now on: what it held is dropped.
+
+    rows: sequences at a time, at most; others wait. Default as many as are handed in.
+    """
+
+    def __init__(self, engine: Engine, constraint: Constraint, rows: int | None = None) -> None:
+        self.engine, self.constraint, self.rows = engine, constraint, rows
+        engine.remove(np.arange(engine.sequences))
+        self.tokens = 0
+        """Chosen so far, of all rows."""
+        self._lock = threading.RLock()
+        self._numbers = count(1)
+        self._waiting: deque[Entry] = deque()
+        self._leaving: deque[int] = deque()
+        self._readings: deque[tuple[Entry, Reading, Iterator[np.ndarray]]] = deque()
+        self._choosers: dict[type, Chooser] = {}
+        self._rows = Rows(constraint, engine.max_length)
+        self._places = np.zeros(0, np.int64)
+        """Of each of the engine's sequences, the row of the table."""
+        self._second = np.zeros(0, bool)
+        """Whether it is a guided row's run without a class."""
+        self._logits = np.zeros((0, engine.vocab_size), np.float32)
+        self._pairs: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
+        self._inbox: dict[int, deque[Event]] = {}
+        """Of requests that `run` waits for."""
+        self._stray: list[Event] = []
+        """Events of others, until `step` tells them."""
+        self._last_start: tuple[Prompt, int, np.ndarray, np.ndarray] | None = None
+        self._device: DeviceGrammar | None = None
+        if isinstance(engine, DeviceEngine):
+            self._device = DeviceGrammar.build(constraint)
+
+    # Requests come and go.
+
+    def add(self, request: Request) -> int:
+        """Hand a request in; it joins at the next step, or waits for room. Any thread may. The
+        number by which its events are known. InputError where no stream fits into its budget."""
+        return self._hand_in(request, next(self._numbers))
+
+    def _hand_in(self, request: Request, number: int) -> int:
+        engine, prompt = self.engine, request.prompt
+        budget = min(request.max_tokens or engine.max_length, engine.max_length)
+        chooser = request.chooser
+        if isinstance(chooser, Given):
+            tokens = len(prompt.ids) + len(chooser.ids) - 1  # none follows the last
+            if tokens > budget:
+                raise InputError(f"a stream has {tokens} tokens, the model's context {budget}")
+        elif chooser.guidance != 1 and prompt.ids[0] <= self.constraint.tokenizer.eos:
+            raise InputError("guidance needs a class: give --label to a checkpoint with classes")
+        if isinstance(chooser, Sampling) and not chooser.grammar:
+            # Nothing holds a free sampler to the prompt, so its last tokens are taken as they are.
+            tail = self.constraint.tokenizer.encode_symbols(prompt.forced)
+            ids = np.concatenate([prompt.ids, tail]).astype(np.int32)
+            prompt = Prompt(ids, prompt.forced[:0])
+            if len(ids) >= budget:
+                raise InputError(
+                    f"the token budget is {budget}, but the prompt alone has {len(ids)} tokens"
+                )
+            state, walk = self.constraint.grammar.start(), np.zeros(1, WALK)
+            walk["left"] = budget - len(ids)
+        else:
+            last = self._last_start
+            if last is None or last[0] is not prompt or last[1] != budget:
+                state, begun = self.constraint.start(prompt, budget)
+                last = self._last_start = (prompt, budget, state, np.array([begun], WALK))
+            state, walk = last[2], last[3]
+        self._waiting.append(Entry(number, request, prompt, state, walk))
+        return number
+
+    def remove(self, number: int) -> None:
+        """Forget a request, wherever it is; its row is free at the next step. Any thread may."""
+        self._leaving.append(number)
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is anything to step for."""
+        return bool(self._waiting or self._readings or self._rows.entries)
+
+    def step(self) -> list[Event]:
+        """Let waiting requests join, and choose a token for every row (on a device, several). Gives
+        the events of requests that `add` took, if there are any."""
+        with self._lock:
+            self._deliver(self._step())
+            told, self._stray = self._stray, []
+            return told
+
+    def run(
+        self,
+        requests: Iterable[Request],
+        batch: int = 16,
+        tick: Callable[[], None] | None = None,
+    ) -> Generator[Event, None, None]:
+        """The events of these requests, at most `batch` of them at a time in the session, handed in
+        as there is room. Threads that run at the same time step in turn, each for all. tick: called
+        after each step."""
+        waiting, flying, more = iter(requests), set[int](), True
+        try:
+            while True:
+                while more and len(flying) < batch:
+                    request = next(waiting, None)
+                    if request is None:
+                        more = False
+                        break
+                    number = next(self._numbers)
+                    self._inbox[number] = deque()
+                    flying.add(number)
+                    self._hand_in(request, number)
+                if not flying:
+                    return
+                for event in self._wait(flying):
+                    if event.ended:
+                        flying.discard(event.number)
+                        del self._inbox[event.number]
+                    if event.error:
+                        raise event.error
+                    yield event
+                if tick:
+                    tick()
+        finally:
+            for number in flying:
+                self.remove(number)
+                del self._inbox[number]
+
+    def _wait(self, numbers: set[int]) -> list[Event]:
+        """What has come for these requests, after a step for all if nothing has yet."""
+        with self._lock:
+            if not any(self._inbox[number] for number in numbers):
+                self._deliver(self._step())
+        found = []
+        for number in sorted(numbers):
+            inbox = self._inbox[number]
+            while inbox:
+                found.append(inbox.popleft())
+        return found
+
+    def _deliver(self, events: list[Event]) -> None:
+        """Put events where `run` or `step` looks for them."""
+        for event in events:
+            inbox = self._inbox.get(event.number)
+            (self._stray if inbox is None else inbox).append(event)
+
+    # One step.
+
+    def _step(self) -> list[Event]:
+        try:
+            self._let_leave()
+            self._admit()
+            events = self._read()
+            if len(self._places):
+                events += self._advance()
+            return events
+        except BaseException:
+            # Engine and table may not agree any more, as after Ctrl-C: everybody starts anew.
+            error = InputError("the session was stopped while it drew this; ask again")
+            readings = [entry for entry, _, _ in self._readings]
+            self._deliver([end(e, error=error) for e in (*self._rows.entries.values(), *readings)])
+            self._readings.clear()
+            self._drop(np.ones(len(self._places), bool))
+            raise
+
+    def _let_leave(self) -> None:
+        leaving = set()
+        while self._leaving:
+            leaving.add(self._leaving.popleft())
+        if not leaving:
+            return
+        for _ in range(len(self._waiting)):  # in turn, for others may append
+            entry = self._waiting.popleft()
+            if entry.number not in leaving:
+                self._waiting.append(entry)
+        self._readings = deque(item for item in self._readings if item[0].number not in leaving)
+        gone = [place for place, entry in self._rows.entries.items() if entry.number in leaving]
+        if gone:
+            self._drop(np.isin(self._places, gone))
+
+    def _drop(self, rows: np.ndarray) -> None:
+        """End the engine's sequences rows (bool [E]), and the table's with them."""
+        if rows.any():
+            self.engine.remove(np.flatnonzero(rows))
+        self._rows.leave(set(self._places[rows].tolist()))
+        self._places, self._second = self._places[~rows], self._second[~rows]
+        self._logits, self._pairs = self._logits[~rows], None
+
+    def _admit(self) -> None:
+        """Requests that wait become rows, as far as there is room."""
+        joining: list[Entry] = []
+        while self._waiting:
+            if self.rows and len(self._rows.entries) + len(joining) >= self.rows:
+                break
+            entry = self._waiting.popleft()
+            if isinstance(entry.request.chooser, Given):
+                reading = Reading(self.constraint, len(entry.prompt.ids), entry.request.chooser)
+                ids = np.concatenate([entry.prompt.ids, entry.request.chooser.ids[:-1]])
+                self._readings.append((entry, reading, self.engine.read(ids)))
+            else:
+                joining.append(entry)
+        if not joining:
+            return
+        places = self._rows.join(joining)
+        guided = [
+            i
+            for i, entry in enumerate(joining)
+            if isinstance(entry.request.chooser, Sampling) and entry.request.chooser.guidance != 1
+        ]
+        bos = self.constraint.tokenizer.bos
+        prompts = [entry.prompt.ids for entry in joining]
+        prompts += [without_class(prompts[i], bos) for i in guided]
+        logits = self.engine.add(prompts)
+        self._logits = np.concatenate([self._logits, logits])
+        self._places = np.concatenate([self._places, places, places[guided]])
+        second = np.arange(len(prompts)) >= len(joining)
+        self._second, self._pairs = np.concatenate([self._second, second]), None
+
+    def _read(self) -> list[Event]:
+        """One piece of the first stream that is given."""
+        if not self._readings:
+            return []
+        entry, reading, pieces = self._readings[0]
+        piece = next(pieces)
+        reading.take(piece)
+        if reading.done < len(reading.ids):
+            return []
+        self._readings.popleft()
+        self.tokens += len(reading.ids)
+        return [end(entry, reading)]
+
+    def _advance(self) -> list[Event]:
+        """A token for every row, or several; the engine goes on with those that have not ended."""
+        table, places = self._rows.table, self._places[~self._second]
+        before = table.rows["count"][places].sum()
+        on_device = self._burst(places)
+        if not on_device:
+            self._choose(places)
+        rows = table.rows[places]
+        self.tokens += int(rows["count"].sum() - before)
+        ended = (rows["token"] == self.constraint.vocabulary.eos) | (rows["walk"]["left"] <= 0)
+        events = []
+        if self._rows.watched or ended.any():
+            for place, end in zip(places.tolist(), ended.tolist()):
+                if end or place in self._rows.watched:
+                    events += self._rows.tell(place, end)
+        if ended.any():
+            self._drop(np.isin(self._places, places[ended]))
+        if not on_device and len(self._places):
+            self._logits = self.engine.step(table.rows["token"][self._places])
+        return events
+
+    def _choose(self, places: np.ndarray) -> None:
+        """A token for every row, by its chooser."""
+        table, logits = self._rows.table, self._logits
+        if self._second.any():
+            rows, seconds, strength = self._guided(places)
+            mixed = logits[~self._second]
+            mixed[rows] = guide(mixed[rows], logits[seconds], strength)
+            logits = mixed
+        kinds = table.rows["kind"][places]
+        for number, (kind, make) in enumerate(CHOOSERS.items()):
+            own = kinds == number
+            if own.any():
+                if kind not in self._choosers:
+                    self._choosers[kind] = make(self.constraint)
+                everyone = bool(own.all())
+                self._choosers[kind].choose(
+                    table, places if everyone else places[own], logits if everyone else logits[own]
+                )
+
+    def _guided(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of guided rows: their number among `places`, the engine's number of their second runs,
+        and the guidance, float32."""
+        if self._pairs is None:
+            seconds = np.flatnonzero(self._second)
+            order = np.argsort(places)
+            rows = order[np.searchsorted(places[order], self._places[seconds])]
+            strength = [
+                self._rows.entries[place].request.chooser.guidance  # type: ignore[union-attr]
+                for place in places[rows].tolist()
+            ]
+            self._pairs = rows, seconds, np.array(strength, np.float32)
+        return self._pairs
+
+    def _burst(self, places: np.ndarray) -> bool:
+        """Let the device choose some tokens for every row; False where the host has to."""
+        table, engine = self._rows.table, self.engine
+        if self._device is None or not isinstance(engine, DeviceEngine):
+            return False
+        rows = table.rows[places]
+        walk = rows["walk"]
+        free = walk["at"] >= walk["known"] + (walk["bits"] > 0)
+        if not (free & rows["draw"]["grammar"]).all():
+            return False
+        leader, guidance = np.arange(len(self._places)), np.ones(len(self._places), np.float32)
+        firsts = np.flatnonzero(~self._second)
+        guided, seconds, strength = self._guided(places)
+        leader[seconds] = firsts[guided]
+        guidance[firsts[guided]] = strength
+        steps = int(min(BURST, walk["left"].max()))
+        chosen, nats, self._logits = engine.decode_on_device(
+            self._device.tables, self._logits, *self._device.places(table.states[self._places]),
+            table.rows[self._places], leader, guidance, steps,
+        )  # fmt: skip
+        own = self.constraint
+        follow(own.spec, table, places, chosen[firsts], nats[firsts], own.vocabulary)
+        return True
+
+
+def draw_ids(
+    engine: Engine,
+    constraint: Constraint,
+    prompt: Prompt,
+    n: int,
+    sampling: Sampling,
+    seed: int = 0,
+    max_tokens: int | None = None,
+    batch: int = 16,
+) -> tuple[list[np.ndarray], list[float]]:
+    """(ids, bits) of n continuations of one prompt, in a session of their own."""
+    requests = (Request(prompt, sampling, seed, i, max_tokens) for i in range(n))
+    found: dict[int, Event] = {}
+    with closing(Session(engine, constraint).run(requests, batch)) as events:
+        for event in events:
+            found[event.request.picture] = event
+    return [found[i].ids for i in range(n)], [found[i].bits for i in range(n)]

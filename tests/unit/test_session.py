@@ -1,0 +1,329 @@
+"""One walk for every use: rows come and go, and each is what it would be alone."""
+
+import threading
+
+import numpy as np
+import pytest
+
+from jpeglm.checkpoint import load_checkpoint, shipped_checkpoint
+from jpeglm.codecs import make_codec
+from jpeglm.config import InputError
+from jpeglm.generation.engine_cpu import CpuEngine
+from jpeglm.generation.given import Given
+from jpeglm.generation.loading import load
+from jpeglm.generation.matcher import Constraint, bare_prompt, make_prompt
+from jpeglm.generation.requests import Request
+from jpeglm.generation.sampling import Sampling
+from jpeglm.generation.session import Session, draw_ids
+from jpeglm.tokenizer import Tokenizer
+
+from .conftest import hugging_face, random_llama
+
+
+@pytest.fixture(scope="module")
+def tokenizer(pictures):
+    codec = make_codec({"codec": "jpeg", "width": 32, "height": 32, "quality": 25})
+    return Tokenizer.train([codec.encode(p) for p in pictures], codec, n_classes=3)
+
+
+@pytest.fixture(scope="module")
+def weights(tokenizer):
+    return random_llama(tokenizer.vocab_size, 400)
+
+
+@pytest.fixture(scope="module")
+def constraint(tokenizer):
+    return Constraint(tokenizer)
+
+
+@pytest.fixture(scope="module")
+def requests(tokenizer, pictures):
+    """Everything that may differ from row to row."""
+    streams = [tokenizer.codec.encode(picture) for picture in pictures]
+    nothing = bare_prompt(tokenizer.bos)
+    prompts = [
+        nothing,
+        bare_prompt(tokenizer.class_token(1)),
+        bare_prompt(tokenizer.class_token(2)),
+    ]
+    for stream in streams[:3]:
+        prefix = tokenizer.alphabet.prefix(stream, 2)
+        prompts.append(make_prompt(tokenizer, prefix, tokenizer.bos))
+    kinds = [
+        Sampling(), Sampling(0.7, 20, 0.9), Sampling(0.0), Sampling(grammar=False),
+        Sampling(1.2, guidance=2.0),
+    ]  # fmt: skip
+    made = []
+    for i in range(40):
+        prompt, chooser = prompts[i % len(prompts)], kinds[i % len(kinds)]
+        if chooser.guidance != 1 and prompt.ids[0] <= tokenizer.eos:
+            prompt = prompts[1]
+        made.append(Request(prompt, chooser, i // 7, i, 300 if i % 3 else None, tag=i))
+    for stream in streams:
+        ids = np.concatenate([tokenizer.encode_stream(stream), [tokenizer.eos]])
+        if len(ids) < 400:
+            made.append(Request(nothing, Given(ids), tag=len(made)))
+    assert sum(isinstance(request.chooser, Given) for request in made) >= 3
+    return made
+
+
+@pytest.fixture(scope="module")
+def alone(weights, constraint, requests):
+    """What each gives in a session of its own."""
+    engine, found = CpuEngine(*weights, threads=1), []
+    for request in requests:
+        (event,) = Session(engine, constraint).run([request])
+        found.append((event.ids.tolist(), event.nats.tolist(), event.total))
+    return found
+
+
+@pytest.mark.parametrize("batch", [1, 5, 64])
+def test_a_full_table_changes_nothing(weights, constraint, requests, alone, batch):
+    session = Session(CpuEngine(*weights, threads=2), constraint)
+    events = list(session.run(requests, batch))
+    assert sorted(event.request.tag for event in events) == list(range(len(requests)))
+    for event in events:
+        assert (event.ids.tolist(), event.nats.tolist(), event.total) == alone[event.request.tag]
+    assert session.tokens == sum(len(ids) for ids, _, _ in alone) and not session.busy
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_rows_that_join_and_leave_at_any_moment_disturb_nobody(
+    weights, constraint, requests, alone, seed
+):
+    """Some watch tokens, some units; a third is taken back on the way, some of them twice."""
+    rng = np.random.default_rng(seed)
+    session = Session(CpuEngine(*weights, threads=1), constraint, rows=int(rng.integers(2, 12)))
+    waiting = list(rng.permutation(len(requests)))
+    told, numbers, left, ended = {}, {}, set(), set()
+    while waiting or session.busy:
+        while waiting and rng.random() < 0.3:
+            tag = int(waiting.pop())
+            asked = requests[tag]
+            watch = str(rng.choice(["token", "unit", "end"]))
+            own = Request(
+                asked.prompt, asked.chooser, asked.seed, asked.picture, asked.max_tokens, watch, tag
+            )
+            numbers[session.add(own)] = tag
+        if numbers and rng.random() < 0.05:
+            number = int(rng.choice(list(numbers)))
+            session.remove(number)
+            if numbers[number] not in ended:
+                left.add(numbers[number])
+        for event in session.step():
+            tag = numbers[event.number]
+            assert tag == event.request.tag and tag not in left | ended
+            ids, nats = told.setdefault(tag, ([], []))
+            ids += event.ids.tolist()
+            nats += event.nats.tolist()
+            if event.ended:
+                ended.add(tag)
+                assert (ids, nats, event.total) == alone[tag]
+            else:
+                assert ids == alone[tag][0][: len(ids)] and event.ids.size
+    assert left and ended and not left & ended and len(left | ended) == len(requests)
+
+
+def test_eight_threads_at_once(weights, constraint, requests, alone):
+    session = Session(CpuEngine(*weights, threads=2), constraint)
+    found, wrong = {}, []
+
+    def work(first):
+        try:
+            for event in session.run(requests[first::8], batch=3):
+                found[event.request.tag] = event.ids.tolist(), event.nats.tolist(), event.total
+        except BaseException as error:
+            wrong.append(error)
+
+    threads = [threading.Thread(target=work, args=(first,)) for first in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    assert [found[tag] for tag in range(len(requests))] == alone
+
+
+@pytest.mark.parametrize("kind", ["TorchEngine", "GraphEngine"])
+def test_engines_of_torch_take_rows_as_they_come(weights, constraint, requests, alone, kind):
+    """Their sums follow the batch, so a token may flip; nearly all streams are the same."""
+    pytest.importorskip("transformers")
+    from jpeglm.generation import engine_cuda, engine_torch
+
+    model = hugging_face(*weights)
+    engine = getattr(engine_cuda if kind == "GraphEngine" else engine_torch, kind)(model)
+    session = Session(engine, constraint)
+    same = 0
+    for event in session.run(requests, batch=6):
+        ids, nats, _ = alone[event.request.tag]
+        same += event.ids.tolist() == ids
+        if event.reading:
+            np.testing.assert_allclose(event.nats, nats, atol=1e-3)
+    assert same >= len(requests) - 2 and engine.sequences == 0
+
+
+def test_a_device_follows_guidance_and_refills(pictures):
+    """Guided and free rows in one burst; forced prompts begin on the host."""
+    pytest.importorskip("transformers")
+    from jpeglm.generation.engine_cuda import GraphEngine
+
+    codec = make_codec({"codec": "jpeg", "width": 48, "height": 32, "restart_interval": 1})
+    streams = [codec.encode(picture) for picture in pictures]
+    tokenizer = Tokenizer.train(streams, codec, "jpeg-block-symbols", 420, n_classes=3)
+    constraint = Constraint(tokenizer)
+    config, weights = random_llama(tokenizer.vocab_size, 500)
+    bursts = []
+
+    class Watched(GraphEngine):
+        def decode_on_device(self, *arguments):
+            bursts.append((arguments[6] != 1).sum())
+            return super().decode_on_device(*arguments)
+
+    prompts = [bare_prompt(tokenizer.class_token(k)) for k in range(3)]
+    prefix = tokenizer.alphabet.prefix(streams[0], 2)
+    prompts.append(make_prompt(tokenizer, prefix, tokenizer.class_token(1)))
+    made = [
+        Request(prompts[i % 4], Sampling(1.0, 30 * (i % 2), 0.9, guidance=1 + i % 3), 3, i, tag=i)
+        for i in range(14)
+    ]
+    host = Session(CpuEngine(config, weights), constraint)
+    expected = {e.request.tag: e for e in host.run(made)}
+    device = Session(Watched(hugging_face(config, weights)), constraint)
+    found = {e.request.tag: e for e in device.run(made, batch=4)}
+    same = [found[i].ids.tolist() == expected[i].ids.tolist() for i in range(14)]
+    assert sum(same) >= 13 and max(bursts) >= 2
+    for i in np.flatnonzero(same):
+        np.testing.assert_allclose(found[i].nats, expected[i].nats, atol=1e-3)
+        assert found[i].units == expected[i].units == codec.units
+
+
+def test_prompts_are_computed_once_also_by_rows_that_come_later(weights, constraint, requests):
+    engine = CpuEngine(*weights, threads=1)
+    computed = []
+    compute = engine._compute
+
+    def counted(tokens, *rest, **more):
+        computed.append(tokens.shape[1])
+        return compute(tokens, *rest, **more)
+
+    engine._compute = counted
+    prompt = next(r.prompt for r in requests if len(r.prompt.ids) > 20)
+    for batch in (1, 3):
+        computed.clear()
+        ids, _ = draw_ids(engine, constraint, prompt, 7, Sampling(), batch=batch)
+        once = len(prompt.ids) if batch == 1 else 0  # the second call finds it where it was
+        assert sum(computed) == once + sum(len(row) - 1 for row in ids)
+
+
+def test_a_batch_stays_full_while_there_is_work(weights, constraint, tokenizer):
+    engine = CpuEngine(*weights, threads=1)
+    widths = []
+    step = engine.step
+    engine.step = lambda ids: (widths.append(len(ids)), step(ids))[1]
+    ids, _ = draw_ids(engine, constraint, bare_prompt(tokenizer.bos), 30, Sampling(), 4, batch=6)
+    longest = max(map(len, ids))
+    full = widths.index(next(w for w in widths if w < 6 and sum(widths) > 0))
+    assert len(widths) - full <= longest  # only the last ones run out
+    assert sum(widths) == sum(len(row) - 1 for row in ids)
+
+
+def test_a_step_that_fails_ends_it_for_all_and_the_next_call_works(weights, constraint, tokenizer):
+    engine = CpuEngine(*weights, threads=1)
+    session = Session(engine, constraint)
+    step = engine.step
+    calls = []
+
+    def stopped(ids):
+        calls.append(len(ids))
+        if len(calls) == 9:
+            raise KeyboardInterrupt
+        return step(ids)
+
+    engine.step = stopped
+    other = session.add(Request(bare_prompt(tokenizer.bos)))
+    with pytest.raises(KeyboardInterrupt):
+        list(session.run([Request(bare_prompt(tokenizer.bos), picture=i) for i in range(3)]))
+    (event,) = session.step()
+    assert event.number == other and event.ended
+    with pytest.raises(InputError, match="stopped"):
+        raise event.error
+    assert not session.busy and engine.sequences == 0
+    again = [event.ids for event in session.run([Request(bare_prompt(tokenizer.bos))])]
+    expected, _ = draw_ids(engine, constraint, bare_prompt(tokenizer.bos), 1, Sampling())
+    assert again[0].tolist() == expected[0].tolist()
+
+
+def test_a_loop_that_is_left_frees_its_rows(weights, constraint, tokenizer):
+    session = Session(CpuEngine(*weights, threads=1), constraint)
+    run = session.run([Request(bare_prompt(tokenizer.bos), watch="token") for _ in range(5)])
+    next(run)
+    run.close()
+    assert not session.step() and not session.busy and session.engine.sequences == 0
+
+
+def test_what_fits_no_context_is_refused_when_it_is_handed_in(weights, constraint, tokenizer):
+    session = Session(CpuEngine(*weights, threads=1), constraint)
+    with pytest.raises(InputError, match="--max-tokens"):
+        session.add(Request(bare_prompt(tokenizer.bos), max_tokens=4))
+    with pytest.raises(InputError, match="context 400"):
+        session.add(Request(bare_prompt(tokenizer.bos), Given(np.zeros(401, np.int64))))
+    with pytest.raises(InputError, match="guidance needs a class"):
+        session.add(Request(bare_prompt(tokenizer.bos), Sampling(guidance=2.0)))
+    assert not session.busy
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load("photos")
+
+
+def test_threads_may_share_a_model(model):
+    def draw(number):
+        return model.generate(2, seed=number).streams
+
+    expected = [draw(number) for number in range(4)]
+    found = [None] * 4
+    threads = [threading.Thread(target=lambda n=n: found.__setitem__(n, draw(n))) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == expected
+
+
+def test_iterate_shows_what_generate_draws(model):
+    drawn = model.generate(2, seed=3)
+    steps = list(model.iterate(n=2, seed=3))
+    assert len(steps) >= 2 * model.codec.units
+    for number in range(2):
+        own = [step for step in steps if step.number == number]
+        units = [step.units for step in own if not step.ended]
+        assert units == sorted(units) and set(range(1, model.codec.units)) <= {*units}
+        assert own[-1].ended and own[-1].ids.tolist() == drawn.ids[number].tolist()
+        assert own[-1].bits == drawn.bits[number]
+        assert np.array_equal(own[-1].image, drawn.images[number])
+        half = next(step for step in own if step.units == model.codec.units // 2)
+        whole, part = np.asarray(drawn.images[number], int), np.asarray(half.image, int)
+        top = slice(0, model.codec.config.height // 2 - 8)
+        assert np.abs(whole[top] - part[top]).max() <= 1
+
+
+def test_a_score_is_what_drawing_said(model):
+    drawn = model.generate(2, seed=8)
+    for stream, ids, bits in zip(drawn.streams, drawn.ids, drawn.bits):
+        (score,) = model.score_streams([stream])
+        assert score.ids.tolist() == ids.tolist()
+        assert score.bits.sum() == pytest.approx(bits, rel=1e-12)
+        assert (score.legal_bits <= score.bits + 1e-9).all() and score.legal_bits.min() >= -1e-9
+        assert len(score.of_units) == model.codec.units and (score.of_units > 0).all()
+        assert score.of_units.sum() == pytest.approx(bits)
+    photo = drawn.images[0].resize((300, 200))
+    (again,) = model.score_streams([model.codec.encode(photo)])
+    assert (model.score(photo).bits == again.bits).all()
+
+
+def test_a_sampling_option_that_there_is_not_is_named(model):
+    with pytest.raises(InputError, match="'top_q'"):
+        model.generate(1, top_q=3)
+    opened = load_checkpoint(shipped_checkpoint())
+    assert model.sampling(top_k=None).top_k == opened.generation["top_k"]
