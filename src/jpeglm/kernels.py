@@ -37,7 +37,8 @@ def _sources() -> str:
     """A fingerprint of the files whose kernels others call."""
     home = Path(__file__).parent
     files = [home / "kernels.py", home / "bpe.py"]
-    files += sorted(home.glob("syntax/*.py")) + sorted(home.glob("generation/*.py"))
+    for room in ("syntax", "generation"):
+        files += sorted((home / room).rglob("*.py"))
     return hashlib.blake2b(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 

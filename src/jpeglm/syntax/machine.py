@@ -1,7 +1,7 @@
 """One face for all state machines: the type of a spec says which one steps.
 
     JpegSpec ──▶ syntax.jpeg (symbols, codes of one length)            AvcSpec ──▶ syntax.avc
-    JpegByteSpec ──▶ jpeg_bytes        AvcPlacedSpec, AvcByteSpec ──▶ avc_placed, avc_bytes
+    JpegByteSpec ──▶ jpeg_bytes        AvcPlacedSpec, AvcByteSpec ──▶ avc.placed, avc.nal_bytes
 
 Compiled code decides when it is compiled, plain Python when it is called, so that the sampler is
 written once and a call costs nothing more. A new kind of stream is one more entry of `MACHINES`.
@@ -14,14 +14,15 @@ from typing import Any
 import numpy as np
 
 from jpeglm.kernels import COMPILED
-from jpeglm.syntax import avc, avc_bytes, avc_placed, jpeg, jpeg_bytes
+from jpeglm.syntax import avc, jpeg, jpeg_bytes
+from jpeglm.syntax.avc import nal_bytes, placed
 
 MACHINES: dict[type, Any] = {
     jpeg.JpegSpec: jpeg,
     jpeg_bytes.JpegByteSpec: jpeg_bytes,
     avc.AvcSpec: avc,
-    avc_bytes.AvcByteSpec: avc_bytes,
-    avc_placed.AvcPlacedSpec: avc_placed,
+    nal_bytes.AvcByteSpec: nal_bytes,
+    placed.AvcPlacedSpec: placed,
 }
 """A machine has `start_state`, `step`, `complete`, `shortest`, `limits`, `key`, `GROWTH`."""
 
