@@ -17,7 +17,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from jpeglm.codecs.clips import Shot, is_picture, measure, read_shots, too_short, whole_clips
+from jpeglm.codecs.clips import (
+    ClipShape,
+    Shot,
+    is_picture,
+    measure,
+    read_shots,
+    too_short,
+    whole_clips,
+)
 from jpeglm.codecs.images import holds_more, open_image
 from jpeglm.config import InputError
 from jpeglm.data.settings import PrepareConfig
@@ -138,7 +146,7 @@ def _picture_crops(
 
 
 def _film_crops(
-    item: Item, shape: Any, config: PrepareConfig, whole: bool, crops: int
+    item: Item, shape: ClipShape, config: PrepareConfig, whole: bool, crops: int
 ) -> Iterator[tuple[str, np.ndarray]]:
     if whole:
         clips = whole_clips(item.data, shape, item.name, config.clips or None)
@@ -166,7 +174,7 @@ def _film_crops(
         yield f"{item.key}#{number}", clip
 
 
-def _panned(image: Image.Image, item: Item, shape: Any) -> np.ndarray:
+def _panned(image: Image.Image, item: Item, shape: ClipShape) -> np.ndarray:
     """A whole picture as a clip: a camera that goes over it."""
     rng = _generator(item, 0)
     return random_pan(image, shape.width, shape.height, shape.frames, 0.5, rng)
