@@ -31,7 +31,7 @@ from release import (
 )
 from steps import JPEGLM, ROOT, Steps
 
-from jpeglm.data.shards import open_data
+from jpeglm.data.open import open_data
 from jpeglm.files import read_json
 from jpeglm.tokenizer import Tokenizer
 

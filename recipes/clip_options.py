@@ -18,9 +18,9 @@ from steps import ROOT
 
 from jpeglm.codecs.avc import AvcCodec, AvcConfig
 from jpeglm.codecs.clips import pyav
-from jpeglm.data.prepare import PrepareConfig
+from jpeglm.data.crops import crops_of
+from jpeglm.data.settings import PrepareConfig
 from jpeglm.data.sources import Item, open_source
-from jpeglm.data.views import views
 from jpeglm.evaluation.quality import psnr
 
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -35,7 +35,9 @@ def clips_of(source: Path, config: AvcConfig) -> list[np.ndarray]:
     items = (item for unit in open_source(source, films=True).units for item in unit.read())
     chosen = islice((item for item in items if isinstance(item, Item)), 25)
     crops = PrepareConfig(crops=2, split="train")
-    return [clip for item in chosen for _, clip in islice(views(item, "clip", config, crops)[1], 2)]
+    return [
+        clip for item in chosen for _, clip in islice(crops_of(item, "clip", config, crops)[1], 2)
+    ]
 
 
 def decoded(annex_b: bytes) -> np.ndarray:

@@ -20,7 +20,7 @@ from release import ASSETS, RESULTS, install, keep_installed, options, stages, t
 from steps import JPEGLM, ROOT, Steps
 
 from jpeglm.codecs.images import open_image
-from jpeglm.data.views import random_pan
+from jpeglm.data.crops import random_pan
 from jpeglm.files import atomic_write, read_json, write_json
 
 LIMIT = 6_000_000

@@ -313,8 +313,9 @@ def make_data(pack: Path, work: Path, way: str, size: type[Size]) -> None:
         return
     from jpeglm.checkpoint import load_checkpoint, shipped_checkpoint
     from jpeglm.codecs import make_codec
-    from jpeglm.data.prepare import PrepareConfig, prepare
-    from jpeglm.data.shards import Dataset
+    from jpeglm.data.open import Dataset
+    from jpeglm.data.prepare import prepare
+    from jpeglm.data.settings import PrepareConfig
     from jpeglm.tokenizer import Tokenizer
 
     tokenizer = load_checkpoint(shipped_checkpoint()).tokenizer

@@ -37,7 +37,7 @@ from release import (
 from steps import JPEGLM, ROOT, Steps
 
 from jpeglm.codecs.images import open_image
-from jpeglm.data.views import random_crop
+from jpeglm.data.crops import random_crop
 from jpeglm.files import read_json
 
 LIMIT = 12_000_000

@@ -27,7 +27,7 @@ def steps_for(
 ) -> int:
     """Steps of BATCH_TOKENS that a model of preset `size`, some of its keys replaced by `model`,
     trains for so many FLOPs."""
-    from jpeglm.data.shards import Dataset
+    from jpeglm.data.open import Dataset
     from jpeglm.tokenizer import Tokenizer
 
     loaded = Tokenizer.load(tokenizer)

@@ -29,7 +29,7 @@ import numpy as np
 from PIL import Image
 
 from jpeglm.data.arrays import load_images
-from jpeglm.data.prepare import PrepareConfig
+from jpeglm.data.settings import PrepareConfig
 from jpeglm.evaluation.report import sheet, verdicts, write_report
 from jpeglm.files import atomic_write, read_json, write_json
 from jpeglm.models.llama import flops_per_token

@@ -24,7 +24,8 @@ from PIL import Image
 from jpeglm.checkpoint import load_checkpoint, shipped_checkpoint
 from jpeglm.codecs.images import open_image
 from jpeglm.config import InputError
-from jpeglm.data.prepare import PrepareConfig, prepare
+from jpeglm.data.prepare import prepare
+from jpeglm.data.settings import PrepareConfig
 from jpeglm.environment import commit
 from jpeglm.files import atomic_write, read_json, write_json
 

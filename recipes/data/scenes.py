@@ -25,7 +25,7 @@ from scipy.sparse.csgraph import connected_components
 
 from jpeglm.codecs.images import open_image
 from jpeglm.config import InputError
-from jpeglm.data.views import split_of
+from jpeglm.data.splits import split_of
 from jpeglm.evaluation.features import RESNET50, ResNet50
 from jpeglm.files import atomic_write
 

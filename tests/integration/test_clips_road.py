@@ -17,7 +17,7 @@ av = pytest.importorskip("av", reason="the extra video is not installed")
 
 from jpeglm.codecs.avc import AvcCodec, AvcConfig, complaints  # noqa: E402
 from jpeglm.codecs.clips import read_clip  # noqa: E402
-from jpeglm.data.shards import Dataset  # noqa: E402
+from jpeglm.data.open import Dataset  # noqa: E402
 
 from .test_road import jpeglm  # noqa: E402
 

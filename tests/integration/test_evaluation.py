@@ -13,7 +13,8 @@ from jpeglm.codecs import JpegCodec
 from jpeglm.codecs.pixels import PixelsCodec, PixelsConfig, learn_palette
 from jpeglm.config import InputError, JpegConfig
 from jpeglm.data.arrays import Images, load_images
-from jpeglm.data.prepare import PrepareConfig, item_rows
+from jpeglm.data.encode import item_rows
+from jpeglm.data.settings import PrepareConfig
 from jpeglm.data.sources import Item
 from jpeglm.evaluation import protocols
 from jpeglm.evaluation.report import verdicts, write_report

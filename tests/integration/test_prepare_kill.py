@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 
 from jpeglm.codecs import make_codec
-from jpeglm.data.prepare import PrepareConfig, prepare
-from jpeglm.data.shards import Dataset
+from jpeglm.data.open import Dataset
+from jpeglm.data.prepare import prepare
+from jpeglm.data.settings import PrepareConfig
 
 CODEC = make_codec({"codec": "jpeg", "width": 32, "height": 32})
 SETTINGS = PrepareConfig(crops=150, validation=0.2, unit_size=4)
@@ -24,7 +25,8 @@ import resource, sys
 from pathlib import Path
 from jpeglm.codecs import make_codec
 from jpeglm.config import InputError
-from jpeglm.data.prepare import PrepareConfig, prepare
+from jpeglm.data.prepare import prepare
+from jpeglm.data.settings import PrepareConfig
 
 if __name__ == "__main__":
     limit, workers = int(sys.argv[3]), int(sys.argv[4])

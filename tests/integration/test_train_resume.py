@@ -64,7 +64,8 @@ def make_data(folder: Path) -> Path:
         pixels = rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)
         picture = Image.fromarray(pixels).resize((32, 32), Image.Resampling.BICUBIC)
         picture.save(folder / f"{number:02d}.png")
-    from jpeglm.data.prepare import PrepareConfig, prepare
+    from jpeglm.data.prepare import prepare
+    from jpeglm.data.settings import PrepareConfig
 
     out = folder.with_name("shards")
     prepare(folder, out, CODEC, PrepareConfig(validation=0.2), workers=1)

@@ -18,7 +18,7 @@ from jpeglm.generation.matcher import Constraint, Prompt, make_prompt
 from jpeglm.generation.sampling import Sampling
 from jpeglm.generation.session import draw_ids
 from jpeglm.syntax import avc
-from jpeglm.syntax.avc_tables import CBP_INTER, CBP_INTRA, LENGTH, LOOKUP, TABLES
+from jpeglm.syntax.avc.tables import CBP_INTER, CBP_INTRA, LENGTH, LOOKUP, TABLES
 from jpeglm.tokenizer import Tokenizer
 
 from .conftest import random_llama
@@ -28,7 +28,7 @@ av = pytest.importorskip("av", reason="the extra video is not installed")
 from jpeglm.codecs.avc import AvcCodec, AvcConfig, complaints  # noqa: E402
 from jpeglm.evaluation.coders import avc_bits  # noqa: E402
 from jpeglm.evaluation.validity import judge_clips  # noqa: E402
-from jpeglm.syntax.nal import Bits, escape, read_header, split_nals, ue, unescape  # noqa: E402
+from jpeglm.syntax.avc.nal import Bits, escape, read_header, split_nals, ue, unescape  # noqa: E402
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "avc.json"
 SMALL = AvcConfig(64, 48, 5)

@@ -8,7 +8,7 @@ from jpeglm.generation.engine_cpu import CpuEngine
 from jpeglm.generation.matcher import Constraint, Prompt, make_prompt
 from jpeglm.generation.sampling import Sampling
 from jpeglm.generation.session import draw_ids
-from jpeglm.syntax import avc_bytes
+from jpeglm.syntax.avc import nal_bytes as avc_bytes
 from jpeglm.tokenizer import Tokenizer
 
 from .conftest import random_llama

@@ -7,7 +7,8 @@ from jpeglm.generation.engine_cpu import CpuEngine
 from jpeglm.generation.matcher import Constraint, Prompt, make_prompt
 from jpeglm.generation.sampling import Sampling
 from jpeglm.generation.session import draw_ids
-from jpeglm.syntax import avc, avc_placed
+from jpeglm.syntax import avc
+from jpeglm.syntax.avc import placed as avc_placed
 from jpeglm.tokenizer import Tokenizer
 
 from .conftest import random_llama

@@ -9,9 +9,12 @@ import pytest
 from PIL import Image
 
 from jpeglm.config import InputError
-from jpeglm.data.prepare import PrepareConfig, prepare
-from jpeglm.data.shards import Dataset, open_data, read_shard, shard_path
-from jpeglm.data.views import random_pan, split_of
+from jpeglm.data.crops import random_pan
+from jpeglm.data.open import Dataset, open_data
+from jpeglm.data.prepare import prepare
+from jpeglm.data.settings import PrepareConfig
+from jpeglm.data.shards import read_shard, shard_path
+from jpeglm.data.splits import split_of
 
 av = pytest.importorskip("av", reason="the extra video is not installed")
 

@@ -171,8 +171,9 @@ def test_a_diffusers_vqmodel_gives_diffusers_codes(tmp_path, pictures):
 
 def test_prepared_data_and_checkpoints_are_codec_folders(palette, picture_files, tmp_path):
     pytest.importorskip("pyarrow")
-    from jpeglm.data.prepare import PrepareConfig, prepare
-    from jpeglm.data.shards import Dataset
+    from jpeglm.data.open import Dataset
+    from jpeglm.data.prepare import prepare
+    from jpeglm.data.settings import PrepareConfig
 
     codec = PixelsCodec(PixelsConfig(16, 8, 64), palette)
     prepare(picture_files[0].parent, tmp_path / "data", codec, PrepareConfig(validation=0.2))

@@ -15,11 +15,14 @@ from PIL import Image
 from jpeglm.codecs import make_codec
 from jpeglm.codecs.images import open_image
 from jpeglm.config import InputError
+from jpeglm.data.crops import random_crop
 from jpeglm.data.loader import load_tokens, tokenizer_of
-from jpeglm.data.prepare import PrepareConfig, prepare
-from jpeglm.data.shards import Dataset, Pictures, open_data, read_token_shard
+from jpeglm.data.open import Dataset, Pictures, open_data
+from jpeglm.data.prepare import prepare
+from jpeglm.data.settings import PrepareConfig
 from jpeglm.data.sources import open_source
-from jpeglm.data.views import random_crop, split_of
+from jpeglm.data.splits import split_of
+from jpeglm.data.token_shards import read_token_shard
 from jpeglm.tokenizer import Tokenizer
 
 CODEC = make_codec({"codec": "jpeg", "width": 32, "height": 32, "quality": 25})

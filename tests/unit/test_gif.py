@@ -9,8 +9,9 @@ from PIL import Image
 from jpeglm.cli.common import is_film, note_first_frame
 from jpeglm.codecs import make_codec
 from jpeglm.config import InputError
-from jpeglm.data.prepare import PrepareConfig, prepare
-from jpeglm.data.shards import Dataset, open_data
+from jpeglm.data.open import Dataset, open_data
+from jpeglm.data.prepare import prepare
+from jpeglm.data.settings import PrepareConfig
 
 av = pytest.importorskip("av")
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from jpeglm.codecs import images
+from jpeglm.codecs import colours, images
 from jpeglm.codecs.clips import is_picture
 from jpeglm.codecs.images import holds_more, open_image
 from jpeglm.config import InputError
@@ -280,7 +280,7 @@ def test_strips_are_the_whole(monkeypatch):
     ]  # fmt: skip
     for data in files:
         whole = pixels(data)
-        monkeypatch.setattr(images, "STRIP", 50 * 7)
+        monkeypatch.setattr(colours, "STRIP", 50 * 7)
         assert (pixels(data) == whole).all()
         monkeypatch.undo()
 

@@ -60,27 +60,42 @@ levels, starts = np.zeros((1, 4), matmul.LEVEL), np.zeros(1, np.int32)
 matmul._quantise(np.full((1, 4), 127, np.float32), levels, steps, starts)
 print(steps[0])
 """
+END_OF_MACROBLOCK = """
+from jpeglm.syntax import avc
+from jpeglm.syntax.avc.blocks import end_macroblock
+spec = avc.avc_spec(1, 4, 1, [0])
+state = avc.start_state(spec)
+end_macroblock(spec, state)
+print(state[avc.MB])
+"""
+CALLS = {
+    "kernels.py": (QUANTISE, "matmul._quantise", "return float_of(np.int32(top))", " * 2"),
+    "syntax/avc/neighbours.py": (END_OF_MACROBLOCK, "blocks.end_macroblock", "s[MB] += 1", " + 1"),
+}  # fmt: skip
+"""File of a kernel → code that calls it from another file, the caller, a line of the kernel and
+what makes its result 2, not 1."""
 
 
-def test_a_changed_kernel_is_compiled_into_its_callers(tmp_path):
-    """`matmul._quantise` calls `kernels.magnitude`; its own file stays as it is."""
+@pytest.mark.parametrize("file", CALLS)
+def test_a_changed_kernel_is_compiled_into_its_callers(file, tmp_path):
+    """The caller's own file stays as it is."""
+    code, caller, line, more = CALLS[file]
     copy = tmp_path / "jpeglm"
     leave_out = shutil.ignore_patterns("__pycache__", "assets")
     shutil.copytree(Path(jpeglm.__file__).parent, copy, ignore=leave_out)
 
     def run():
-        command = [sys.executable, "-c", QUANTISE]
+        command = [sys.executable, "-c", code]
         path = os.environ | {"PYTHONPATH": str(tmp_path)}
         done = subprocess.run(command, capture_output=True, text=True, env=path)
         assert done.returncode == 0, done.stderr
         return float(done.stdout)
 
     assert run() == 1
-    assert list(copy.rglob("matmul._quantise-*.nbc"))
-    source = (copy / "kernels.py").read_text()
-    last = "return float_of(np.int32(top))"
-    assert source.count(last) == 1
-    (copy / "kernels.py").write_text(source.replace(last, f"{last} * np.float32(2)"))
+    assert list(copy.rglob(f"{caller}-*.nbc"))
+    source = (copy / file).read_text()
+    assert source.count(line) == 1
+    (copy / file).write_text(source.replace(line, line + more))
     assert run() == 2
 
 

@@ -14,8 +14,10 @@ from safetensors.numpy import load_file, save_file
 from jpeglm.codecs import make_codec
 from jpeglm.config import InputError
 from jpeglm.data.loader import load_tokens
-from jpeglm.data.prepare import PrepareConfig, prepare
-from jpeglm.data.shards import Dataset, read_token_shard
+from jpeglm.data.open import Dataset
+from jpeglm.data.prepare import prepare
+from jpeglm.data.settings import PrepareConfig
+from jpeglm.data.token_shards import read_token_shard
 from jpeglm.tokenizer import Tokenizer
 
 CODEC = make_codec({"codec": "jpeg", "width": 16, "height": 16, "quality": 25})

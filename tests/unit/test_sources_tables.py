@@ -15,8 +15,9 @@ from PIL import Image
 
 from jpeglm.codecs import make_codec
 from jpeglm.config import InputError
-from jpeglm.data.prepare import PrepareConfig, prepare
-from jpeglm.data.shards import Dataset, open_data
+from jpeglm.data.open import Dataset, open_data
+from jpeglm.data.prepare import prepare
+from jpeglm.data.settings import PrepareConfig
 from jpeglm.data.sources import Item, open_source
 
 CODEC = make_codec({"codec": "jpeg", "width": 32, "height": 32, "quality": 25})

@@ -226,8 +226,8 @@ def prepare(
     """
     from jpeglm.checkpoint import checkpoint_folder
     from jpeglm.codecs import make_codec
-    from jpeglm.data.prepare import PrepareConfig
     from jpeglm.data.prepare import prepare as prepare_data
+    from jpeglm.data.settings import PrepareConfig
     from jpeglm.progress import Reporter
     from jpeglm.tokenizer import Tokenizer
 
@@ -321,7 +321,7 @@ def _prepared(out: Path, result: dict[str, Any], what: str) -> list[str]:
 
 def _training_data(data: Path, codec: Any) -> Any:
     """`open_data`; where there are only films, the sentence says what to do with them."""
-    from jpeglm.data.shards import open_data
+    from jpeglm.data.open import open_data
     from jpeglm.data.sources import open_source
     from jpeglm.folders import kind_of, quoted
 
@@ -378,7 +378,7 @@ def train_tokenizer(
     from itertools import islice
 
     from jpeglm.codecs import make_codec
-    from jpeglm.data.shards import open_data
+    from jpeglm.data.open import open_data
     from jpeglm.files import atomic_folder
     from jpeglm.folders import TOKENIZER, claim, quoted
     from jpeglm.progress import Reporter

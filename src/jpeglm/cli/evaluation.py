@@ -120,7 +120,7 @@ def _references(
 ) -> Any:
     """Pictures to measure against, at the model's size unless another is given."""
     from jpeglm.data.arrays import load_images
-    from jpeglm.data.prepare import PrepareConfig
+    from jpeglm.data.settings import PrepareConfig
 
     config = model.codec.config if model.codec else model.config
     width, height = parse_size(size) if size else (config.width, config.height)
@@ -405,7 +405,7 @@ def _streams(data: Path, model: Any, split: str, limit: int) -> list[tuple[str, 
     """Streams of a split of prepared shards, or all that films or pictures give."""
     from itertools import islice
 
-    from jpeglm.data.shards import open_data
+    from jpeglm.data.open import open_data
 
     prepared = (data / "dataset.json").exists()
     found = open_data(data, model.codec, model.tokenizer.folder)
@@ -490,7 +490,7 @@ def reconstruction(
 ) -> None:
     """What the codecs alone lose: PSNR, SSIM, at their tokens and bits a picture."""
     from jpeglm.data.arrays import load_images, to_images
-    from jpeglm.data.prepare import PrepareConfig
+    from jpeglm.data.settings import PrepareConfig
     from jpeglm.evaluation import protocols
     from jpeglm.evaluation.features import make_extractor
     from jpeglm.generation.loading import open_coder
@@ -564,7 +564,7 @@ def longtail(
     """Per class: how much better the checkpoint completes than its rival, against frequency."""
     import numpy as np
 
-    from jpeglm.data.shards import open_data
+    from jpeglm.data.open import open_data
     from jpeglm.evaluation import protocols
     from jpeglm.evaluation.features import make_extractor
     from jpeglm.progress import Reporter

@@ -118,7 +118,7 @@ def train(
     from itertools import islice
 
     from jpeglm.checkpoint import checkpoint_folder, load_checkpoint
-    from jpeglm.data.shards import open_data
+    from jpeglm.data.open import open_data
     from jpeglm.folders import RUN, claim, quoted
     from jpeglm.models.llama import nearest_preset
     from jpeglm.progress import Reporter
@@ -227,7 +227,7 @@ def _autoencoder(
     as_json: bool,
 ) -> None:
     from jpeglm.data.arrays import load_images
-    from jpeglm.data.prepare import PrepareConfig
+    from jpeglm.data.settings import PrepareConfig
     from jpeglm.folders import RUN, claim
     from jpeglm.progress import Reporter
     from jpeglm.training.autoencoder import train_autoencoder

@@ -7,8 +7,8 @@ from typing import Any
 
 from jpeglm.codecs.avc import AvcCodec, AvcConfig
 from jpeglm.codecs.base import Codec
-from jpeglm.codecs.codes import WEIGHTS
 from jpeglm.codecs.jpeg import JpegCodec
+from jpeglm.codecs.learned import WEIGHTS
 from jpeglm.codecs.pixels import PixelsCodec, PixelsConfig
 from jpeglm.codecs.vq import DIFFUSERS, VqCodec, VqConfig, open_diffusers
 from jpeglm.config import InputError, JpegConfig, shorten

@@ -24,8 +24,7 @@ import numpy as np
 from jpeglm.codecs.clips import pyav, read_clip
 from jpeglm.config import InputError, Settings, fingerprint
 from jpeglm.syntax.avc import AvcSpec, avc_spec
-from jpeglm.syntax.avc_stream import AvcBytes, AvcPlaced, AvcSymbols
-from jpeglm.syntax.nal import (
+from jpeglm.syntax.avc.nal import (
     IDR,
     PARAMETERS_PICTURE,
     PARAMETERS_SEQUENCE,
@@ -38,6 +37,7 @@ from jpeglm.syntax.nal import (
     split_nals,
     unescape,
 )
+from jpeglm.syntax.avc.stream import AvcBytes, AvcPlaced, AvcSymbols
 
 PAPER_REFERENCES = 3
 PAPER = {

@@ -13,7 +13,7 @@ import io
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from PIL import Image
@@ -22,15 +22,32 @@ from jpeglm.codecs.images import MOVING, fit_image, holds_more, opened
 from jpeglm.config import InputError, install
 from jpeglm.files import file_size
 
-if TYPE_CHECKING:
-    from jpeglm.codecs.avc import AvcConfig
-
 MAX_FRAME = 8192 * 8192
 """Pixels of a frame; a film that claims more is refused."""
 LONGEST = 3600.0
 """Seconds that a frame may be shown: a damaged clock would give clips without end."""
 ATTACHED_PICTURE, TIMED_THUMBNAILS = 1 << 10, 1 << 11
 """FFmpeg's AV_DISPOSITION_ATTACHED_PIC and AV_DISPOSITION_TIMED_THUMBNAILS."""
+
+
+class ClipShape(Protocol):
+    """What a clip is to be: frames of width × height pixels at fps a second, fitted by `crop` or
+    `pad`. A codec's settings are one."""
+
+    @property
+    def width(self) -> int: ...
+
+    @property
+    def height(self) -> int: ...
+
+    @property
+    def frames(self) -> int: ...
+
+    @property
+    def fps(self) -> float: ...
+
+    @property
+    def fit(self) -> str: ...
 
 
 class Shot(NamedTuple):
@@ -215,7 +232,7 @@ def measure(source: Path | bytes, name: str = "the film") -> Film:
 
 
 def read_shots(
-    source: Path | bytes, shots: Sequence[Shot], config: AvcConfig, name: str = "the film"
+    source: Path | bytes, shots: Sequence[Shot], shape: ClipShape, name: str = "the film"
 ) -> Iterator[tuple[int, np.ndarray]]:
     """(index, clip) of each shot that the film is long enough for, in the order of their ends."""
     waiting = sorted(range(len(shots)), key=lambda i: shots[i].start)
@@ -228,32 +245,32 @@ def read_shots(
         for index in list(open_):
             shot, clip = shots[index], open_[index]
             view: np.ndarray | None = None
-            while len(clip) < config.frames and shot.start + len(clip) / config.fps < end - 1e-9:
+            while len(clip) < shape.frames and shot.start + len(clip) / shape.fps < end - 1e-9:
                 if view is None:
                     image = image or _upright(shown)
-                    view = _view(image, shot, config)
+                    view = _view(image, shot, shape)
                 clip.append(view)
-            if len(clip) == config.frames:
+            if len(clip) == shape.frames:
                 del open_[index]
                 yield index, np.stack(clip)
 
 
-def _view(image: Image.Image, shot: Shot, config: AvcConfig) -> np.ndarray:
+def _view(image: Image.Image, shot: Shot, shape: ClipShape) -> np.ndarray:
     if shot.box is None:
-        image = fit_image(image, config.width, config.height, config.fit)
+        image = fit_image(image, shape.width, shape.height, shape.fit)
     else:
         left, top, right, bottom = shot.box
         box = (
             left * image.width, top * image.height,
             min(right, 1.0) * image.width, min(bottom, 1.0) * image.height,
         )  # fmt: skip
-        size = (config.width, config.height)
+        size = (shape.width, shape.height)
         image = image.resize(size, Image.Resampling.LANCZOS, box, reducing_gap=3.0)
     return np.asarray(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if shot.flip else image)
 
 
 def whole_clips(
-    source: Path | bytes, config: AvcConfig, name: str = "the film", limit: int | None = None
+    source: Path | bytes, shape: ClipShape, name: str = "the film", limit: int | None = None
 ) -> Iterator[np.ndarray]:
     """The film in clips one after the other, `limit` at most; what is left at its end is dropped.
 
@@ -264,33 +281,33 @@ def whole_clips(
     whole = Shot(0.0)
     for shown in _shown(source, name):
         view: np.ndarray | None = None
-        while frames / config.fps < shown.end - 1e-9:
-            view = _view(_upright(shown), whole, config) if view is None else view
+        while frames / shape.fps < shown.end - 1e-9:
+            view = _view(_upright(shown), whole, shape) if view is None else view
             clip.append(view)
             frames += 1
-            if len(clip) == config.frames:
+            if len(clip) == shape.frames:
                 yield np.stack(clip)
                 clip, done = [], done + 1
                 if done == limit:
                     return
     if not done:
-        raise too_short(name, frames, config)
+        raise too_short(name, frames, shape)
 
 
-def read_clip(source: Path | bytes, config: AvcConfig, start: float = 0.0) -> np.ndarray:
+def read_clip(source: Path | bytes, shape: ClipShape, start: float = 0.0) -> np.ndarray:
     """One clip, from `start` seconds on. InputError names the file where it cannot be."""
     name = "the film" if isinstance(source, bytes) else str(source)
     if not 0 <= start < math.inf:
         raise InputError(f"start is {start}; it is a time in {name}, in seconds from 0 on")
     shot = Shot(start)
-    for _, clip in read_shots(source, [shot], config, name):
+    for _, clip in read_shots(source, [shot], shape, name):
         return clip
     left = measure(source, name).seconds - start
-    raise too_short(name, max(0, int(np.ceil(left * config.fps - 1e-9))), config, start)
+    raise too_short(name, max(0, int(np.ceil(left * shape.fps - 1e-9))), shape, start)
 
 
-def too_short(name: str, found: int, config: AvcConfig, start: float = 0.0) -> InputError:
+def too_short(name: str, found: int, shape: ClipShape, start: float = 0.0) -> InputError:
     return InputError(
-        f"{name} gives {found} frames at {config.fps:g} a second from {start:g} s on; "
-        f"{config.frames} are needed"
+        f"{name} gives {found} frames at {shape.fps:g} a second from {start:g} s on; "
+        f"{shape.frames} are needed"
     )

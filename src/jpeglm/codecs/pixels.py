@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image
 from safetensors.numpy import load, save
 
-from jpeglm.codecs.codes import WEIGHTS, CodesCodec
 from jpeglm.codecs.images import fit_image
+from jpeglm.codecs.learned import WEIGHTS, LearnedCodec
 from jpeglm.config import InputError, Settings
 from jpeglm.kernels import kernel
 
@@ -84,7 +84,7 @@ def _nearest(pixels, palette, codes):
         codes[i] = nearest
 
 
-class PixelsCodec(CodesCodec):
+class PixelsCodec(LearnedCodec):
     """Pictures ⇄ palette indices. weights: the bytes of codec.safetensors, or a palette."""
 
     name = "pixels"

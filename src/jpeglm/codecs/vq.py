@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from jpeglm.codecs.codes import WEIGHTS, CodesCodec
+from jpeglm.codecs.learned import WEIGHTS, LearnedCodec
 from jpeglm.config import InputError, Settings, fits, shorten
 from jpeglm.files import read_bytes, read_json
 
@@ -87,7 +87,7 @@ def open_diffusers(folder: Path, width: int, height: int, fit: str = "crop") -> 
     return VqCodec(config, read_bytes(folder / DIFFUSERS))
 
 
-class VqCodec(CodesCodec):
+class VqCodec(LearnedCodec):
     """Pictures ⇄ codes. weights: the bytes of codec.safetensors."""
 
     name = "vq"

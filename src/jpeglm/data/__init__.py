@@ -1,9 +1,12 @@
-"""From pictures on a disk to batches of token ids, in four steps of one file each.
+"""From pictures on a disk to batches of token ids.
 
-    sources.py   pictures in folders, tars, Parquet, Hugging Face data  ->  units of work
-    prepare.py   units -> crops -> canonical bytes -> Parquet shards, on all cores
-    shards.py    the shards on disk: write, read, `open_data`
-    loader.py    shards -> token ids in memory -> packing.py -> batches for the training loop
+    sources/        pictures in folders, tars, Parquet, Hugging Face data ──▶ units of work
+    settings        what decides the content of the shards; splits, crops: what it says of an item
+    encode, pool    a unit ▸ crops ▸ canonical bytes ▸ one shard; the processes that do it
+    prepare         all units, on all cores, killable
+    shards, token_shards, open      a prepared folder: its files, and one interface to it
+    loader, packing token ids in memory ▸ batches for the training loop
+    arrays          the same pictures as pixels
 
 Nothing is imported here: a host that trains on token shards needs neither pyarrow nor numba.
 """

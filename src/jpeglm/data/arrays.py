@@ -2,7 +2,7 @@
 
     found = load_images(Path("photos"), 64, 64, PrepareConfig(crops=8), "train")
 
-The views, keys and split are those that `prepare` makes with the same settings, so that a learned
+The crops, keys and split are those that `prepare` makes with the same settings, so that a learned
 codec sees exactly the pictures that the JPEG model sees, before their compression. A prepared
 folder works too; its streams are then decoded. Trade-off: all pictures sit in memory as uint8,
 12 KB each at 64 × 64.
@@ -23,10 +23,10 @@ from PIL import Image
 from jpeglm.codecs.clips import is_picture, whole_clips
 from jpeglm.codecs.images import fit_image, open_image
 from jpeglm.config import InputError
-from jpeglm.data.prepare import PrepareConfig
-from jpeglm.data.shards import Dataset
+from jpeglm.data.crops import crops_of
+from jpeglm.data.open import Dataset
+from jpeglm.data.settings import PrepareConfig
 from jpeglm.data.sources import Item, open_source
-from jpeglm.data.views import views
 from jpeglm.environment import cores
 
 Progress = Callable[[int, int], None]
@@ -58,7 +58,7 @@ def load_images(
     limit: int | None = None,
     progress: Progress | None = None,
 ) -> Images:
-    """The pictures of a split (None: all) as `prepare` would view them, whole ones fitted.
+    """The pictures of a split (None: all) as `prepare` would crop them, whole ones fitted.
 
     limit: at most so many. InputError if there is none.
     """
@@ -103,9 +103,9 @@ def _read(
         data, unit_size=config.unit_size, labels=config.labels, column=config.column
     )
 
-    def view(item: Item) -> list[tuple[np.ndarray, int, str]]:
+    def crops(item: Item) -> list[tuple[np.ndarray, int, str]]:
         try:
-            side, found = views(item, "picture", Size(width, height), config)
+            side, found = crops_of(item, "picture", Size(width, height), config)
             if split not in (None, side):
                 return []
             return [
@@ -124,7 +124,7 @@ def _read(
     with ThreadPoolExecutor(cores()) as pool:
         waiting = items()
         while group := list(islice(waiting, 256)):
-            for found in pool.map(view, group):
+            for found in pool.map(crops, group):
                 yield from found
             done += len(group)
             if progress:

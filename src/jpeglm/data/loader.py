@@ -21,18 +21,14 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from jpeglm.config import InputError
+from jpeglm.data.open import Dataset, Pictures, open_data
 from jpeglm.data.packing import Batches, length_batches, pad_rows
-from jpeglm.data.shards import (
-    SPLITS,
+from jpeglm.data.shards import Streams, read_shard, table_streams
+from jpeglm.data.splits import SPLITS
+from jpeglm.data.token_shards import (
     TOKENIZER,
-    Dataset,
-    Pictures,
-    Streams,
     TokenShard,
-    open_data,
-    read_shard,
     read_token_shard,
-    table_streams,
     token_meta,
     token_path,
     tokenize,

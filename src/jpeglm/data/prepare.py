@@ -1,6 +1,6 @@
 """Pictures to Parquet shards of canonical streams, on all cores, killable at any moment.
 
-    source ──units──▶ worker: read ▸ decode once ▸ views ▸ Codec.encode ──▶ shard-00012.parquet
+    source ──units──▶ worker: read ▸ decode once ▸ crops ▸ Codec.encode ──▶ shard-00012.parquet
 
 One unit makes one shard, written whole or not at all; a shard that exists is finished. Nothing in
 a shard depends on the number of workers, on time or on what ran before, so a run that was killed
@@ -14,41 +14,25 @@ are a few seconds and some megabytes.
 from __future__ import annotations
 
 import math
-import multiprocessing
 import os
 import re
-import signal
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
 from jpeglm.checkpoint import checkpoint_name
-from jpeglm.codecs import make_codec
-from jpeglm.codecs.images import MAX_PIXELS, holds_more
-from jpeglm.config import InputError, Settings, check_seed, install
-from jpeglm.data.shards import (
-    FORMAT,
-    SPLITS,
-    TOKENIZER,
-    Row,
-    other_codec,
-    read_meta,
-    shard_path,
-    token_meta,
-    token_path,
-    write_shard,
-    write_token_shard,
-)
-from jpeglm.data.sources import LABELS, PREPARED, Item, Source, Unit, open_source
-from jpeglm.data.views import views
+from jpeglm.config import InputError, install
+from jpeglm.data.open import other_codec
+from jpeglm.data.pool import Setup, run, shard_job, token_job
+from jpeglm.data.settings import PrepareConfig
+from jpeglm.data.shards import read_meta, shard_path
+from jpeglm.data.sources import PREPARED, Source, open_source
+from jpeglm.data.splits import SPLITS
+from jpeglm.data.token_shards import TOKENIZER, token_meta, token_path
 from jpeglm.environment import cores
 from jpeglm.files import (
     atomic_write,
@@ -57,10 +41,9 @@ from jpeglm.files import (
     read_json,
     remove_halves,
     to_json,
-    told,
     write_json,
 )
-from jpeglm.folders import DATA, claim, kind_of, quoted, same
+from jpeglm.folders import DATA, DATA_FORMAT, claim, kind_of, quoted, same
 
 if TYPE_CHECKING:
     from jpeglm.codecs.base import Codec
@@ -70,178 +53,6 @@ EXTRA = re.compile(r"jpeglm\[(\w+)\]")
 """How the reason of a rejected file names the extra that would read it."""
 Progress = Callable[[int, int, int], None]
 """Called with pictures done, pictures in all, streams written."""
-
-
-@dataclass(frozen=True)
-class PrepareConfig(Settings):
-    """What decides the content of the shards, together with the codec and the source.
-
-    crops: 0 codes each picture whole, N takes N random crops of it instead; of a film, N for each
-        length of a clip.
-    clips: of a film, only so many from its beginning; 0: all.
-    min_scale: side of the smallest crop, as a share of the largest that fits in the picture; a
-        crop is never smaller than the codec's own size unless the picture is.
-    validation: share of the pictures held out, chosen by content.
-    split: `hash` as above (a saved DatasetDict keeps its own splits); `folder`: the first-level
-        folders `train` and `validation` say it, and pictures elsewhere are set aside; or all
-        pictures to `train` or `validation`.
-    unit_size: pictures a shard. labels, column: see `open_source`. max_pixels: larger ones are set
-        aside.
-    """
-
-    crops: int = 0
-    clips: int = 0
-    min_scale: float = 0.25
-    validation: float = 0.05
-    split: str = "hash"
-    seed: int = 0
-    unit_size: int = 256
-    labels: str = "source"
-    max_pixels: int = MAX_PIXELS
-    column: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.crops < 0:
-            raise InputError(f"crops is {self.crops}; 0 means whole pictures, N means N crops")
-        if self.clips < 0:
-            raise InputError(f"clips is {self.clips}; 0 means all of a film, N the first N clips")
-        if not 0 <= self.min_scale <= 1:
-            raise InputError(f"min_scale is {self.min_scale}; it goes from 0 to 1")
-        if not 0 <= self.validation < 1:
-            raise InputError(f"validation is {self.validation}; it goes from 0 to below 1")
-        if self.split not in ("hash", "folder", *SPLITS):
-            choices = f"hash, folder, {' or '.join(SPLITS)}"
-            raise InputError(f"split is {self.split!r}; choose {choices}")
-        if self.unit_size < 1:
-            raise InputError(f"unit_size is {self.unit_size}; it must be at least 1")
-        if self.labels not in LABELS:
-            raise InputError(f"labels is {self.labels!r}; choose one of {', '.join(LABELS)}")
-        check_seed(self.seed)
-        if self.max_pixels < 1:
-            raise InputError(f"max_pixels is {self.max_pixels}; it must be at least 1")
-
-
-def item_rows(item: Item, codec: Codec, config: PrepareConfig) -> list[Row]:
-    """All rows of one picture or film; InputError if it cannot be read."""
-    width, height = codec.config.width, codec.config.height
-    split, media = views(item, codec.media, codec.config, config)
-    return [Row(key, codec.encode(view), width, height, item.label, split) for key, view in media]
-
-
-def prepare_unit(path: Path, unit: Unit, codec: Codec, config: PrepareConfig) -> dict[str, Any]:
-    """Make one shard; returns the metadata that it carries."""
-    rows: list[Row] = []
-    rejected: list[dict[str, str]] = []
-    pictures = dict.fromkeys(SPLITS, 0)
-    animations = 0
-    for item in unit.read():
-        if not isinstance(item, Item):
-            rejected.append(item._asdict())
-            continue
-        try:
-            made = item_rows(item, codec, config)
-        except ImportError:
-            raise
-        except InputError as error:
-            rejected.append({"name": item.name, "reason": str(error)})
-            continue
-        except Exception as error:  # one strange file ends no run of a million
-            reason = f"{type(error).__name__}: {told(error)}"
-            rejected.append({"name": item.name, "reason": reason})
-            continue
-        rows += made
-        animations += codec.media == "picture" and holds_more(item.data)
-        pictures[made[0].split] += 1
-    meta = {
-        "codec": codec.to_dict(),
-        "fingerprint": codec.fingerprint,
-        "count": unit.count,
-        "pictures": pictures,
-        "streams": {name: sum(row.split == name for row in rows) for name in SPLITS},
-        "bytes": {
-            name: sum(len(row.stream) for row in rows if row.split == name) for name in SPLITS
-        },
-        "rejected": rejected,
-        "animations": animations,
-    }
-    write_shard(path, rows, meta)
-    return meta
-
-
-_worker: dict[str, Any] = {}
-"""Of a worker process: what `_start_worker` built once for all its units."""
-
-
-def _start_worker(
-    codec: dict[str, Any], out: Path, config: PrepareConfig, tokenizer: Path | None
-) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides, and finishes the shard
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-        if codec["codec"] == "vq":
-            import torch
-
-            torch.set_num_threads(1)  # one core a worker
-    _fill_worker(codec, out, config, tokenizer)
-
-
-def _fill_worker(
-    codec: dict[str, Any], out: Path, config: PrepareConfig, tokenizer: Path | None
-) -> None:
-    _worker.update(codec=make_codec(codec, out), config=config)
-    if tokenizer is not None:
-        from jpeglm.tokenizer import Tokenizer
-
-        _worker["tokenizer"] = Tokenizer.load(tokenizer)
-
-
-def _end_with(parent: Any) -> None:
-    """A pool's workers outlive a killed parent: they wait on a pipe that they hold open."""
-    parent.join()
-    os._exit(1)
-
-
-def _prepare_job(path: Path, unit: Unit) -> dict[str, Any]:
-    return prepare_unit(path, unit, _worker["codec"], _worker["config"])
-
-
-def _token_job(path: Path, shard: Path) -> None:
-    write_token_shard(path, shard, _worker["tokenizer"], _worker["codec"].fingerprint)
-
-
-def _run(
-    job: Callable[..., Any], tasks: list[tuple[Any, ...]], workers: int, initial: tuple[Any, ...]
-) -> Iterator[Any]:
-    """Results of job(*task) as they come; a failure lets running tasks end and drops the rest."""
-    workers = min(workers, len(tasks))
-    if workers <= 1:
-        if tasks:
-            _fill_worker(*initial)
-        yield from (job(*task) for task in tasks)
-        return
-    context = multiprocessing.get_context("spawn")  # a fork would copy the threads of torch, numba
-    with ProcessPoolExecutor(workers, context, _start_worker, initial) as pool:
-        waiting: set[Future[Any]] = set()
-        queue = iter(tasks)
-        try:
-            while True:
-                for task in queue:
-                    waiting.add(pool.submit(job, *task))
-                    if len(waiting) >= 2 * workers:
-                        break
-                if not waiting:
-                    return
-                done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-                for future in done:
-                    yield future.result()
-        except BrokenProcessPool as error:
-            raise InputError(
-                "a worker process was killed (by the system, if memory ran out); run the same "
-                "command again, with fewer workers"
-            ) from error
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
 
 
 @contextmanager
@@ -331,7 +142,7 @@ def _begin(out: Path, source: Source, codec: Codec, config: PrepareConfig) -> No
             raise InputError(f"{out} holds shards but no {PREPARED}; give another folder")
         for name, data in codec.files().items():
             atomic_write(out / name, data)
-        write_json(path, {"format": FORMAT, **now})
+        write_json(path, {"format": DATA_FORMAT, **now})
         return
     before = read_json(path)
     changes = [
@@ -372,7 +183,7 @@ def _write_shards(
     there = set(paths) - {path for path, _ in missing}
     for path in sorted(there):
         report(_made_before(path))
-    for meta in _run(_prepare_job, missing, workers, (codec.to_dict(), out, config, None)):
+    for meta in run(shard_job, missing, workers, Setup(codec.to_dict(), out, config)):
         report(meta)
     return [read_meta(path) for path in paths]
 
@@ -426,7 +237,7 @@ def _finish(
             f"folder once it is there; {install(extra)}"
         )
     info = {
-        "format": FORMAT,
+        "format": DATA_FORMAT,
         "version": 1,
         "codec": codec.to_dict(),
         "fingerprint": codec.fingerprint,
@@ -469,5 +280,5 @@ def _write_tokens(
         tasks.append((path, shard_path(out, index)))
     # Few shards are done before a second process has started.
     workers = max(1, min(workers, math.ceil(len(tasks) / 8)))
-    for _ in _run(_token_job, tasks, workers, (codec.to_dict(), out, config, home)):
+    for _ in run(token_job, tasks, workers, Setup(codec.to_dict(), out, config, home)):
         pass

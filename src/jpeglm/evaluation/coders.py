@@ -27,7 +27,7 @@ from PIL import Image
 from jpeglm.codecs import AvcCodec, JpegCodec
 from jpeglm.config import InputError, JpegConfig
 from jpeglm.syntax.alphabet import EOI
-from jpeglm.syntax.nal import IDR, PLAIN, split_nals
+from jpeglm.syntax.avc.nal import IDR, PLAIN, split_nals
 from jpeglm.syntax.scan import inspect_scan, write_scan
 
 Coder = Callable[[bytes], int]

@@ -13,7 +13,7 @@ import numpy as np
 from jpeglm.generation.masks import WALK, advance, token_mask
 from jpeglm.generation.matcher import ENDLESS, Constraint
 from jpeglm.kernels import LOWEST, exp, highest, kernel, log
-from jpeglm.syntax.machine import start_state
+from jpeglm.syntax.machine import start_state, units
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,9 +24,9 @@ class Given:
 
 
 @kernel()
-def _cost(spec, state, walk, forced, logits, ids, vocabulary, masks, weight, costs, units):
+def _cost(spec, state, walk, forced, logits, ids, vocabulary, masks, weight, costs, done):
     """−ln p of each of ids [N] under logits [N, V] to costs[0], and among the legal tokens alone to
-    costs[1], float64 [2, N]; units int64 [N]: whole ones before each token.
+    costs[1], float64 [2, N]; done int64 [N]: whole units before each token.
 
     Infinite is what the grammar forbids. weight: float32 [V], scratch.
     """
@@ -42,10 +42,10 @@ def _cost(spec, state, walk, forced, logits, ids, vocabulary, masks, weight, cos
             whole += weight[v]
             if mask[v]:
                 legal += weight[v]
-        units[i] = state[vocabulary.unit]
+        done[i] = units(spec, state)
         chosen = row[token] - peak
         costs[0, i] = log(whole) - chosen
-        costs[1, i] = log(legal) - chosen if mask[token] else np.inf
+        costs[1, i] = max(0.0, log(legal) - chosen) if mask[token] else np.inf
         if token != vocabulary.eos:
             advance(spec, state, walk, token, vocabulary)
 
@@ -69,7 +69,7 @@ class Reading:
     @property
     def units_done(self) -> int:
         """Whole units by now."""
-        return int(self._state[self.constraint.vocabulary.unit])
+        return int(units(self.constraint.spec, self._state))
 
     def take(self, logits: np.ndarray) -> None:
         """Float32 logits [n, V] after the next n tokens, the prompt's among them."""

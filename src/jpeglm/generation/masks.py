@@ -39,8 +39,6 @@ class Vocabulary(NamedTuple):
     margin: int
     """By how much a token may lengthen the shortest completion, at most."""
     eos: int
-    unit: int
-    """Field of a state that counts whole units (MCUs, frames, codes)."""
     reach: int
     swing: int
 

@@ -18,7 +18,7 @@ import numpy as np
 from jpeglm.config import InputError
 from jpeglm.generation.masks import WALK, Vocabulary, advance, make_masks, token_mask
 from jpeglm.syntax.alphabet import Prefix
-from jpeglm.syntax.machine import complete, growth, limits, shortest, start_state, step, unit_field
+from jpeglm.syntax.machine import complete, growth, limits, shortest, start_state, step, units
 from jpeglm.tokenizer import Tokenizer
 
 ENDLESS = 1 << 40
@@ -77,7 +77,6 @@ class Constraint:
             rest,
             growth(self.spec) * (longest + 1),
             tokenizer.eos,
-            unit_field(self.spec),
             *limits(self.spec, tokenizer.spelling),
         )
         self.masks = make_masks(self.spec, tokens, tokenizer.vocab_size)
@@ -185,7 +184,7 @@ class Matcher:
     @property
     def units(self) -> int:
         """Whole units (MCUs, frames, codes) so far."""
-        return int(self._state[self.constraint.vocabulary.unit])
+        return int(units(self.constraint.spec, self._state))
 
     @property
     def tokens_to_end(self) -> int:

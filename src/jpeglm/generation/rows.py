@@ -11,6 +11,7 @@ from jpeglm.generation.given import Reading
 from jpeglm.generation.matcher import Constraint, Prompt
 from jpeglm.generation.requests import CHOOSERS, Event, Request
 from jpeglm.generation.sampling import ROW, Sampling, Table
+from jpeglm.syntax.machine import units as whole_units
 
 
 class Entry(NamedTuple):
@@ -83,7 +84,7 @@ class Rows:
     def tell(self, place: int, ended: bool) -> list[Event]:
         """The event of a row, if there is one."""
         table, entry = self.table, self.entries[place]
-        units = int(table.states[place, self.constraint.vocabulary.unit])
+        units = int(whole_units(self.constraint.spec, table.states[place]))
         if not ended and entry.request.watch == "unit" and units == self.watched[place]:
             return []
         row, sent = table.rows[place], self._sent[place]

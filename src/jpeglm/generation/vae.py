@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load as load_weights
 
-from jpeglm.codecs.codes import WEIGHTS, weights_hash
+from jpeglm.codecs.learned import WEIGHTS, weights_hash
 from jpeglm.config import InputError, check_seed, whole
 from jpeglm.files import read_bytes, read_json
 from jpeglm.generation.pictures import Drawn, Each, Pictures

@@ -38,7 +38,6 @@ STATE_SIZE = 12
 RST0 = 0xD0
 LARGEST_DC = 2047
 """Of a difference of the largest size, 11."""
-UNIT = MCU
 GROWTH = 4
 """A symbol lengthens the shortest completion by at most three (a long amplitude)."""
 
@@ -179,6 +178,12 @@ def step(spec, state, symbol):
 def complete(spec, state):
     """Whether the stream may end here (it may then do nothing else)."""
     return state[MCU] == spec.mcus
+
+
+@kernel()
+def units(spec, state):
+    """Whole MCUs, or codes; of spectral passes the last one makes them whole."""
+    return np.int64(0) if spec.coarse and state[PASS] == 0 else state[MCU]
 
 
 @kernel()

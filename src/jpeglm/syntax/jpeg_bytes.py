@@ -31,7 +31,6 @@ GROWTH = 4
 # Fields of a state. END: the interval's MCUs are read, its fill bits may be.
 MCU, BLOCK, PLACE, SIZE, VALUE, END, PHASE, POSITION, PREDICTION = range(9)
 STATE_SIZE = PREDICTION + 3
-UNIT = MCU
 # Values of PHASE.
 DATA, STUFFING, MARKER, HEADER, TRAILER = range(5)
 
@@ -276,6 +275,11 @@ def step(spec, state, symbol):
     state[PHASE] = DATA
     state[END] = 0
     return symbol == (FIRST_RST_SYMBOL + marker - RST0 if spec.atomic else marker)
+
+
+@kernel()
+def units(spec, state):
+    return state[MCU]
 
 
 @kernel()

@@ -1,7 +1,7 @@
 """One face for all state machines: the type of a spec says which one steps.
 
     JpegSpec ──▶ syntax.jpeg (symbols, codes of one length)            AvcSpec ──▶ syntax.avc
-    JpegByteSpec ──▶ jpeg_bytes        AvcPlacedSpec, AvcByteSpec ──▶ avc_placed, avc_bytes
+    JpegByteSpec ──▶ jpeg_bytes        AvcPlacedSpec, AvcByteSpec ──▶ avc.placed, avc.nal_bytes
 
 Compiled code decides when it is compiled, plain Python when it is called, so that the sampler is
 written once and a call costs nothing more. A new kind of stream is one more entry of `MACHINES`.
@@ -14,17 +14,18 @@ from typing import Any
 import numpy as np
 
 from jpeglm.kernels import COMPILED, kernel
-from jpeglm.syntax import avc, avc_bytes, avc_placed, jpeg, jpeg_bytes
+from jpeglm.syntax import avc, jpeg, jpeg_bytes
+from jpeglm.syntax.avc import nal_bytes, placed
 
 MACHINES: dict[type, Any] = {
     jpeg.JpegSpec: jpeg,
     jpeg_bytes.JpegByteSpec: jpeg_bytes,
     avc.AvcSpec: avc,
-    avc_bytes.AvcByteSpec: avc_bytes,
-    avc_placed.AvcPlacedSpec: avc_placed,
+    nal_bytes.AvcByteSpec: nal_bytes,
+    placed.AvcPlacedSpec: placed,
 }
-"""A machine has `start_state`, `step`, `complete`, `shortest`, `limits`, `key`, `GROWTH`,
-`UNIT`."""
+"""A machine has `start_state`, `step`, `complete`, `shortest`, `limits`, `key`, `units`,
+`GROWTH`."""
 
 
 def start_state(spec: Any) -> np.ndarray:
@@ -35,11 +36,6 @@ def start_state(spec: Any) -> np.ndarray:
 def growth(spec: Any) -> int:
     """By how many symbols one symbol may lengthen the shortest completion, at most."""
     return MACHINES[type(spec)].GROWTH
-
-
-def unit_field(spec: Any) -> int:
-    """Which field of a state counts the whole units: MCUs, frames, codes."""
-    return int(MACHINES[type(spec)].UNIT)
 
 
 def limits(spec: Any, spelling: list[tuple[int, ...]]) -> tuple[int, int]:
@@ -60,6 +56,11 @@ def complete(spec, state):  # type: ignore[no-untyped-def]
 def shortest(spec, state):  # type: ignore[no-untyped-def]
     """Symbols of a completion that is always possible, 0 when the stream is complete."""
     return MACHINES[type(spec)].shortest(spec, state)
+
+
+def units(spec, state):  # type: ignore[no-untyped-def]
+    """Whole units so far: MCUs, frames, codes."""
+    return MACHINES[type(spec)].units(spec, state)
 
 
 def key(spec, state, reach, swing):  # type: ignore[no-untyped-def]
@@ -91,6 +92,11 @@ if COMPILED:
     @overload(shortest, jit_options=BARE)
     def _shortest(spec, state):  # type: ignore[no-untyped-def]
         ask = _machine(spec).shortest
+        return lambda spec, state: ask(spec, state)
+
+    @overload(units, jit_options=BARE)
+    def _units(spec, state):  # type: ignore[no-untyped-def]
+        ask = _machine(spec).units
         return lambda spec, state: ask(spec, state)
 
     @overload(key, jit_options=BARE)

@@ -30,7 +30,7 @@ from PIL import Image
 from safetensors.torch import save
 
 from jpeglm.codecs import save_codec
-from jpeglm.codecs.codes import WEIGHTS, weights_hash
+from jpeglm.codecs.learned import WEIGHTS, weights_hash
 from jpeglm.codecs.vq import VqCodec, VqConfig
 from jpeglm.config import InputError, Settings, check_seed, fingerprint
 from jpeglm.environment import commit, versions

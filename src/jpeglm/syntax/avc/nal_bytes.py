@@ -2,7 +2,7 @@
 
 Symbols 0 to 255 are the bytes of NAL units as they stand in the file, emulation prevention
 included; START is a start code, 00 00 01. A byte is taken if its bits go on a legal slice: the
-header that the codec writes, elements that `syntax.avc` takes in turn, and at the end a one and
+header that the codec writes, elements that `machine` takes in turn, and at the end a one and
 zeros. The bits behind the last whole element must begin some legal one, so there are no dead ends.
 
     machine state ▸ bits of an element not yet whole ▸ zeros in a row (00 00 needs 03 before 0 to 3)
@@ -15,20 +15,11 @@ from typing import NamedTuple
 import numpy as np
 
 from jpeglm.kernels import kernel, njit
-from jpeglm.syntax import avc
-from jpeglm.syntax.avc import (
-    BASE,
-    BITS,
-    END,
-    FRAME,
-    KIND,
-    SLICE,
-    SLICES_DONE,
-    AvcSpec,
-    _element_bits,
-    _read_element,
-    flat_symbol,
-)
+from jpeglm.syntax.avc import machine, state
+from jpeglm.syntax.avc.bits import element_bits, read_element
+from jpeglm.syntax.avc.completion import flat_symbol, units  # noqa: F401
+from jpeglm.syntax.avc.state import FRAME, KIND, PENDING, SLICE, SLICES_DONE, AvcSpec
+from jpeglm.syntax.avc.symbols import BASE, BITS, CHUNK, END
 
 START = 256
 SYMBOLS = 257
@@ -62,7 +53,7 @@ def avc_byte_spec(elements: AvcSpec, heads: list[str], flat: list[bytes]) -> Avc
 
 
 def start_state(spec: AvcByteSpec) -> np.ndarray:
-    return np.concatenate([avc.start_state(spec.elements), np.zeros(FIELDS, np.int64)])
+    return np.concatenate([state.start_state(spec.elements), np.zeros(FIELDS, np.int64)])
 
 
 @kernel()
@@ -74,10 +65,10 @@ def _number(spec, s):
 @njit()
 def _may_begin(spec, s, value, count):
     """Whether some legal element has more than `count` bits and begins with these."""
-    symbol, bits = _read_element(spec, s, value << (32 - count))
+    symbol, bits = read_element(spec, s, value << (32 - count))
     if symbol >= 0 and bits > count:
         trial = s.copy()
-        if avc.step(spec, trial, symbol):
+        if machine.step(spec, trial, symbol):
             return True
     return _first_that_begins(spec, s, value, count) >= 0
 
@@ -86,12 +77,12 @@ def _may_begin(spec, s, value, count):
 def _first_that_begins(spec, s, value, count):
     kind = s[KIND]
     for symbol in range(BASE[kind], BASE[kind + 1]):
-        if kind == BITS and symbol < BASE[BITS] + (1 << min(avc.CHUNK, s[avc.PENDING])) - 2:
+        if kind == BITS and symbol < BASE[BITS] + (1 << min(CHUNK, s[PENDING])) - 2:
             continue
-        code, length = _element_bits(spec, s, symbol)
+        code, length = element_bits(spec, s, symbol)
         if length > count and code >> (length - count) == value:
             trial = s.copy()
-            if avc.step(spec, trial, symbol):
+            if machine.step(spec, trial, symbol):
                 return np.int64(symbol)
     return np.int64(-1)
 
@@ -115,10 +106,10 @@ def _take_bits(spec, s, byte):
     if s[extra + PHASE] == DATA:
         done = s[SLICES_DONE]
         while count:
-            symbol, bits = _read_element(spec.elements, s, value << (32 - count))
+            symbol, bits = read_element(spec.elements, s, value << (32 - count))
             if symbol < 0 or bits > count:
                 break
-            if not avc.step(spec.elements, s, symbol):
+            if not machine.step(spec.elements, s, symbol):
                 return False
             count -= bits
             value &= (np.int64(1) << count) - 1
@@ -184,7 +175,6 @@ def complete(spec, s):
     return s[KIND] == END and s[len(s) - FIELDS + PHASE] == CODE
 
 
-UNIT = avc.FRAME
 GROWTH = 96
 """More than the rest of a macroblock can grow in bytes by one of them."""
 
@@ -219,8 +209,8 @@ def _flat_bits(spec, s):
                 symbol = _first_that_begins(elements, trial, s[extra + VALUE], count)
             else:
                 symbol = np.int64(flat_symbol(elements, trial))
-            code, length = _element_bits(elements, trial, symbol)
-            avc.step(elements, trial, symbol)
+            code, length = element_bits(elements, trial, symbol)
+            machine.step(elements, trial, symbol)
             for i in range(length - count - 1, -1, -1):
                 if total < 8:
                     opening = (opening << 1) | ((code >> i) & 1)

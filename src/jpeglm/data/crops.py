@@ -4,7 +4,7 @@
     film    ──▶ clips one after the other, or clips from random times, places and scales
     picture, for a codec of clips ──▶ a camera that pans and zooms over it
 
-Everything random is drawn from the item's key, so that views do not depend on what ran before.
+Everything random is drawn from the item's key, so that crops do not depend on what ran before.
 """
 
 from __future__ import annotations
@@ -17,46 +17,26 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from jpeglm.codecs.clips import Shot, is_picture, measure, read_shots, too_short, whole_clips
+from jpeglm.codecs.clips import (
+    ClipShape,
+    Shot,
+    is_picture,
+    measure,
+    read_shots,
+    too_short,
+    whole_clips,
+)
 from jpeglm.codecs.images import holds_more, open_image
 from jpeglm.config import InputError
+from jpeglm.data.settings import PrepareConfig
+from jpeglm.data.sources import Item
+from jpeglm.data.splits import split_by
 
 if TYPE_CHECKING:
     from jpeglm.codecs import Codec
-    from jpeglm.data.prepare import PrepareConfig
-    from jpeglm.data.sources import Item
 
 VALIDATION_CROPS = 4
-"""Crops of a validation picture beside its centre view: enough to measure, few to evaluate."""
-
-
-def split_of(data: bytes, validation: float) -> str:
-    """The side of an item by its file's content, so that copies fall on the same side."""
-    place = int.from_bytes(hashlib.sha256(data).digest()[:8]) / 2**64
-    return "validation" if place < validation else "train"
-
-
-def side_of(item: Item, validation: float) -> str:
-    """The side of an item: the one that its source says, else by content."""
-    return item.split or split_of(item.data, validation)
-
-
-FOLDERS = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation"}
-"""First-level folders that name a split, as Hugging Face's image folders do."""
-
-
-def split_by(item: Item, config: PrepareConfig) -> str:
-    """The side of an item; InputError where folders decide and none of its names one."""
-    if config.split == "hash":
-        return side_of(item, config.validation)
-    if config.split != "folder":
-        return config.split
-    first = item.key.split("/")[0]
-    if first not in FOLDERS:
-        raise InputError(
-            f"it lies in none of the folders {', '.join(FOLDERS)}, which say the split"
-        )
-    return FOLDERS[first]
+"""Crops of a validation picture beside its centre: enough to measure, few to evaluate."""
 
 
 def random_crop(
@@ -111,32 +91,32 @@ def random_pan(
         left, top, right, bottom = first + place * (second - first)
         box = (max(left, 0.0), max(top, 0.0), min(right, image.width), min(bottom, image.height))
         shown.append(image.resize((width, height), Image.Resampling.BICUBIC, box, reducing_gap=3.0))
-    return np.stack([np.asarray(view) for view in shown])
+    return np.stack([np.asarray(frame) for frame in shown])
 
 
-def views(
+def crops_of(
     item: Item, media: str, shape: Any, config: PrepareConfig
 ) -> tuple[str, Iterator[tuple[str, Any]]]:
-    """(split, (key, media) of each view) of an item, for a codec of `media` whose config is `shape`
+    """(split, (key, media) of each crop) of an item, for a codec of `media` whose config is `shape`
     (width, height; of clips also frames, fps, fit). The iterator raises InputError if the item
     cannot be read. A whole picture comes in its own size, all else in the shape's.
     """
-    split = split_by(item, config)
+    split = split_by(item, config.split, config.validation)
     whole = config.crops == 0 or split == "validation"
     crops = min(config.crops, VALIDATION_CROPS) if split == "validation" else config.crops
     if media == "clip" and not is_picture(item.data):
-        films = _film_views(item, shape, config, whole, crops)
+        films = _film_crops(item, shape, config, whole, crops)
         return split, _or_first_frame(
-            films, item, lambda: _picture_views(item, media, shape, config, whole, crops)
+            films, item, lambda: _picture_crops(item, media, shape, config, whole, crops)
         )
-    return split, _picture_views(item, media, shape, config, whole, crops)
+    return split, _picture_crops(item, media, shape, config, whole, crops)
 
 
 def _or_first_frame(
     clips: Iterator[tuple[str, Any]], item: Item, pictures: Callable[[], Iterator[tuple[str, Any]]]
 ) -> Iterator[tuple[str, Any]]:
     """The clips of a film; of an animation that is too short for one, or that FFmpeg cannot read,
-    the views of the picture that it is as well."""
+    the crops of the picture that it is as well."""
     try:
         first = next(clips, None)
     except InputError:
@@ -149,7 +129,7 @@ def _or_first_frame(
         yield from clips
 
 
-def _picture_views(
+def _picture_crops(
     item: Item, media: str, shape: Any, config: PrepareConfig, whole: bool, crops: int
 ) -> Iterator[tuple[str, Any]]:
     image = open_image(io.BytesIO(item.data), name=item.name, max_pixels=config.max_pixels)
@@ -158,15 +138,15 @@ def _picture_views(
         yield item.key, image if media == "picture" else _panned(image, item, shape)
     for number in range(crops):
         if media == "picture":
-            view: Any = random_crop(image, shape.width, shape.height, config.min_scale, rng)
+            crop: Any = random_crop(image, shape.width, shape.height, config.min_scale, rng)
         else:
             size = (shape.width, shape.height, shape.frames)
-            view = random_pan(image, *size, config.min_scale, rng)
-        yield f"{item.key}#{number}", view
+            crop = random_pan(image, *size, config.min_scale, rng)
+        yield f"{item.key}#{number}", crop
 
 
-def _film_views(
-    item: Item, shape: Any, config: PrepareConfig, whole: bool, crops: int
+def _film_crops(
+    item: Item, shape: ClipShape, config: PrepareConfig, whole: bool, crops: int
 ) -> Iterator[tuple[str, np.ndarray]]:
     if whole:
         clips = whole_clips(item.data, shape, item.name, config.clips or None)
@@ -194,13 +174,13 @@ def _film_views(
         yield f"{item.key}#{number}", clip
 
 
-def _panned(image: Image.Image, item: Item, shape: Any) -> np.ndarray:
+def _panned(image: Image.Image, item: Item, shape: ClipShape) -> np.ndarray:
     """A whole picture as a clip: a camera that goes over it."""
     rng = _generator(item, 0)
     return random_pan(image, shape.width, shape.height, shape.frames, 0.5, rng)
 
 
-def whole_views(item: Item, codec: Codec) -> Iterator[tuple[str, Any]]:
+def whole_of(item: Item, codec: Codec) -> Iterator[tuple[str, Any]]:
     """(key, media) of an item as it is; InputError if it cannot be read."""
 
     def picture() -> Iterator[tuple[str, Any]]:

@@ -1,8 +1,8 @@
 """The alphabets of clips: H.264 streams as the syntax elements of their slices, or as bytes.
 
 `avc-symbols`: what the elements imply is left out and put back: start codes, NAL unit headers,
-slice headers, emulation prevention, trailing bits. `syntax.avc` has the elements themselves.
-`bytes` are the paper's; `syntax.avc_bytes` is their machine.
+slice headers, emulation prevention, trailing bits. `symbols` has the elements themselves.
+`bytes` are the paper's; `nal_bytes` is their machine.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ from functools import cached_property
 import numpy as np
 
 from jpeglm.config import InputError
-from jpeglm.syntax import avc, avc_bytes, avc_placed
 from jpeglm.syntax.alphabet import Prefix
-from jpeglm.syntax.avc import AvcSpec
+from jpeglm.syntax.avc import nal_bytes, placed
+from jpeglm.syntax.avc.bits import PADDING, read_slice, write_slice
+from jpeglm.syntax.avc.nal import START, Header, escape, split_nals, unescape
+from jpeglm.syntax.avc.state import FRAME, KIND, SLICE, AvcSpec, start_state
+from jpeglm.syntax.avc.symbols import END, symbol_count, symbol_name
 from jpeglm.syntax.grammar import Grammar
-from jpeglm.syntax.nal import START, Header, escape, split_nals, unescape
 
 
 class AvcSymbols:
@@ -31,23 +33,23 @@ class AvcSymbols:
 
     def __init__(self, spec: AvcSpec, headers: list[tuple[int, Header]], frame_bits: int) -> None:
         self.spec, self.headers, self.frame_bits = spec, headers, frame_bits
-        self.size = avc.symbol_count(spec.references)
+        self.size = symbol_count(spec.references)
 
     def head(self, state: np.ndarray) -> tuple[int, str]:
         """(first byte of the NAL unit, header bits) of the slice that begins at a state."""
-        frame = int(state[avc.FRAME])
+        frame = int(state[FRAME])
         head, header = self.headers[min(frame, len(self.headers) - 1)]
-        first = int(self.spec.first[state[avc.SLICE]])
+        first = int(self.spec.first[state[SLICE]])
         return head, header.write(first, frame, self.frame_bits)
 
     @cached_property
     def header_bits(self) -> int:
         """NAL unit headers and slice headers of a whole stream."""
-        state = avc.start_state(self.spec)
+        state = start_state(self.spec)
         total = 0
         for frame in range(self.spec.frames):
             for number in range(len(self.spec.first) - 1):
-                state[avc.FRAME], state[avc.SLICE] = frame, number
+                state[FRAME], state[SLICE] = frame, number
                 total += 8 + len(self.head(state)[1])
         return total
 
@@ -63,7 +65,7 @@ class AvcSymbols:
 
         InputError says at which slice and byte a stream is not canonical and complete.
         """
-        spec, state = self.spec, avc.start_state(self.spec)
+        spec, state = self.spec, start_state(self.spec)
         # An element has at least one bit.
         symbols = np.empty(8 * len(stream) + 16, np.int32)
         starts = np.zeros(spec.frames + 1, np.int64)
@@ -71,27 +73,27 @@ class AvcSymbols:
         for number, nal in enumerate(split_nals(stream)):
             place += len(START)
             where = f"slice {number}, at byte {place}"
-            if state[avc.KIND] == avc.END:
+            if state[KIND] == END:
                 raise InputError(f"data follows the last frame ({where})")
-            frame = int(state[avc.FRAME])
+            frame = int(state[FRAME])
             head, header = self.head(state)
             rbsp = unescape(nal[1:])
             bits = "".join(f"{byte:08b}" for byte in rbsp[: len(header) // 8 + 1])
             if not nal or nal[0] != head or not bits.startswith(header):
                 raise InputError(f"the slice header is not this codec's ({where})")
-            data = np.frombuffer(rbsp + bytes(avc.PADDING), np.uint8)
-            used, at, good = avc.read_slice(spec, state, data, len(header), symbols, used)
+            data = np.frombuffer(rbsp + bytes(PADDING), np.uint8)
+            used, at, good = read_slice(spec, state, data, len(header), symbols, used)
             if not good:
                 raise InputError(
                     f"no legal syntax element begins at bit {at} of the slice data ({where})"
                 )
             if not _ends_well(rbsp, at):
                 raise InputError(f"the slice does not end as it must ({where})")
-            if state[avc.FRAME] > frame:
+            if state[FRAME] > frame:
                 starts[frame + 1 :] = used
             place += len(nal)
-        if state[avc.KIND] != avc.END:
-            raise InputError(f"the stream ends in frame {int(state[avc.FRAME])}")
+        if state[KIND] != END:
+            raise InputError(f"the stream ends in frame {int(state[FRAME])}")
         return symbols[:used].copy(), starts
 
     def split(self, stream: bytes) -> np.ndarray:
@@ -99,19 +101,19 @@ class AvcSymbols:
 
     def join(self, symbols: np.ndarray) -> bytes:
         """The stream that the symbols spell; what is missing or illegal becomes flat."""
-        spec, state = self.spec, avc.start_state(self.spec)
+        spec, state = self.spec, start_state(self.spec)
         symbols = np.ascontiguousarray(symbols, np.int32)
         out = bytearray()
         used, flat = 0, False
         # Bytes: an element has at most 31 bits; what is flat takes under 64 bytes a macroblock.
         most = 8 * len(symbols) + 64 * spec.columns * spec.rows + 64
-        while state[avc.KIND] != avc.END:
+        while state[KIND] != END:
             head, header = self.head(state)
             data = np.zeros(most, np.uint8)
             opening = int(header, 2) << (-len(header) % 8)
             start = opening.to_bytes((len(header) + 7) // 8, "big")
             data[: len(start)] = np.frombuffer(start, np.uint8)
-            used, bits, flat = avc.write_slice(spec, state, symbols, used, flat, data, len(header))
+            used, bits, flat = write_slice(spec, state, symbols, used, flat, data, len(header))
             data[bits >> 3] |= 0x80 >> (bits & 7)
             rbsp = data[: bits // 8 + 1].tobytes()
             out += START + bytes([head]) + escape(rbsp)
@@ -125,7 +127,7 @@ class AvcSymbols:
         return Grammar(self.spec, self.size)
 
     def symbol_name(self, symbol: int) -> str:
-        return avc.symbol_name(symbol)
+        return symbol_name(symbol)
 
 
 class AvcPlaced:
@@ -136,13 +138,13 @@ class AvcPlaced:
 
     def __init__(self, symbols: AvcSymbols) -> None:
         self.elements = symbols
-        self.spec = avc_placed.avc_placed_spec(symbols.spec)
-        self.size = avc_placed.symbol_count(self.spec)
+        self.spec = placed.avc_placed_spec(symbols.spec)
+        self.size = placed.symbol_count(self.spec)
 
     def _placed(self, symbols: np.ndarray) -> np.ndarray:
         # An address (two symbols) and the element itself.
         out = np.empty(3 * len(symbols) + 2, np.int32)
-        return out[: avc_placed.place(self.spec, symbols, out)].copy()
+        return out[: placed.place(self.spec, symbols, out)].copy()
 
     def split(self, stream: bytes) -> np.ndarray:
         return self._placed(self.elements.split(stream))
@@ -151,7 +153,7 @@ class AvcPlaced:
         symbols = np.ascontiguousarray(symbols, np.int32)
         # A skip run: its size, at most 12, and the chunks of so many bits.
         out = np.empty(6 * len(symbols) + 8, np.int32)
-        return self.elements.join(out[: avc_placed.unplace(self.spec, symbols, out)])
+        return self.elements.join(out[: placed.unplace(self.spec, symbols, out)])
 
     def prefix(self, stream: bytes, units: int) -> Prefix:
         return Prefix(self._placed(self.elements.prefix(stream, units).symbols))
@@ -162,7 +164,7 @@ class AvcPlaced:
     def symbol_name(self, symbol: int) -> str:
         place, rows = symbol - self.spec.rows, self.spec.elements.rows
         if place < 0:
-            return self.elements.symbol_name(symbol + avc_placed.SKIPS)
+            return self.elements.symbol_name(symbol + placed.SKIPS)
         if place < rows:
             return f"row {place}"
         return f"column {place - rows - 1}" if place > rows else "end of slice"
@@ -172,31 +174,31 @@ class AvcBytes:
     """The bytes of a stream's NAL units, a start code being one symbol. A unit is a frame."""
 
     name = "bytes"
-    size = avc_bytes.SYMBOLS
-    atomic: tuple[int, ...] = (avc_bytes.START,)
+    size = nal_bytes.SYMBOLS
+    atomic: tuple[int, ...] = (nal_bytes.START,)
 
     def __init__(self, symbols: AvcSymbols) -> None:
         self.slices = len(symbols.spec.first) - 1
         flat = [nal[:1] + unescape(nal[1:]) for nal in split_nals(symbols.join(np.zeros(0)))]
         heads = []
-        state = avc.start_state(symbols.spec)
+        state = start_state(symbols.spec)
         for frame in range(symbols.spec.frames):
             for number in range(self.slices):
-                state[avc.FRAME], state[avc.SLICE] = frame, number
+                state[FRAME], state[SLICE] = frame, number
                 head, header = symbols.head(state)
                 heads.append(f"{head:08b}{header}")
-        self.spec = avc_bytes.avc_byte_spec(symbols.spec, heads, flat)
+        self.spec = nal_bytes.avc_byte_spec(symbols.spec, heads, flat)
 
     def split(self, stream: bytes) -> np.ndarray:
         parts = [np.frombuffer(nal, np.uint8).astype(np.int32) for nal in split_nals(stream)]
-        mark = np.array([avc_bytes.START], np.int32)
+        mark = np.array([nal_bytes.START], np.int32)
         return np.concatenate([piece for part in parts for piece in (mark, part)] or [mark[:0]])
 
     def join(self, symbols: np.ndarray) -> bytes:
         symbols = np.asarray(symbols, np.int32)
-        marks = np.flatnonzero(symbols == avc_bytes.START)
+        marks = np.flatnonzero(symbols == nal_bytes.START)
         pieces = np.split(symbols, marks)
-        out = [piece[piece < avc_bytes.START].astype(np.uint8).tobytes() for piece in pieces]
+        out = [piece[piece < nal_bytes.START].astype(np.uint8).tobytes() for piece in pieces]
         return out[0] + b"".join(START + piece for piece in out[1:])
 
     def prefix(self, stream: bytes, units: int) -> Prefix:
@@ -207,7 +209,7 @@ class AvcBytes:
         return Grammar(self.spec, self.size)
 
     def symbol_name(self, symbol: int) -> str:
-        return f"{symbol:02X}" if symbol < avc_bytes.START else "start code"
+        return f"{symbol:02X}" if symbol < nal_bytes.START else "start code"
 
 
 def _ends_well(rbsp: bytes, at: int) -> bool:

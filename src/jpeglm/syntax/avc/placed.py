@@ -1,6 +1,6 @@
 """H.264's syntax elements with addresses for skip runs: each macroblock says where it is.
 
-The elements of `syntax.avc`, but in place of «skip so many macroblocks» stands the row and column
+The elements of `symbols`, but in place of «skip so many macroblocks» stands the row and column
 of the next coded one, or END where the slice has no more. In I frames the address is implied and
 said all the same, so that a model need not count macroblocks to know what lies above. The numbers:
 
@@ -14,20 +14,11 @@ from typing import NamedTuple
 import numpy as np
 
 from jpeglm.kernels import kernel, njit
-from jpeglm.syntax import avc
-from jpeglm.syntax.avc import (
-    BASE,
-    BITS,
-    CHUNK,
-    COUNTS,
-    FRAME,
-    KIND,
-    MB,
-    SKIP,
-    SLICE,
-    TYPE_I,
-    AvcSpec,
-)
+from jpeglm.syntax.avc import completion, machine, state
+from jpeglm.syntax.avc.completion import units  # noqa: F401
+from jpeglm.syntax.avc.state import AFTER, FRAME, KIND, MB, SLICE, TOP, TOP_STEP, AvcSpec
+from jpeglm.syntax.avc.symbols import BASE, BITS, CHUNK, COUNTS, END, SKIP, TYPE_I
+from jpeglm.syntax.avc.symbols import symbol_count as element_count
 
 SKIPS = COUNTS[SKIP]
 """Skip sizes stand first among the elements and are left out."""
@@ -44,7 +35,7 @@ class AvcPlacedSpec(NamedTuple):
 
 
 def avc_placed_spec(elements: AvcSpec) -> AvcPlacedSpec:
-    return AvcPlacedSpec(elements, avc.symbol_count(elements.references) - SKIPS)
+    return AvcPlacedSpec(elements, element_count(elements.references) - SKIPS)
 
 
 def symbol_count(spec: AvcPlacedSpec) -> int:
@@ -52,7 +43,7 @@ def symbol_count(spec: AvcPlacedSpec) -> int:
 
 
 def start_state(spec: AvcPlacedSpec) -> np.ndarray:
-    return np.concatenate([avc.start_state(spec.elements), np.zeros(FIELDS, np.int64)])
+    return np.concatenate([state.start_state(spec.elements), np.zeros(FIELDS, np.int64)])
 
 
 @kernel()
@@ -66,7 +57,7 @@ def _address(spec, s, symbol):
         if value == elements.rows:
             if s[FRAME] == 0:
                 return False
-            avc._number(elements, s, np.int64(SKIP), end - s[MB])
+            machine.take_number(elements, s, np.int64(SKIP), end - s[MB])
             return True
         if value < s[MB] // elements.columns or value * elements.columns >= end:
             return False
@@ -81,7 +72,7 @@ def _address(spec, s, symbol):
     if place < s[MB] or place >= end or (s[FRAME] == 0 and place != s[MB]):
         return False
     if s[FRAME]:
-        avc._number(elements, s, np.int64(SKIP), place - s[MB])
+        machine.take_number(elements, s, np.int64(SKIP), place - s[MB])
     s[extra + STAGE] = 2
     return True
 
@@ -91,12 +82,12 @@ def step(spec, s, symbol):
     """Take a symbol; False, and the state undefined, when it is illegal here."""
     extra = len(s) - FIELDS
     if s[extra + STAGE] < 2:
-        if s[KIND] == avc.END or symbol < spec.rows:
+        if s[KIND] == END or symbol < spec.rows:
             return False
         return _address(spec, s, symbol)
-    if symbol >= spec.rows or not avc.step(spec.elements, s, symbol + SKIPS):
+    if symbol >= spec.rows or not machine.step(spec.elements, s, symbol + SKIPS):
         return False
-    if s[KIND] == SKIP or s[KIND] == TYPE_I or s[KIND] == avc.END:
+    if s[KIND] == SKIP or s[KIND] == TYPE_I or s[KIND] == END:
         s[extra + STAGE] = 0
     return True
 
@@ -113,10 +104,9 @@ def key(spec, s, reach, swing):
 
 @kernel()
 def complete(spec, s):
-    return s[KIND] == avc.END
+    return s[KIND] == END
 
 
-UNIT = avc.FRAME
 GROWTH = 80
 """As of the elements, and an address."""
 
@@ -127,7 +117,7 @@ def flat_symbol(spec, s):
     extra = len(s) - FIELDS
     elements = spec.elements
     if s[extra + STAGE] == 2:
-        return avc.flat_symbol(elements, s) - SKIPS
+        return completion.flat_symbol(elements, s) - SKIPS
     row = s[MB] // elements.columns
     if s[extra + STAGE] == 0:
         return spec.rows + (elements.rows if s[FRAME] else row)
@@ -145,7 +135,7 @@ def shortest(spec, s):
         step(spec, trial, flat_symbol(spec, trial))
         total += 1
     elements = spec.elements
-    if trial[KIND] == avc.END:
+    if trial[KIND] == END:
         return total
     slices = len(elements.first) - 1
     if trial[FRAME] == 0:
@@ -159,7 +149,7 @@ def shortest(spec, s):
 def place(spec, symbols, out):
     """Elements → placed symbols, in out; how many there are."""
     elements = spec.elements
-    s = np.zeros(avc.TOP + avc.TOP_STEP * elements.columns, np.int64)
+    s = np.zeros(TOP + TOP_STEP * elements.columns, np.int64)
     s[KIND] = TYPE_I
     used = 0
     for symbol in symbols:
@@ -168,9 +158,9 @@ def place(spec, symbols, out):
             out[used] = spec.rows + before // elements.columns
             out[used + 1] = spec.rows + elements.rows + 1 + before % elements.columns
             used += 2
-        skips = kind == SKIP or (kind == BITS and s[avc.AFTER] == SKIP)
+        skips = kind == SKIP or (kind == BITS and s[AFTER] == SKIP)
         frame, number = s[FRAME], s[SLICE]
-        avc.step(elements, s, symbol)
+        machine.step(elements, s, symbol)
         if not skips:
             out[used] = symbol - SKIPS
             used += 1
@@ -206,14 +196,14 @@ def _skip(run, out, used):
 def unplace(spec, symbols, out):
     """Placed symbols → elements, in out, up to the first that is illegal; how many there are."""
     elements = spec.elements
-    s = np.zeros(avc.TOP + avc.TOP_STEP * elements.columns + FIELDS, np.int64)
+    s = np.zeros(TOP + TOP_STEP * elements.columns + FIELDS, np.int64)
     s[KIND] = TYPE_I
     extra = len(s) - FIELDS
     used = 0
     for symbol in symbols:
         before, stage, frame = s[MB], s[extra + STAGE], s[FRAME]
         end = elements.first[s[SLICE] + 1]
-        if s[KIND] == avc.END or not step(spec, s, symbol):
+        if s[KIND] == END or not step(spec, s, symbol):
             break
         if stage == 2:
             out[used] = symbol + SKIPS

@@ -26,7 +26,7 @@ def weights_hash(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:16]
 
 
-class CodesCodec:
+class LearnedCodec:
     """Pictures ⇄ codes; a subclass gives `size`, `grid`, `encode_batch` and `decode_batch`."""
 
     name: str

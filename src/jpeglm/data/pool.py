@@ -1,0 +1,108 @@
+"""Worker processes: each builds its codec once, then makes shards until there are none to make.
+
+They are spawned, leave Ctrl-C to the parent, which lets a shard that is begun be finished, and end
+with a parent that was killed. One worker is no process: the work is then done in this one.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jpeglm.codecs import make_codec
+from jpeglm.config import InputError
+from jpeglm.data.encode import prepare_unit
+from jpeglm.data.settings import PrepareConfig
+from jpeglm.data.sources import Unit
+from jpeglm.data.token_shards import write_token_shard
+
+
+class Setup(NamedTuple):
+    """What a worker builds once: the codec of these settings, whose weights lie in `folder`, and
+    the tokenizer of a folder, if any."""
+
+    codec: dict[str, Any]
+    folder: Path
+    config: PrepareConfig
+    tokenizer: Path | None = None
+
+
+_worker: dict[str, Any] = {}
+"""Of a worker process: what `_start_worker` built once for all its units."""
+
+
+def shard_job(path: Path, unit: Unit) -> dict[str, Any]:
+    """Make a shard; returns its metadata."""
+    return prepare_unit(path, unit, _worker["codec"], _worker["config"])
+
+
+def token_job(path: Path, shard: Path) -> None:
+    """Make a token shard of a shard."""
+    write_token_shard(path, shard, _worker["tokenizer"], _worker["codec"].fingerprint)
+
+
+def run(
+    job: Callable[..., Any], tasks: list[tuple[Any, ...]], workers: int, setup: Setup
+) -> Iterator[Any]:
+    """Results of job(*task) as they come; a failure lets running tasks end and drops the rest."""
+    workers = min(workers, len(tasks))
+    if workers <= 1:
+        if tasks:
+            _fill_worker(setup)
+        yield from (job(*task) for task in tasks)
+        return
+    context = multiprocessing.get_context("spawn")  # a fork would copy the threads of torch, numba
+    with ProcessPoolExecutor(workers, context, _start_worker, (setup,)) as pool:
+        waiting: set[Future[Any]] = set()
+        queue = iter(tasks)
+        try:
+            while True:
+                for task in queue:
+                    waiting.add(pool.submit(job, *task))
+                    if len(waiting) >= 2 * workers:
+                        break
+                if not waiting:
+                    return
+                done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+                for future in done:
+                    yield future.result()
+        except BrokenProcessPool as error:
+            raise InputError(
+                "a worker process was killed (by the system, if memory ran out); run the same "
+                "command again, with fewer workers"
+            ) from error
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _start_worker(setup: Setup) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides, and finishes the shard
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+        if setup.codec["codec"] == "vq":
+            import torch
+
+            torch.set_num_threads(1)  # one core a worker
+    _fill_worker(setup)
+
+
+def _fill_worker(setup: Setup) -> None:
+    _worker.update(codec=make_codec(setup.codec, setup.folder), config=setup.config)
+    if setup.tokenizer is not None:
+        from jpeglm.tokenizer import Tokenizer
+
+        _worker["tokenizer"] = Tokenizer.load(setup.tokenizer)
+
+
+def _end_with(parent: Any) -> None:
+    """A pool's workers outlive a killed parent: they wait on a pipe that they hold open."""
+    parent.join()
+    os._exit(1)

@@ -1,0 +1,142 @@
+"""Token shards: the rows of a Parquet shard as uint16 ids, beside it.
+
+    OUT/shard-00012.tokens.safetensors    tokens, offsets, split, label and stream_bytes of its rows
+    OUT/tokenizer/                        the tokenizer that made them
+
+They cost the streams' space again and spare a training host pyarrow and numba.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jpeglm.config import InputError
+from jpeglm.data.shards import Streams, read_shard, table_streams
+from jpeglm.data.splits import SPLITS
+from jpeglm.files import atomic_write, read_bytes
+
+if TYPE_CHECKING:
+    from jpeglm.tokenizer import Tokenizer
+
+TOKENIZER = "tokenizer"
+"""The folder of the tokenizer that made the token shards, inside a prepared folder."""
+
+
+def token_path(folder: Path, index: int) -> Path:
+    return folder / f"shard-{index:05d}.tokens.safetensors"
+
+
+@dataclass(frozen=True)
+class TokenShard:
+    """Rows as ids: row i is tokens[offsets[i] : offsets[i + 1]], BOS or class first, EOS last."""
+
+    tokens: np.ndarray
+    offsets: np.ndarray
+    split: np.ndarray
+    label: np.ndarray
+    stream_bytes: np.ndarray
+    tokenizer: str
+    fingerprint: str
+
+
+def tokenize(
+    streams: Streams, tokenizer: Tokenizer, progress: Callable[[int, int], None] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """(tokens uint16 flat, offsets int64 [n + 1]) of [BOS or class, ids…, EOS] for each stream."""
+    if tokenizer.vocab_size > 1 << 16:
+        raise InputError(
+            f"the tokenizer has {tokenizer.vocab_size} ids; token shards hold at most 65536"
+        )
+    if tokenizer.n_classes and streams.labels.max(initial=-1) >= tokenizer.n_classes:
+        raise InputError(
+            f"the data have label {streams.labels.max()}, the tokenizer has classes 0 to "
+            f"{tokenizer.n_classes - 1}; train a tokenizer with more classes"
+        )
+    offsets = np.zeros(len(streams.labels) + 1, np.int64)
+    parts = []
+    for index, label in enumerate(streams.labels.tolist()):
+        ids = tokenizer.encode_stream(streams.stream(index))
+        first = tokenizer.bos
+        if label >= 0 and tokenizer.n_classes:
+            first = tokenizer.class_token(label)
+        parts.append(np.concatenate([[first], ids, [tokenizer.eos]]).astype(np.uint16))
+        offsets[index + 1] = offsets[index] + len(ids) + 2
+        if progress and (index % 256 == 255 or index + 1 == len(streams.labels)):
+            progress(index + 1, len(streams.labels))
+    return np.concatenate([*parts, np.zeros(0, np.uint16)]), offsets
+
+
+def write_token_shard(path: Path, shard: Path, tokenizer: Tokenizer, fingerprint: str) -> None:
+    """The rows of a Parquet shard as a token shard."""
+    from safetensors.numpy import save
+
+    table = read_shard(shard, fingerprint)
+    streams = table_streams(table)
+    tokens, offsets = tokenize(streams, tokenizer)
+    split = np.array([SPLITS.index(s) for s in table.column("split").to_pylist()], np.int8)
+    arrays = {
+        "tokens": tokens,
+        "offsets": offsets,
+        "split": split,
+        "label": streams.labels,
+        "stream_bytes": np.diff(streams.offsets).astype(np.int32),
+    }
+    meta = {"tokenizer": tokenizer.fingerprint, "fingerprint": fingerprint}
+    # One key: safetensors writes several in an order that changes from run to run.
+    atomic_write(path, save(arrays, {"jpeglm": json.dumps(meta, sort_keys=True)}))
+
+
+def token_meta(path: Path) -> dict[str, str]:
+    """The metadata of a token shard, without reading its tokens."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np") as file:
+            stored = file.metadata() or {}
+    except FileNotFoundError as error:
+        raise InputError(f"there is no file {path}; prepare the tokens again") from error
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path} is no readable token shard; delete it: {error}") from error
+    try:
+        meta = json.loads(stored["jpeglm"])
+        return {"tokenizer": str(meta["tokenizer"]), "fingerprint": str(meta["fingerprint"])}
+    except (LookupError, TypeError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} was not written by jpeglm prepare; delete it") from error
+
+
+def read_token_shard(path: Path) -> TokenShard:
+    """A token shard; needs neither pyarrow nor numba."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    meta = token_meta(path)
+    try:
+        values: dict[str, Any] = {**load(read_bytes(path)), **meta}
+        shard = TokenShard(**values)
+    except (SafetensorError, TypeError) as error:
+        raise InputError(f"{path} is no token shard of this version; delete it: {error}") from error
+    if not _sound(shard):
+        raise InputError(f"{path} is damaged: its rows do not fit together; delete it")
+    return shard
+
+
+def _sound(shard: TokenShard) -> bool:
+    """Whether every row lies inside the tokens and has a split, a label and a size."""
+    kinds = [
+        (shard.tokens, np.uint16), (shard.offsets, np.int64), (shard.split, np.int8),
+        (shard.label, np.int32), (shard.stream_bytes, np.int32),
+    ]  # fmt: skip
+    if any(array.dtype != kind or array.ndim != 1 for array, kind in kinds):
+        return False
+    rows = len(shard.offsets) - 1
+    if rows < 0 or {len(shard.split), len(shard.label), len(shard.stream_bytes)} != {rows}:
+        return False
+    ends = shard.offsets[0] == 0 and shard.offsets[-1] == len(shard.tokens)
+    known = np.isin(shard.split, range(len(SPLITS))).all()
+    return bool(ends and known and (np.diff(shard.offsets) >= 0).all())
