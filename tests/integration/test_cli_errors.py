@@ -3,8 +3,6 @@
 import io
 import json
 import shutil
-import subprocess
-import sys
 
 import pytest
 from PIL import Image
@@ -40,16 +38,6 @@ def folder(tmp_path_factory, pictures):
     return folder
 
 
-def jpeglm(folder, *arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "jpeglm", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=folder,
-        stdin=subprocess.DEVNULL,
-    )
-
-
 MODEL = ("--checkpoint", "model")
 WRONG = {
     "no such file": (("complete", "gone.jpg", *MODEL), 1, "gone.jpg"),
@@ -83,47 +71,42 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_one_line_and_an_exit_code(folder, case):
+def test_one_line_and_an_exit_code(jpeglm, folder, case):
     arguments, code, words = WRONG[case]
-    result = jpeglm(folder, *arguments)
-    assert result.returncode == code, result.stdout + result.stderr
-    assert "Traceback" not in result.stderr
+    result = jpeglm(*arguments, cwd=folder)
+    assert result.code == code, result.out + result.err
     if words is None:
-        assert "gone.jpg" in result.stdout
+        assert "gone.jpg" in result.out
         return
-    lines = [line for line in result.stderr.splitlines() if line.startswith("jpeglm: ")]
-    assert len(lines) == 1 and result.stderr.splitlines()[-1] == lines[0]
-    assert words in lines[0] and not result.stdout
+    lines = [line for line in result.err.splitlines() if line.startswith("jpeglm: ")]
+    assert len(lines) == 1 and result.err.splitlines()[-1] == lines[0]
+    assert words in lines[0] and not result.out
 
 
-def test_json_stands_alone_on_stdout(folder):
-    result = jpeglm(folder, "complete", "photo.png", "-n", 2, *MODEL, "--json")
-    assert result.returncode == 0, result.stderr
-    told = json.loads(result.stdout)
+def test_json_stands_alone_on_stdout(jpeglm, folder):
+    told = jpeglm.told("complete", "photo.png", "-n", 2, *MODEL, cwd=folder)
     assert told["pictures"] == 2 and told["tokens_per_second"] > 0
-    assert result.stdout.count("\n") == 1
 
 
-def test_bad_pictures_do_not_stop_a_folder(folder, tmp_path):
+def test_bad_pictures_do_not_stop_a_folder(jpeglm, folder, tmp_path):
     out = tmp_path / "out"
-    result = jpeglm(folder, "prepare", ".", out, "--size", "32", "--validation", 0, "--json")
-    assert result.returncode == 0, result.stderr
-    assert json.loads(result.stdout)["rejected"] == 4
+    told = jpeglm.told("prepare", ".", out, "--size", "32", "--validation", 0, cwd=folder)
+    assert told["rejected"] == 4
     rows = [json.loads(line) for line in (out / "rejected.jsonl").read_text().splitlines()]
     assert {row["name"] for row in rows} == {"text.jpg", "nothing.jpg", "cut.jpg", "bomb.png"}
     assert all(row["reason"] for row in rows)
 
 
-def test_an_output_that_cannot_be_written(folder):
+def test_an_output_that_cannot_be_written(jpeglm, folder):
     (folder / "taken").write_text("a file")
-    result = jpeglm(folder, "generate", "-n", 1, "--out", "taken", *MODEL)
-    assert result.returncode == 1 and "taken" in result.stderr
+    result = jpeglm("generate", "-n", 1, "--out", "taken", *MODEL, cwd=folder)
+    assert result.code == 1 and "taken" in result.err
     assert (folder / "taken").read_text() == "a file"
 
 
 @pytest.mark.parametrize(
     "verb", ["", "check", "prepare", "train-tokenizer", "train", "generate", "complete", "evaluate"]
 )
-def test_help_teaches(folder, verb):
-    result = jpeglm(folder, *verb.split(), "--help")
-    assert result.returncode == 0 and "Usage: jpeglm" in result.stdout and not result.stderr
+def test_help_teaches(jpeglm, verb):
+    result = jpeglm(*verb.split(), "--help")
+    assert result.code == 0 and "Usage: jpeglm" in result.out and not result.err

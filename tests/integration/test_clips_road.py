@@ -19,23 +19,21 @@ from jpeglm.codecs.avc import AvcCodec, AvcConfig, complaints  # noqa: E402
 from jpeglm.codecs.clips import read_clip  # noqa: E402
 from jpeglm.data.open import Dataset  # noqa: E402
 
-from .test_road import jpeglm  # noqa: E402
-
 ROOT = Path(__file__).resolve().parents[2]
 CODEC = AvcCodec(AvcConfig(32, 32, 4, fps=8, fit="crop"))
 
 
 @pytest.fixture(scope="module")
-def road(tmp_path_factory):
+def road(jpeglm, tmp_path_factory):
     """24 films of moving shapes through prepare, train-tokenizer and train."""
     folder = tmp_path_factory.mktemp("clips")
     shapes = [sys.executable, ROOT / "recipes" / "data" / "shapes.py", "shapes", "--films", "24"]
     subprocess.run(shapes, check=True, cwd=folder, capture_output=True)
     options = ("--size", 32, "--frames", 4, "--fps", 8, "--fit", "crop", "--validation", 0.2)
     results = {
-        "prepare": jpeglm("prepare", "shapes", "data", "--codec", "avc", *options, cwd=folder),
-        "tokenizer": jpeglm("train-tokenizer", "data", "--vocab-size", 420, cwd=folder),
-        "train": jpeglm(
+        "prepare": jpeglm.told("prepare", "shapes", "data", "--codec", "avc", *options, cwd=folder),
+        "tokenizer": jpeglm.told("train-tokenizer", "data", "--vocab-size", 420, cwd=folder),
+        "train": jpeglm.told(
             *("train", "data", "--tokenizer", "tokenizer", "--out", "run", "--steps", 20),
             *("--batch-tokens", 2048, "--eval-every", 10, "--samples", 1, "--eval-images", 4),
             *("--threads", 1, "--warmup", 5),
@@ -77,9 +75,9 @@ def test_films_become_streams_that_a_model_learns(road):
         assert sheet.width == 8 + 4 * (128 + 8), "a clip's frames stand side by side"
 
 
-def test_a_clip_goes_on(road):
+def test_a_clip_goes_on(jpeglm, road):
     folder, _ = road
-    result = jpeglm(
+    result = jpeglm.told(
         *("complete", "film.mp4", "--checkpoint", "run/model", "--keep-frames", 2, "-n", 2),
         *("--start", 0.5, "--out", "out"),
         cwd=folder,
@@ -95,17 +93,17 @@ def test_a_clip_goes_on(road):
         assert shown.shape == original.shape and (shown[:2] == original[:2]).all()
     with Image.open(folder / "out" / "sheet.gif") as animation:
         assert animation.n_frames == 4 and animation.info["duration"] in (120, 125, 130)
-    kept = jpeglm("complete", "film.mp4", "--checkpoint", "run/model", "-n", 1, cwd=folder)
+    kept = jpeglm.told("complete", "film.mp4", "--checkpoint", "run/model", "-n", 1, cwd=folder)
     assert kept["settings"]["keep"] == pytest.approx(2 / 3)
 
 
-def test_new_clips_are_valid(road):
+def test_new_clips_are_valid(jpeglm, road):
     folder, _ = road
-    result = jpeglm("generate", "-n", 3, "--checkpoint", "run/model", cwd=folder)
+    result = jpeglm.told("generate", "-n", 3, "--checkpoint", "run/model", cwd=folder)
     assert result["pictures"] == 3
     for number in range(3):
         assert len(frames_of(folder / "samples" / f"sample-{number:02d}.mp4")) == 4
-    measured = jpeglm(
+    measured = jpeglm.told(
         "evaluate", "validity", "--checkpoint", "run/model", "-n", 4, "--seed", 3, cwd=folder
     )
     row = measured["with_grammar"]
@@ -116,14 +114,14 @@ def test_new_clips_are_valid(road):
         assert "ffmpeg" in measured["unavailable"]
 
 
-def test_clips_are_checked(road):
+def test_clips_are_checked(jpeglm, road):
     folder, _ = road
-    jpeglm("generate", "-n", 1, "--checkpoint", "run/model", "--out", "one", cwd=folder)
+    jpeglm.told("generate", "-n", 1, "--checkpoint", "run/model", "--out", "one", cwd=folder)
     whole = (folder / "one" / "sample-00.mp4").read_bytes()
     assert CODEC.wrap(CODEC.unwrap(whole)) == whole
     stream = CODEC.unwrap(whole)
     assert CODEC.unwrap(CODEC.wrap_annex_b(stream)) == stream
-    valid = jpeglm("check", "one/sample-00.mp4", "--checkpoint", "run/model", cwd=folder)
+    valid = jpeglm.told("check", "one/sample-00.mp4", "--checkpoint", "run/model", cwd=folder)
     assert valid["failed"] == 0 and valid["files"][0]["codec"]["codec"] == "avc"
     (folder / "cut.h264").write_bytes(CODEC.wrap_annex_b(stream)[:-1])
     for words, said in (
@@ -132,14 +130,13 @@ def test_clips_are_checked(road):
         (("check", "one/sample-00.mp4"), "give --checkpoint"),
         (("check", "one/sample-00.mp4", "--checkpoint", "clips"), "another size, rate or qp"),
     ):
-        command = [sys.executable, "-m", "jpeglm", *words]
-        result = subprocess.run(command, capture_output=True, text=True, cwd=folder)
-        assert result.returncode == 1 and said in result.stdout, result.stdout + result.stderr
+        result = jpeglm(*words, cwd=folder)
+        assert result.code == 1 and said in result.out, result.out + result.err
 
 
-def test_clips_are_measured(road):
+def test_clips_are_measured(jpeglm, road):
     folder, _ = road
-    table = jpeglm("evaluate", "likelihood", "data", "--checkpoint", "run/model", cwd=folder)
+    table = jpeglm.told("evaluate", "likelihood", "data", "--checkpoint", "run/model", cwd=folder)
     streams = [stream for _, stream, _ in Dataset(folder / "data").streams("validation")]
     assert table["pictures"] == len(streams) > table["distinct_pictures"] > 1
     coders = table["coders"]
@@ -149,7 +146,7 @@ def test_clips_are_measured(road):
     # On clips of some 50 bytes CABAC has hardly begun to learn.
     assert 0.8 < coders["cabac"]["bits_per_image"] / coders["cavlc"]["bits_per_image"] < 1.2
 
-    result = jpeglm(
+    result = jpeglm.told(
         *("evaluate", "continuation", "data", "--checkpoint", "run/model", "--keep-frames", 2),
         *("--limit", 6, "--out", "continued.json"),
         cwd=folder,
@@ -168,12 +165,12 @@ def test_clips_are_measured(road):
     assert low <= result["margin"] <= high
 
 
-def test_nothing_beats_repeating_a_film_that_stands_still(road):
+def test_nothing_beats_repeating_a_film_that_stands_still(jpeglm, road):
     folder, _ = road
     (folder / "still").mkdir()
     (folder / "still" / "film.mp4").write_bytes(film(step=0))
     words = ("still", "--checkpoint", "run/model", "--keep-frames", 2, "--limit", 4)
-    result = jpeglm("evaluate", "continuation", *words, cwd=folder)
+    result = jpeglm.told("evaluate", "continuation", *words, cwd=folder)
     assert result["still"] == 1 and result["better"] == 0
     # To be exact is a finite number of decibels.
     assert result["rows"]["repeat"]["psnr"] == pytest.approx(10 * math.log10(255**2 / 1e-10))
@@ -182,14 +179,7 @@ def test_nothing_beats_repeating_a_film_that_stands_still(road):
     assert low - 1e-6 <= result["margin"] <= high + 1e-6
 
 
-def refused(folder, *words):
-    command = [sys.executable, "-m", "jpeglm", *map(str, words)]
-    result = subprocess.run(command, capture_output=True, text=True, cwd=folder)
-    assert result.returncode in (1, 2) and "Traceback" not in result.stderr
-    return result.stderr
-
-
-def test_wrong_use_in_one_sentence(road, picture_files):
+def test_wrong_use_in_one_sentence(jpeglm, road, picture_files):
     folder, _ = road
     photo, model = picture_files[0], ("--checkpoint", "run/model")
     (folder / "cut.mp4").write_bytes((folder / "film.mp4").read_bytes()[:300])
@@ -209,7 +199,8 @@ def test_wrong_use_in_one_sentence(road, picture_files):
         (("prepare", "shapes", "x", "--codec", "avc", "--quality", 3), "belongs to the codec jpeg"),
         (("prepare", "shapes", "x", "--codec", "avc", "--size", 50), "multiple of 16"),
     ):
-        assert said in refused(folder, *words), words
+        result = jpeglm(*words, cwd=folder)
+        assert result.code in (1, 2) and said in result.err, words
 
 
 def test_every_sampled_stream_is_what_it_says(road):

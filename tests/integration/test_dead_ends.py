@@ -44,10 +44,10 @@ def folder(tmp_path_factory, pictures):
 
 
 @pytest.fixture
-def jpeglm(monkeypatch, in_process, folder):
-    """`in_process`, in the folder."""
+def jpeglm(monkeypatch, jpeglm, folder):
+    """The command line, in the folder."""
     monkeypatch.chdir(folder)
-    return in_process
+    return jpeglm
 
 
 def pasted(err, end="\n"):

@@ -1,9 +1,5 @@
 """The paper's protocols end to end on small models; features are coarse colours, not a network."""
 
-import json
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -205,11 +201,7 @@ def test_the_report_says_what_its_numbers_say(tmp_path):
     assert page.count("<table>") == 3 and "data:image/png;base64" in page
 
 
-def test_verbs_refuse_in_one_line(tmp_path, references, models):
-    def jpeglm(*arguments):
-        command = [sys.executable, "-m", "jpeglm", "evaluate", *map(str, arguments)]
-        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
-
+def test_verbs_refuse_in_one_line(jpeglm, tmp_path, references, models):
     for name, count in (("one", 1), ("two", 2)):
         (tmp_path / name).mkdir()
         for i in range(count):
@@ -228,8 +220,9 @@ def test_verbs_refuse_in_one_line(tmp_path, references, models):
         ("longtail", "two"): "--rival",
     }
     for arguments, words in cases.items():
-        result = jpeglm(*arguments)
-        assert result.returncode == 1 and "Traceback" not in result.stderr, result.stderr
-        assert words in result.stderr.splitlines()[-1], result.stderr
-    result = jpeglm("validity", "--checkpoint", models / "pixels", "-n", 4, "--json")
-    assert json.loads(result.stdout)["with_grammar"]["complete_as_sampled"] == 4
+        result = jpeglm("evaluate", *arguments, cwd=tmp_path)
+        assert result.code == 1, result.err
+        assert words in result.err.splitlines()[-1], result.err
+    words = ("validity", "--checkpoint", models / "pixels", "-n", 4)
+    told = jpeglm.told("evaluate", *words, cwd=tmp_path)
+    assert told["with_grammar"]["complete_as_sampled"] == 4

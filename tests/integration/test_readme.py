@@ -3,8 +3,6 @@
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -38,7 +36,7 @@ def test_the_python_lines_run(monkeypatch):
     assert [picture.size for picture in names["pictures"]] == [(64, 64)] * 3
 
 
-def test_the_road_runs(tmp_path, picture_files):
+def test_the_road_runs(jpeglm, tmp_path, picture_files):
     """Verb by verb as printed, on a few pictures and with a small budget."""
     pytest.importorskip("torch")
     (tmp_path / "photos").mkdir()
@@ -54,7 +52,6 @@ def test_the_road_runs(tmp_path, picture_files):
     for line in lines:
         for given, small in SMALLER.items():
             line = line.replace(given, small)
-        command = [sys.executable, "-m", "jpeglm", *shlex.split(line)[1:]]
-        result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
-        assert result.returncode == 0, f"{line}\n{result.stderr}"
+        result = jpeglm(*shlex.split(line)[1:], cwd=tmp_path)
+        assert result.code == 0, f"{line}\n{result.err}"
     assert (tmp_path / "hf" / "tokenizer_config.json").exists()

@@ -14,15 +14,8 @@ from jpeglm.codecs.check import check_file
 pytest.importorskip("torch")
 
 
-def jpeglm(*arguments, cwd):
-    command = [sys.executable, "-m", "jpeglm", *map(str, arguments), "--json"]
-    result = subprocess.run(command, capture_output=True, text=True, cwd=cwd)
-    assert result.returncode == 0, result.stderr
-    return json.loads(result.stdout)
-
-
 @pytest.fixture(scope="module")
-def road(tmp_path_factory, picture_files):
+def road(jpeglm, tmp_path_factory, picture_files):
     """64 crops of the shipped pictures through prepare, train-tokenizer and train."""
     folder = tmp_path_factory.mktemp("road")
     rng = np.random.default_rng(0)
@@ -34,9 +27,11 @@ def road(tmp_path_factory, picture_files):
             y = int(rng.integers(0, picture.height - side + 1))
             picture.crop((x, y, x + side, y + side)).save(folder / "photos" / f"{i:02d}.png")
     results = {
-        "prepare": jpeglm("prepare", "photos", "data", "--size", "32", "--crops", 3, cwd=folder),
-        "train-tokenizer": jpeglm("train-tokenizer", "data", "--vocab-size", 300, cwd=folder),
-        "train": jpeglm(
+        "prepare": jpeglm.told(
+            "prepare", "photos", "data", "--size", "32", "--crops", 3, cwd=folder
+        ),
+        "train-tokenizer": jpeglm.told("train-tokenizer", "data", "--vocab-size", 300, cwd=folder),
+        "train": jpeglm.told(
             *("train", "data", "--tokenizer", "tokenizer", "--out", "run", "--steps", 30),
             *("--batch-tokens", 1024, "--eval-every", 15, "--save-every", 15, "--samples", 2),
             *("--eval-images", 8, "--threads", 1, "--warmup", 5),
@@ -72,15 +67,15 @@ def test_training_learns_and_leaves_samples(road):
         assert sheet.width > 100
 
 
-def test_generate_writes_valid_files(road):
+def test_generate_writes_valid_files(jpeglm, road):
     folder, _ = road
-    result = jpeglm("generate", "-n", 5, "--checkpoint", "run/model", "--seed", 3, cwd=folder)
+    result = jpeglm.told("generate", "-n", 5, "--checkpoint", "run/model", "--seed", 3, cwd=folder)
     assert result["pictures"] == 5 and result["tokens_per_second"] > 0
     for i in range(5):
         data = (folder / "samples" / f"sample-{i:02d}.jpg").read_bytes()
         assert check_file(data, {}).valid
     first = {f.name: f.read_bytes() for f in (folder / "samples").glob("*.jpg")}
-    jpeglm(
+    jpeglm.told(
         *("generate", "-n", 3, "--batch", 2, "--checkpoint", "run/model", "--seed", 3), cwd=folder
     )
     again = {f.name: f.read_bytes() for f in (folder / "samples").glob("*.jpg")}
@@ -89,9 +84,9 @@ def test_generate_writes_valid_files(road):
 
 
 @pytest.mark.parametrize("engine", ["cpu", "torch"])
-def test_complete_keeps_the_upper_part(road, engine):
+def test_complete_keeps_the_upper_part(jpeglm, road, engine):
     folder, _ = road
-    result = jpeglm(
+    result = jpeglm.told(
         *("complete", "photos/00.png", "--checkpoint", "run/model", "--out", f"out-{engine}"),
         *("--keep", 0.5, "-n", 2, "--engine", engine),
         cwd=folder,
@@ -120,14 +115,14 @@ def test_the_python_interface_is_as_short(road, pictures):
     assert [image.size for image in drawn.images] == [(32, 32)] * 2
 
 
-def test_export_loads_in_transformers(road):
+def test_export_loads_in_transformers(jpeglm, road):
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from jpeglm.generation.loading import load
 
     folder, _ = road
-    jpeglm("export", "run/model", "--out", "hf", "--dtype", "float32", cwd=folder)
+    jpeglm.told("export", "run/model", "--out", "hf", "--dtype", "float32", cwd=folder)
     theirs = AutoModelForCausalLM.from_pretrained(folder / "hf", local_files_only=True)
     tokenizer = AutoTokenizer.from_pretrained(folder / "hf", local_files_only=True)
     ours = load(folder / "run" / "model", precision="float32")
@@ -152,11 +147,11 @@ main()
 """
 
 
-def test_token_shards_train_and_sample_without_numba(road):
+def test_token_shards_train_and_sample_without_numba(jpeglm, road):
     """A GPU host without numba: token shards, training, and sample pictures on the torch engine."""
     folder, _ = road
     arguments = ("photos", "shards", "--size", 32, "--tokenizer", "tokenizer")
-    jpeglm("prepare", *arguments, cwd=folder)
+    jpeglm.told("prepare", *arguments, cwd=folder)
 
     def blocked(*arguments):
         command = [sys.executable, "-c", WITHOUT_NUMBA, *map(str, arguments), "--json"]

@@ -1,28 +1,60 @@
 """The built wheel in an empty environment, outside the checkout: completes a photo."""
 
 import json
+import re
 import subprocess
 import sys
+import tomllib
 import venv
+import zipfile
+from email.parser import BytesParser
 from pathlib import Path
 
 import pytest
+
+import jpeglm
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
-def environment(tmp_path_factory):
+def wheel(tmp_path_factory):
     folder = tmp_path_factory.mktemp("wheel")
     pip = [sys.executable, "-m", "pip"]
     subprocess.run(
         [*pip, "wheel", "--quiet", "--no-deps", "-w", folder, ROOT], check=True, cwd=folder
     )
     (wheel,) = folder.glob("jpeglm-*.whl")
-    venv.create(folder / "env", with_pip=True)
+    return wheel
+
+
+@pytest.fixture(scope="module")
+def environment(wheel):
+    folder = wheel.parent
     python = folder / "env" / "bin" / "python"
+    venv.create(folder / "env", with_pip=True)
     subprocess.run([python, "-m", "pip", "install", "--quiet", wheel], check=True, cwd=folder)
     return folder, python
+
+
+def test_what_an_index_shows(wheel):
+    """The version of the package; a README whose links lead to files of the named repository."""
+    with zipfile.ZipFile(wheel) as file:
+        assert "jpeglm/py.typed" in file.namelist()
+        (place,) = (name for name in file.namelist() if name.endswith("/METADATA"))
+        told = BytesParser().parsebytes(file.read(place))
+    assert told["Version"] == jpeglm.__version__
+    assert told["Description-Content-Type"] == "text/markdown"
+    urls = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]
+    assert set(told.get_all("Project-URL")) == {f"{name}, {url}" for name, url in urls.items()}
+    links = re.findall(r"(!?)\[[^\]]*\]\(([^)]+)\)", told.get_payload())
+    assert sum(bool(picture) for picture, _ in links) >= 2
+    for picture, link in links:
+        assert "://" in link, link
+        kind = "raw" if picture else "blob"
+        before = f"{urls['Repository']}/{kind}/v{jpeglm.__version__}/"
+        if picture or link.startswith(urls["Repository"]):
+            assert (ROOT / link.removeprefix(before).split("#")[0]).exists(), link
 
 
 def test_installed_wheel_completes_a_photo(environment, picture_files):
