@@ -80,11 +80,12 @@ class Masks(NamedTuple):
     """
 
     keys: np.ndarray
-    """int64 [slots], -1 is free; a key lies at the first free slot from its own on."""
+    """int64 [slots], -1 is free; a key lies at the first free slot from its own on. There is one:
+    no more keys than rows are entered, of which there are at most half as many."""
     rows: np.ndarray
     """int64 [slots]"""
     legal: np.ndarray
-    """bool [rows, vocabulary]"""
+    """bool [rows, vocabulary], as wide as the logits."""
     used: np.ndarray
     """int64 [1]: rows in use."""
     states: np.ndarray
@@ -138,7 +139,8 @@ def _copy(source, target):
 
 @kernel()
 def _fill(spec, state, forced_at, ahead, room, loose, vocabulary, states, mask):
-    """Compute a mask, bool [vocabulary], token by token."""
+    """Compute a mask, bool [vocabulary], token by token; states: a row for each token that spells
+    something, of which the vocabulary has more (BOS, EOS, classes)."""
     offsets, symbols, parent, rest, _, _, _, _ = vocabulary
     mask[:] = False
     known = len(ahead.forced) + (1 if ahead.bits else 0)

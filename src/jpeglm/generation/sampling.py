@@ -130,7 +130,11 @@ def _threshold(weight, count):
 
 @kernel()
 def _best(weight, count, order):
-    """The `count` largest weights' places, as `_nucleus` leaves them."""
+    """The `count` largest weights' places, as `_nucleus` leaves them: the last `count` of `order`.
+
+    All of them are written: `count` weights reach `least`, and NaN, which reaches nothing, is not
+    passed over either.
+    """
     end = len(weight) - 1  # the first of them comes last
     least = _threshold(weight, count)
     n = 0
@@ -270,7 +274,8 @@ def sample_step(
     spec, logits, states, forced_at, ahead, tokens_left, vocabulary, masks, draw, pictures, count,
     ids, nats, scratch,
 ):  # fmt: skip
-    """One token for each row of logits [B, V], written to ids [B]; states move on.
+    """One token for each row of logits [B, V], written to ids [B]; states move on. V is the
+    vocabulary's size and the width of masks and scratch (a checkpoint with another is refused).
 
     nats [B] grows by −ln p of the token under the model's own distribution (temperature 1).
     """

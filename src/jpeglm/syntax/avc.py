@@ -45,6 +45,8 @@ COUNTS = (13, 25, 29, 9, 4, 4, 14, 14, 48, 48, 6, 62, 14, 14, 16, 16, 4, 15, 30,
 """Symbols of each kind. SKIP, MVD and QP_DELTA: Exp-Golomb sizes; INTRA4: the mode itself; BITS:
 chunks of 1 to 4 bits, most significant first, the leading chunk of a long number has 4. REF, the
 picture that a partition refers to, stands last: with one reference there is none."""
+LONGEST_SKIP = (2 << (COUNTS[SKIP] - 1)) - 2
+"""Macroblocks that a skip run of the largest size spans; a slice of more could not be left out."""
 BASE = np.concatenate([[0], np.cumsum(COUNTS)])
 SYMBOLS = int(BASE[-1])
 NAMES = (
@@ -101,6 +103,7 @@ def symbol_count(references: int) -> int:
 
 
 def start_state(spec: AvcSpec) -> np.ndarray:
+    # Columns 0 to columns - 1 have TOP_STEP fields each; all else lies below TOP.
     state = np.zeros(TOP + TOP_STEP * spec.columns, np.int64)
     state[KIND] = TYPE_I
     return state
@@ -553,7 +556,8 @@ def shortest(spec, s):
 
 
 PADDING = 8
-"""Zero bytes that `read_slice` wants behind an RBSP, so that no read looks where it ends."""
+"""Zero bytes that `read_slice` wants behind an RBSP: a window reads five bytes from one that is
+at most the first of them."""
 
 
 @kernel()
@@ -657,7 +661,8 @@ def read_slice(spec, s, data, at, symbols, used):
     """Read the slice data of one slice from bit `at` of an RBSP, padded, into symbols[used:].
 
     Gives (symbols in use, bit after the last element, whether all was legal). `s` stands at the
-    slice's start and ends at the start of the next one.
+    slice's start and ends at the start of the next one. symbols: one for each bit of `data` is
+    enough, since every element takes at least one and none goes past its end.
     """
     done = s[SLICES_DONE]
     end = 8 * (len(data) - PADDING)
@@ -740,7 +745,9 @@ def write_slice(spec, s, symbols, used, flat, out, bits):
     """Append one slice's data to `out` from bit `bits` on (zeros before); the inverse of reading.
 
     After the first symbol that is illegal, or when they run out, or once `flat` is set, flat ones
-    follow. Gives (symbols used, bits in `out`, flat).
+    follow. Gives (symbols used, bits in `out`, flat). out: 4 bytes a symbol (no code is longer than
+    31 bits, and an illegal one is not written) and 64 for every macroblock of the slice: finished
+    flat, the worst one takes 16 levels of 7 bits and 26 coeff_tokens of 6.
     """
     done = s[SLICES_DONE]
     start, begun = s.copy(), used
