@@ -317,7 +317,7 @@ def encode(symbols, matcher, out, barred):
     Token by token, the longest that may stand beside the one before; where none may, the last one
     is taken back and a shorter one tried. barred: bool [symbols + 1], False, scratch: places from
     which no tokens lead on. A token spells at least one symbol, so n <= at < size where one is
-    written; symbols are below B, or the tables would be read outside; n does not fall below 0, since
+    written; symbols are below B, or tables would be read outside; n does not fall below 0, since
     what merging gives is one way that leads to the end.
     """
     size = len(symbols)
