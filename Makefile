@@ -61,6 +61,7 @@ acceptance: install
 	$(BIN)/python recipes/acceptance.py
 	$(BIN)/python recipes/acceptance_clips.py
 	$(BIN)/python recipes/same_everywhere.py
+	$(BIN)/python recipes/kills.py --kills 100
 
 # Mutants of every kind of file that is read, for MINUTES in all.
 fuzz: install

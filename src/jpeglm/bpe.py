@@ -24,6 +24,7 @@ MAX_VOCABULARY = 16384
 
 @kernel()
 def _count_pairs(data, mergeable, counts):
+    """Fill int32 [V, V]; all of `data` but separators, which are negative, is below V."""
     for i in range(len(data) - 1):
         a, b = data[i], data[i + 1]
         if a >= 0 and b >= 0 and mergeable[a] and mergeable[b]:
@@ -78,7 +79,10 @@ def _copy_without(symbols, following, left, right, out):
 
 @kernel()
 def _merge_pair(data, n, left, right, new, mergeable, counts, most, sure, out):
-    """Copy data[:n] to `out` with the pair replaced, keep `counts` right; give the new length."""
+    """Copy data[:n] to `out` with the pair replaced, keep `counts` right; give the new length.
+
+    What is written never overtakes what is read (m <= i), so `out` is as long as `data`.
+    """
     m, i = 0, 0
     first, second = np.int16(left), np.int16(right)
     while i < n:
@@ -120,6 +124,8 @@ def train_merges(
     data: int32, all sequences one after another with SEPARATOR between them. Stops early when no
     pair occurs twice.
     """
+    if n_tokens <= n_base:  # of an alphabet that may be larger than MAX_VOCABULARY
+        return []
     data = data.astype(np.int16)
     out, n = np.empty_like(data), len(data)
     mergeable = np.ones(n_tokens, np.bool_)
@@ -238,7 +244,8 @@ def make_matcher(
 @kernel()
 def _find_neighbours(rank, halves, n_base, neighbours):
     """Fill `neighbours`: pull two tokens apart in the reverse order of their merges, and see
-    whether a merge across the border would have come first."""
+    whether a merge across the border would have come first. Every token beyond `n_base` has halves,
+    and the larger of two, one of which is such a token, is one."""
     for a in range(len(halves)):
         for b in range(len(halves)):
             left, right = np.int64(a), np.int64(b)
@@ -265,7 +272,8 @@ def _find_neighbours(rank, halves, n_base, neighbours):
 
 @kernel()
 def _merge_all(ids, start, end, rank, result):
-    """Apply the merges to ids[start:end] in place, lowest rank first; give where they end now."""
+    """Apply the merges to ids[start:end] in place, lowest rank first; give where they end now. What
+    is written never overtakes what is read (out <= i)."""
     while end - start > 1:
         best = 65536
         for i in range(start, end - 1):
@@ -308,7 +316,9 @@ def encode(symbols, matcher, out, barred):
 
     Token by token, the longest that may stand beside the one before; where none may, the last one
     is taken back and a shorter one tried. barred: bool [symbols + 1], False, scratch: places from
-    which no tokens lead on.
+    which no tokens lead on. A token spells at least one symbol, so n <= at < size where one is
+    written; symbols are below B, or tables would be read outside; n does not fall below 0, since
+    what merging gives is one way that leads to the end.
     """
     size = len(symbols)
     n, at = 0, 0
@@ -363,7 +373,8 @@ def encode(symbols, matcher, out, barred):
 
 @kernel()
 def decode(ids, offsets, flat, out):
-    """Symbols of token ids into `out`; give how many. Ids beyond the spelling are skipped."""
+    """Symbols of token ids into `out`, of so many times the longest spelling; give how many. Ids
+    beyond the spelling are skipped."""
     n = 0
     for i in range(len(ids)):
         token = ids[i]

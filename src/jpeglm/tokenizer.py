@@ -109,7 +109,14 @@ class Tokenizer:
 
     def encode_symbols(self, symbols: np.ndarray) -> np.ndarray:
         """Token ids, int32, without BOS and EOS."""
-        symbols = np.ascontiguousarray(symbols, np.int32)
+        given = np.asarray(symbols)
+        unknown = (given < 0) | (given >= self.n_base)
+        if unknown.any():  # tables would be read outside
+            raise InputError(
+                f"symbol {given[unknown][0]} is unknown; the alphabet {self.alphabet.name} has "
+                f"symbols 0 to {self.n_base - 1}"
+            )
+        symbols = np.ascontiguousarray(given, np.int32)
         if not len(self.merges):
             return symbols.copy()
         # A token spells at least one symbol.
@@ -145,6 +152,8 @@ class Tokenizer:
         The last place where two neighbours stand together inside no token (or the start).
         """
         end = len(symbols) - 1
+        if not len(self.merges):  # no table of the pairs of a large alphabet
+            return max(end, 0)
         while end > 0 and self._matcher.inner[symbols[end - 1], symbols[end]]:
             end -= 1
         return max(end, 0)

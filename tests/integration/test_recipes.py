@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -84,6 +85,18 @@ def test_the_acceptance_of_a_tenth(tmp_path, picture_files):
     found = json.loads(out.read_text())
     assert found["photographs"][0]["paper-bytes"]["automaton"] == 30
     assert found["model"]["with_grammar"]["djpeg_silent"] == 20
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_few_kills_of_prepare_and_train(tmp_path):
+    """The long check's own code: each is killed twice by an operation, twice by the clock."""
+    pytest.importorskip("accelerate")
+    out = tmp_path / "kills.json"
+    command = [sys.executable, ROOT / "recipes" / "kills.py", "--kills", "4", "--out", out]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-2000:] + result.stdout[-2000:]
+    found = json.loads(out.read_text())
+    assert found["holds"] and found["kills"] == 8 and len(found["asked"]) == 4
 
 
 def test_a_token_study_reads_its_runs(tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from subprocess import run
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
@@ -173,6 +173,53 @@ def test_killed_then_stopped_then_finished(data: Path, whole: Path, tmp_path: Pa
     same_run(out, whole)
 
 
+FULL_DISK = """
+import resource, sys
+from dataclasses import replace
+from pathlib import Path
+from jpeglm.config import InputError
+from jpeglm.training.lm import train
+from tests.integration.test_train_resume import CONFIG, tokenizer
+
+often = replace(CONFIG, log_every=1, eval_every=100, save_every=100)
+data, home = Path(sys.argv[1]), Path(sys.argv[2])
+for word in sys.argv[3:]:
+    name, limit = word.split("=")
+    config = often if name in ("metrics", "tensorboard") else CONFIG
+    limits = int(limit), resource.RLIM_INFINITY
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    try:
+        train(data, tokenizer(), home / name, config)
+    except InputError as error:
+        print(name, error)
+"""
+
+
+def test_a_disk_that_is_full_is_one_sentence(data: Path, whole: Path, tmp_path: Path) -> None:
+    """Whatever finds no room: a checkpoint's state, weights, the log, TensorBoard's log. Nothing
+    half-made stays, and the same command goes on."""
+    size = {path.name: path.stat().st_size for path in whole.rglob("*") if path.is_file()}
+    limits = {
+        "state": size["training_state.pt"] - 1,
+        "weights": (whole / "checkpoints/step-000030/model.safetensors").stat().st_size - 1,
+        "metrics": size["config.json"] + 100,
+        "tensorboard": 2 * size["config.json"],
+    }
+    words = [f"{name}={limit}" for name, limit in limits.items()]
+    command = [sys.executable, "-W", "ignore", "-c", FULL_DISK, str(data), str(tmp_path), *words]
+    root = Path(__file__).resolve().parents[2]
+    done = run(command, capture_output=True, text=True, cwd=root)
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+    told = done.stdout.splitlines()
+    assert [line.split()[0] for line in told] == list(limits)
+    for line, name in zip(told, limits):
+        assert str(tmp_path / name) in line and "too large" in line.lower()
+        assert hidden(tmp_path / name) == []
+    for name in ("state", "weights"):
+        assert not train(data, tokenizer(), tmp_path / name, CONFIG)["stopped"]
+        same_run(tmp_path / name, whole)
+
+
 def test_other_settings_are_refused(data: Path, whole: Path) -> None:
     with pytest.raises(InputError, match=r"warmup 3 \(now 60\)"):
         train(data, tokenizer(), whole, replace(CONFIG, warmup=60))
@@ -295,12 +342,12 @@ def test_schedule() -> None:
 def _die_in_second_save() -> None:
     save, calls = torch.save, 0
 
-    def dying(values: Any, path: Path) -> None:
+    def dying(values: Any, file: BinaryIO) -> None:
         nonlocal calls
         calls += 1
-        save(values, path)
+        save(values, file)
         if calls == 2:
-            os.truncate(path, path.stat().st_size // 2)
+            file.truncate(file.tell() // 2)
             os.kill(os.getpid(), signal.SIGKILL)
 
     torch.save = dying

@@ -313,3 +313,17 @@ def test_two_judges_agree(pictures):
     broken = [stream[: len(stream) * 2 // 3] for stream in good] + [b"\0\0\1\x65\xff\xff"]
     assert judge_clips(codec, good)[0] == {"pyav_silent": 3, "ffmpeg_silent": 3}
     assert judge_clips(codec, broken)[0] == {"pyav_silent": 0, "ffmpeg_silent": 0}
+
+
+def test_a_slice_is_no_longer_than_a_skip_run_can_be():
+    """14,400 macroblocks in one slice could neither be read nor left out; in two they are."""
+    with pytest.raises(InputError, match=r"1920 × 1920 pixels.*set slices to 2"):
+        AvcConfig(1920, 1920, 2)
+    AvcConfig(1920, 1088, 2)
+    codec = AvcCodec(AvcConfig(1920, 1920, 2, slices=2))
+    stream = codec.encode(np.full(codec.shape, 90, np.uint8))
+    for name in ("avc-symbols", "avc-placed-symbols"):
+        alphabet = codec.alphabet(name)
+        symbols = alphabet.split(stream)
+        assert alphabet.join(symbols) == stream
+        codec.check(alphabet.join(symbols[:0]))

@@ -1,6 +1,7 @@
 """Codecs whose streams are codes: the palette, a VQ-VAE of ours, one of diffusers'."""
 
 import io
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -188,3 +189,17 @@ def test_prepared_data_and_checkpoints_are_codec_folders(palette, picture_files,
         assert (again.palette == codec.palette).all()
     with pytest.raises(InputError, match=r"it has no codec\.json"):
         open_codec(tmp_path)
+
+
+def test_a_large_alphabet_without_merges_needs_no_table_of_pairs():
+    """65,536 codes: a table of their pairs would take 17 GB."""
+    codec = PixelsCodec(PixelsConfig(8, 8, colors=65536), np.zeros((65536, 3), np.float32))
+    codes = np.arange(65536 - 64, 65536, dtype="<u2")
+    tracemalloc.start()
+    tokenizer = Tokenizer.train([codes.tobytes()], codec, vocab_size=65538)
+    assert tokenizer.encode_stream(codes.tobytes()).tolist() == codes.tolist()
+    prompt = make_prompt(tokenizer, tokenizer.alphabet.prefix(codes.tobytes(), 9), tokenizer.bos)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert np.concatenate([prompt.ids[1:], prompt.forced]).tolist() == codes[:9].tolist()
+    assert peak < 200_000_000

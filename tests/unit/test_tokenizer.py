@@ -158,3 +158,14 @@ def test_too_small_a_vocabulary_is_refused(size, pictures):
     codec = JpegCodec(JpegConfig(64, 64))
     with pytest.raises(InputError, match="vocab_size"):
         Tokenizer.train([codec.encode(pictures[0])], codec, vocab_size=size)
+
+
+@pytest.mark.parametrize("symbol", [-1, 204, 300, 10**9])
+@pytest.mark.parametrize("merges", [[(1, 1)], []])
+def test_symbols_that_no_alphabet_has(symbol, merges):
+    """They are looked up in tables without a check of every index."""
+    codec = JpegCodec(JpegConfig(64, 64))
+    tokenizer = Tokenizer(codec, "jpeg-symbols", np.array(merges, np.int32))
+    with pytest.raises(InputError, match=rf"symbol {symbol} is unknown.*0 to 203"):
+        tokenizer.encode_symbols(np.array([0, symbol]))
+    assert tokenizer.encode_symbols(np.array([], np.int64)).tolist() == []

@@ -54,7 +54,10 @@ def read_header(path: Path) -> dict[str, Entry]:
         length = int.from_bytes(file.read(8), "little")
         if not 2 <= length <= whole - 8 or length > MAX_JSON:
             raise _broken(path, "its header does not fit into the file")
-        header = parse_json(file.read(length), f"the header of {path}")
+        try:
+            header = parse_json(file.read(length), "its header")
+        except InputError as error:
+            raise _broken(path, str(error)) from error
     found = {
         name: _entry(path, name, value, 8 + length)
         for name, value in header.items()

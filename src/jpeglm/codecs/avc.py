@@ -23,7 +23,7 @@ import numpy as np
 
 from jpeglm.codecs.clips import pyav, read_clip
 from jpeglm.config import InputError, Settings, fingerprint
-from jpeglm.syntax.avc import AvcSpec, avc_spec
+from jpeglm.syntax.avc import LONGEST_SKIP, AvcSpec, avc_spec
 from jpeglm.syntax.avc.nal import (
     IDR,
     PARAMETERS_PICTURE,
@@ -81,6 +81,12 @@ class AvcConfig(Settings):
         if not 1 <= self.slices <= self.height // 16:
             raise InputError(
                 f"slices is {self.slices}; a frame has 1 to {self.height // 16}, one a row at most"
+            )
+        rows = -(-self.height // 16 // self.slices)
+        if self.encoder == "default" and rows * (self.width // 16) > LONGEST_SKIP:
+            raise InputError(
+                f"a slice of {self.width} × {16 * rows} pixels has more than the {LONGEST_SKIP} "
+                "macroblocks that a skip run can span; set slices to 2 or more"
             )
         if self.encoder not in ("default", "paper"):
             raise InputError(f"encoder is {self.encoder!r}; choose default or paper")

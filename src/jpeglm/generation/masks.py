@@ -51,11 +51,12 @@ class Masks(NamedTuple):
     """
 
     keys: np.ndarray
-    """int64 [slots], -1 is free; a key lies at the first free slot from its own on."""
+    """int64 [slots], -1 is free; a key lies at the first free slot from its own on. There is one:
+    no more keys than rows are entered, of which there are at most half as many."""
     rows: np.ndarray
     """int64 [slots]"""
     legal: np.ndarray
-    """bool [rows, vocabulary]"""
+    """bool [rows, vocabulary], as wide as the logits."""
     used: np.ndarray
     """int64 [1]: rows in use."""
     states: np.ndarray
@@ -99,7 +100,8 @@ def _copy(source, target):
 
 @kernel()
 def _fill(spec, state, walk, forced, room, loose, vocabulary, states, mask):
-    """Compute a mask, bool [vocabulary], token by token."""
+    """Compute a mask, bool [vocabulary], token by token; states: a row for each token that spells
+    something, of which the vocabulary has more (BOS, EOS, classes)."""
     offsets, symbols = vocabulary.offsets, vocabulary.symbols
     mask[:] = False
     known = walk.known + (1 if walk.bits else 0)

@@ -35,7 +35,11 @@ def _threshold(weight, count):
 
 @kernel()
 def _best(weight, count, order):
-    """The `count` largest weights' places, as `nucleus` leaves them."""
+    """The `count` largest weights' places, as `nucleus` leaves them: the last `count` of `order`.
+
+    All of them are written: `count` weights reach `least`, and NaN, which reaches nothing, is not
+    passed over either.
+    """
     end = len(weight) - 1  # the first of them comes last
     least = _threshold(weight, count)
     n = 0

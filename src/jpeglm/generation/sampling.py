@@ -207,7 +207,8 @@ def scratch(size: int, vocabulary: Vocabulary) -> Scratch:
 @kernel()
 def sample_step(spec, table, places, logits, vocabulary, masks, paper):
     """A token for each row of logits [B, V], which belong to the table's rows `places` int64 [B]:
-    chosen, written down, and the grammar moved on."""
+    chosen, written down, and the grammar moved on. V is the vocabulary's size and the width of
+    masks and scratch (a checkpoint with another is refused)."""
     for i in range(len(places)):
         place = places[i]
         row = table.rows[place]
@@ -225,7 +226,7 @@ def sample_step(spec, table, places, logits, vocabulary, masks, paper):
 def _write(spec, table, place, token, nat, grammar, vocabulary):
     """Note a row's token, and move its grammar on."""
     row = table.rows[place]
-    table.drawn[place, row.count] = token  # count < walk.left at the start <= the context
+    table.drawn[place, row.count] = token  # count stays below the budget, at most the context
     table.nats[place, row.count] = nat
     row.token = token
     row.nats += nat

@@ -204,7 +204,8 @@ def _block_ends(spec, state):
 
 @kernel()
 def _take_bits(spec, state, byte):
-    """Advance by the eight bits of a byte."""
+    """Advance by the eight bits of a byte. Every entry leads to a place of the table, or ends the
+    block and to the place before the next."""
     place, value = state[PLACE], state[VALUE]
     for shift in range(7, -1, -1):
         bit = (byte >> shift) & 1

@@ -179,7 +179,8 @@ def _read(data, spec, lookup, ac_index, symbols, starts, prediction, prediction_
 
 @kernel()
 def _write(symbols, spec, state, length, code, run_sizes, out, mcu_limit):
-    """Fill `out`; give (bytes, bits of the last byte in use (0: all), symbols used).
+    """Fill `out` (`write_scan` has its size); give (bytes, bits of the last byte in use (0: all),
+    symbols used).
 
     Stops after `mcu_limit` MCUs if that is less than the picture; then nothing is filled up.
     state: `start_state`.
@@ -263,7 +264,8 @@ def _write(symbols, spec, state, length, code, run_sizes, out, mcu_limit):
 def _sequential(symbols, spec, state, first, known, out):
     """Symbols whose DC coefficients come first (`coarse`) → the order of a scan; how many.
 
-    What is missing or illegal is flat; a block that ends early loses its AC coefficients.
+    What is missing or illegal is flat; a block that ends early loses its AC coefficients. `out`:
+    every symbol lies in one part of one block and is copied once, of a missing part there is one.
     state: `start_state`; first: zeros, int64 [2, blocks + 1], gets where the DC and the AC part of
     each block begin; known: zeros, int64 [2].
     """
@@ -316,7 +318,8 @@ def inspect_scan(data: bytes, spec: JpegSpec) -> tuple[np.ndarray, np.ndarray, b
     Raises StreamError with the byte's place in `data` when it is no canonical, complete scan.
     """
     array = np.frombuffer(data, np.uint8)
-    # All symbols have bits of their own but the code before an amplitude that is cut off.
+    # Every symbol is of a code whose bits are there, and of the amplitude behind it; one code whose
+    # amplitude is cut off has fewer symbols for its bits.
     symbols = np.empty(int(8 * len(array) * SYMBOLS_A_BIT) + 2, np.int32)
     starts = np.zeros(spec.mcus + 1, np.int64)
     prediction, peaks = np.zeros(3, np.int64), np.zeros(3, np.int64)
@@ -343,6 +346,7 @@ def write_scan(
     `mcus` it is a prefix instead: the given number of MCUs, whose last byte holds `bits` bits (0:
     all eight), the others zero. `used` counts the symbols that were taken as they are.
     """
+    assert not spec.by_block and not spec.coarse, "a scan has one symbol for a DC size, in order"
     symbols = np.ascontiguousarray(symbols, np.int32)
     blocks = spec.mcus * len(spec.component)
     # At most 2 bytes a symbol, doubled by stuffing; flat blocks take 1, doubled too; 4 for each

@@ -63,6 +63,7 @@ from jpeglm.training.run import (
     has_bfloat16,
     open_metrics,
     refuse_other_run,
+    save_state,
     stop_on_signals,
 )
 
@@ -574,7 +575,7 @@ class Trainer:
                     if self.accelerator.device.type == "cuda"
                     else torch.zeros(0, dtype=torch.uint8),
                 }
-                torch.save(values, draft / "training_state.pt")
+                save_state(draft / "training_state.pt", values)
         if self.main:
             self.metrics.sync()
             self.checkpoints.wrote(self.state.step)

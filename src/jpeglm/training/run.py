@@ -84,33 +84,42 @@ def cut_metrics(file: Path, step: int) -> None:
 
 @contextmanager
 def open_metrics(out: Path, resumed: int) -> Iterator[Metrics]:
-    """The run's log from step `resumed` on; rows after it, to be written again, are dropped."""
+    """The run's log from step `resumed` on; rows after it, to be written again, are dropped. Where
+    the system takes no more, InputError says so."""
     from torch.utils.tensorboard import SummaryWriter
 
     path, purge = out / "metrics.jsonl", resumed + 1 if resumed else None
     cut_metrics(path, resumed)
-    with (
-        open(path, "a") as file,
-        SummaryWriter(str(out / "tensorboard"), purge_step=purge) as board,
-    ):
-        yield Metrics(path, file, board)
+    hook = threading.excepthook
+
+    def quietly(met: threading.ExceptHookArgs) -> None:
+        if not isinstance(met.exc_value, OSError):  # TensorBoard's thread raises it here again
+            hook(met)
+
+    threading.excepthook = quietly
+    try:
+        with (
+            open(path, "a") as file,
+            SummaryWriter(str(out / "tensorboard"), purge_step=purge) as board,
+        ):
+            yield Metrics(file, board)
+    except OSError as error:
+        raise explain(error, Path(error.filename or out)) from error
+    finally:
+        threading.excepthook = hook
 
 
 @dataclass
 class Metrics:
     """OUT/metrics.jsonl and OUT/tensorboard."""
 
-    path: Path
     file: TextIO
     board: Any
 
     def write(self, row: dict[str, Any]) -> None:
         """A row; it has a `step`."""
-        try:
-            self.file.write(to_json(row) + "\n")
-            self.file.flush()
-        except OSError as error:
-            raise explain(error, self.path) from error
+        self.file.write(to_json(row) + "\n")
+        self.file.flush()
         for name, value in row.items():
             if name not in ("step", "seconds"):
                 self.board.add_scalar(name, value, row["step"])
@@ -122,6 +131,17 @@ class Metrics:
     def sync(self) -> None:
         """Rows written so far survive the machine's end, before a checkpoint counts on them."""
         os.fsync(self.file.fileno())
+
+
+def save_state(path: Path, values: dict[str, Any]) -> None:
+    """torch.save, but with the OSError that kept it from writing: torch tells of byte counts."""
+    try:
+        with open(path, "wb") as file:
+            torch.save(values, file)
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from error
+        raise
 
 
 class Checkpoints:

@@ -51,7 +51,8 @@ from jpeglm.syntax.avc.tables import (
 )
 
 PADDING = 8
-"""Zero bytes that `read_slice` wants behind an RBSP, so that no read looks where it ends."""
+"""Zero bytes that `read_slice` wants behind an RBSP: a window reads five bytes from one that is
+at most the first of them."""
 
 
 @kernel()
@@ -155,7 +156,8 @@ def read_slice(spec, s, data, at, symbols, used):
     """Read the slice data of one slice from bit `at` of an RBSP, padded, into symbols[used:].
 
     Gives (symbols in use, bit after the last element, whether all was legal). `s` stands at the
-    slice's start and ends at the start of the next one.
+    slice's start and ends at the start of the next one. symbols: one for each bit of `data` is
+    enough, since every element takes at least one and none goes past its end.
     """
     done = s[SLICES_DONE]
     end = 8 * (len(data) - PADDING)
@@ -208,7 +210,9 @@ def write_slice(spec, s, symbols, used, flat, out, bits):
     """Append one slice's data to `out` from bit `bits` on (zeros before); the inverse of reading.
 
     After the first symbol that is illegal, or when they run out, or once `flat` is set, flat ones
-    follow. Gives (symbols used, bits in `out`, flat).
+    follow. Gives (symbols used, bits in `out`, flat). out: 4 bytes a symbol (no code is longer than
+    31 bits, and an illegal one is not written) and 64 for every macroblock of the slice: finished
+    flat, the worst one takes 16 levels of 7 bits and 26 coeff_tokens of 6.
     """
     done = s[SLICES_DONE]
     start, begun = s.copy(), used

@@ -89,7 +89,10 @@ def _first_that_begins(spec, s, value, count):
 
 @kernel()
 def _take_bits(spec, s, byte):
-    """Feed eight bits of an RBSP (or of the NAL unit's first byte)."""
+    """Feed eight bits of an RBSP (or of the NAL unit's first byte).
+
+    At most 23 bits are looked at: those that wait begin some legal element, none longer than 16.
+    """
     extra = len(s) - FIELDS
     value, count = (s[extra + VALUE] << 8) | byte, s[extra + COUNT] + 8
     if s[extra + PHASE] == HEAD:

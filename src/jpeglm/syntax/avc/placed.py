@@ -147,7 +147,7 @@ def shortest(spec, s):
 
 @njit()
 def place(spec, symbols, out):
-    """Elements → placed symbols, in out; how many there are."""
+    """Elements → placed symbols, in out, at most three for each; how many there are."""
     elements = spec.elements
     s = np.zeros(TOP + TOP_STEP * elements.columns, np.int64)
     s[KIND] = TYPE_I
@@ -194,7 +194,8 @@ def _skip(run, out, used):
 
 @njit()
 def unplace(spec, symbols, out):
-    """Placed symbols → elements, in out, up to the first that is illegal; how many there are."""
+    """Placed symbols → elements, in out, up to the first that is illegal, at most six for each; how
+    many there are."""
     elements = spec.elements
     s = np.zeros(TOP + TOP_STEP * elements.columns + FIELDS, np.int64)
     s[KIND] = TYPE_I

@@ -48,6 +48,7 @@ def avc_spec(
 
 
 def start_state(spec: AvcSpec) -> np.ndarray:
+    # Columns 0 to columns - 1 have TOP_STEP fields each; all else lies below TOP.
     state = np.zeros(TOP + TOP_STEP * spec.columns, np.int64)
     state[KIND] = TYPE_I
     return state

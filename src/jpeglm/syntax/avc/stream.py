@@ -66,7 +66,7 @@ class AvcSymbols:
         InputError says at which slice and byte a stream is not canonical and complete.
         """
         spec, state = self.spec, start_state(self.spec)
-        # An element has at least one bit.
+        # An element has at least one bit, and unescaping adds none.
         symbols = np.empty(8 * len(stream) + 16, np.int32)
         starts = np.zeros(spec.frames + 1, np.int64)
         used, place = 0, 0
@@ -105,7 +105,7 @@ class AvcSymbols:
         symbols = np.ascontiguousarray(symbols, np.int32)
         out = bytearray()
         used, flat = 0, False
-        # Bytes: an element has at most 31 bits; what is flat takes under 64 bytes a macroblock.
+        # Bytes of a slice, as `write_slice` has it, its header and its trailing bits.
         most = 8 * len(symbols) + 64 * spec.columns * spec.rows + 64
         while state[KIND] != END:
             head, header = self.head(state)
@@ -142,7 +142,7 @@ class AvcPlaced:
         self.size = placed.symbol_count(self.spec)
 
     def _placed(self, symbols: np.ndarray) -> np.ndarray:
-        # An address (two symbols) and the element itself.
+        # An address (two symbols) and the element itself; a skip run is an address alone.
         out = np.empty(3 * len(symbols) + 2, np.int32)
         return out[: placed.place(self.spec, symbols, out)].copy()
 
@@ -151,7 +151,7 @@ class AvcPlaced:
 
     def join(self, symbols: np.ndarray) -> bytes:
         symbols = np.ascontiguousarray(symbols, np.int32)
-        # A skip run: its size, at most 12, and the chunks of so many bits.
+        # An element each; an address a skip run: its size, at most 12, in up to 3 chunks of bits.
         out = np.empty(6 * len(symbols) + 8, np.int32)
         return self.elements.join(out[: placed.unplace(self.spec, symbols, out)])
 

@@ -19,6 +19,8 @@ COUNTS = (13, 25, 29, 9, 4, 4, 14, 14, 48, 48, 6, 62, 14, 14, 16, 16, 4, 15, 30,
 """Symbols of each kind. SKIP, MVD and QP_DELTA: Exp-Golomb sizes; INTRA4: the mode itself; BITS:
 chunks of 1 to 4 bits, most significant first, the leading chunk of a long number has 4. REF, the
 picture that a partition refers to, stands last: with one reference there is none."""
+LONGEST_SKIP = (2 << (COUNTS[SKIP] - 1)) - 2
+"""Macroblocks that a skip run of the largest size spans; a slice of more could not be left out."""
 BASE = np.concatenate([[0], np.cumsum(COUNTS)])
 SYMBOLS = int(BASE[-1])
 NAMES = (
