@@ -25,6 +25,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
 
+from jpeglm.codecs.misread import amend
 from jpeglm.config import InputError, install
 from jpeglm.files import file_size, printable, read_bytes, told
 
@@ -43,6 +44,8 @@ FORMATS = (
 any format inside, and tables of measurements whose values mean no brightness (FITS, GRIB)."""
 STRIP = 1 << 24
 """Pixels that are converted at a time."""
+GAMMAS = 0.1, 10.0
+"""Of a PNG's gAMA; others are slips, and would make all of it black or white."""
 COLOURS = {"icc_profile", "gamma", "transparency"}
 """What else than its pixels decides what an RGB picture looks like."""
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs")
@@ -76,6 +79,7 @@ def open_image(
                     f"{name} has {width} × {height} pixels, more than the "
                     f"{max_pixels / 1e6:g} megapixels allowed; scale it down first"
                 )
+            amend(image, name)
             white, alpha = _white(image), _deep_transparency(image, source)
             image.load()
             return to_rgb(image, white, alpha)
@@ -140,14 +144,15 @@ def opened(
 
 
 def _head(file: Any, length: int = 64) -> bytes:
-    """The first bytes; an open file stays where it is."""
+    """The first bytes, which count wherever an open file stands; it stays there."""
     if isinstance(file, bytes):
         return file[:length]
     if isinstance(file, str | Path):
         with open(file, "rb") as opened_file:
             return opened_file.read(length)
     place = file.tell()
-    head = file.read(length)
+    file.seek(0)
+    head: bytes = file.read(length)
     file.seek(place)
     return head
 
@@ -180,7 +185,10 @@ def _why_not(source: Any) -> str:
             with Image.OPEN[name][0](file, ""):
                 pass
         except Exception as error:
-            return f"cannot be read as a picture: a damaged {name} file ({told(error)})"
+            return (
+                f"cannot be read as a picture: a {name} file that is damaged or of a rare kind "
+                f"({told(error)}); save it as PNG where it opens"
+            )
     for name in [name for name in known if name not in FORMATS]:
         return f"is a file of format {name}, which is not read here; save it as PNG first"
     return "is no picture that can be read (no known format)"
@@ -219,6 +227,8 @@ def _without_profile(source: Any) -> bytes | None:
         return None
     if isinstance(source, str | Path):
         source = read_bytes(Path(source), MAX_BYTES)
+    if not isinstance(source, bytes):
+        source.seek(0)
     data = source if isinstance(source, bytes) else source.read()
     place = 8
     while (kind := data[place + 4 : place + 8]) not in (b"IDAT", b"IEND", b""):
@@ -236,6 +246,12 @@ def _white(image: Image.Image) -> float | None:
     tags = image.tag_v2  # type: ignore[attr-defined]
     bits, signed = (tags.get(258) or (1,))[0], (tags.get(339) or (1,))[0] == 2
     return float(2 ** (bits - signed) - 1) if bits <= 16 else None
+
+
+def _unsigned_32(image: Any) -> bool:
+    """Whether a TIFF of 32-bit integers says that they have no sign, which is the default."""
+    bits, sample = image.tag_v2.get(258) or (1,), image.tag_v2.get(339) or (1,)
+    return tuple(bits) == (32,) and tuple(sample) == (1,)
 
 
 def to_rgb(
@@ -269,6 +285,8 @@ def _flat(image: Image.Image, white: float | None, alpha: Image.Image | None) ->
     clear = image.info.get("transparency")
     if image.mode.startswith(("I", "F")):
         values = np.asarray(image)
+        if image.format == "TIFF" and image.mode == "I" and _unsigned_32(image):
+            values = values.view(np.uint32)  # Pillow knows signed ones alone
         if isinstance(clear, int):
             alpha = Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8))
         if white is None and image.mode.startswith("I;16"):
@@ -285,7 +303,7 @@ def _flat(image: Image.Image, white: float | None, alpha: Image.Image | None) ->
         ink = image.format == "XBM"  # X11 draws its ones, Pillow takes them for white
         image = ImageOps.invert(image.convert("L")) if ink else image.convert("RGB")
     image = _srgb(image, profile)
-    if gamma and abs(2.2 * gamma - 1) > 0.05:
+    if gamma and GAMMAS[0] <= gamma <= GAMMAS[1] and abs(2.2 * gamma - 1) > 0.05:
         image = image.point(_gamma_table(gamma) * 3)
     if alpha is not None:
         image.putalpha(alpha)
@@ -308,11 +326,13 @@ def _levels(values: np.ndarray, white: float | None, inverted: bool) -> np.ndarr
     that all but the brightest 0.5 % keep within twice: overshoot and hot pixels darken nothing.
     Infinities are black and white, no number is black.
     """
+    unsigned = values.dtype == np.uint32
     values = values.astype(np.float64)
     if white is None:
         finite = values[np.isfinite(values)]
         top = float(np.quantile(finite, 0.995)) if finite.size else 1.0
-        scales = (1.0, 255.0, 65535.0, 2.0**31 - 1, 2.0**32 - 1)
+        largest = (2.0**32 - 1,) if unsigned else (2.0**31 - 1, 2.0**32 - 1)
+        scales = (1.0, 255.0, 65535.0, *largest)
         white = next((scale for scale in scales if top <= 2 * scale), top)
     levels = np.nan_to_num(values / white * 255, nan=0.0, posinf=255.0, neginf=0.0)
     levels = np.clip(np.rint(levels), 0, 255).astype(np.uint8)
