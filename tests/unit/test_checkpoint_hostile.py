@@ -130,6 +130,13 @@ def test_headers_that_lie(tmp_path):
             assert "a" in read_safetensors(tmp_path / "x.safetensors")[0]
             taken += 1
     assert taken == 2
+    for path, reason in (
+        ("/dev/zero", "/dev/zero is a pipe or a device"),
+        (tmp_path, "is a folder"),
+        (tmp_path / "none", "there is no file .*none"),
+    ):
+        with pytest.raises(InputError, match=reason):
+            read_safetensors(path)
 
 
 def test_weights_that_are_no_numbers(folder):
