@@ -113,9 +113,9 @@ def quoted(path: Path | str) -> str:
 def record_of(folder: Path, kind: Kind) -> dict[str, Any] | None:
     """The folder's record, None if it has none of that kind or it cannot be read."""
     file = Path(folder) / kind.record
-    if file.is_symlink() or not file.is_file():
-        return None
     try:
+        if file.is_symlink() or not file.is_file():
+            return None
         record = json.loads(file.read_bytes())
     except (OSError, ValueError, RecursionError):
         return None
@@ -236,7 +236,7 @@ def same(one: Path, other: Path) -> bool:
     try:
         return os.path.samefile(one, other)
     except OSError:
-        return Path(one).resolve() == Path(other).resolve()
+        return os.path.realpath(one) == os.path.realpath(other)
 
 
 def _remains(name: str, kind: Kind) -> bool:
@@ -250,8 +250,8 @@ def _keep_inputs(out: Path, inputs: list[Path], known: set[str], wanted: Collect
     for source in inputs:
         if same(out, source):
             raise InputError(f"{out} is read and cannot be written over; give another folder")
-        place = source.resolve()
-        real = out.resolve()
+        # Path.resolve raises RuntimeError at links that lead to themselves.
+        place, real = Path(os.path.realpath(source)), Path(os.path.realpath(out))
         inside = kind_of(source) if source.is_dir() else None
         if inside is not None and inside.whole and place in real.parents:
             raise InputError(f"{out} lies inside {inside.what} that is read; give another folder")

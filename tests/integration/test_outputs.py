@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import resource
@@ -11,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 
@@ -627,3 +629,49 @@ def test_json_knows_no_nan():
         "not_finite": {"a": "nan", "b[1].c": "-inf", "d": "inf"},
     }  # fmt: skip
     assert to_json({"a": 0.1}) == '{"a": 0.1}'
+
+
+def test_a_record_that_is_a_link_makes_nothing_ours(tmp_path):
+    """It leads to the record of another folder."""
+    other, mine = tmp_path / "other", tmp_path / "mine"
+    for folder in (other, mine):
+        folder.mkdir()
+        (folder / "sample-00.jpg").write_bytes(b"mine")
+    record = {"settings": {}, "out": "", "tokens": 1, "files": ["sample-00.jpg"]}
+    (other / "run.json").write_text(json.dumps(record))
+    assert ours(other, PICTURES) == ["run.json", "sample-00.jpg"]
+    (mine / "run.json").symlink_to(other / "run.json")
+    assert ours(mine, PICTURES) == []
+
+
+def test_links_that_lead_to_themselves(here, jpeglm):
+    """As a file that is read and as a folder that is written: one sentence, nothing done."""
+    (here / "round.jpg").symlink_to("round.jpg")
+    (here / "about").symlink_to("about")
+    before = sorted(os.listdir(here))
+    for words in (
+        ["complete", "round.jpg", "--checkpoint", "model", "--out", "new"],
+        ["complete", "photo.png", "--checkpoint", "model", "--out", "about"],
+        ["generate", "-n", "1", "--checkpoint", "model", "--out", "about"],
+        ["prepare", "round.jpg", "new"],
+        ["prepare", "photo.png", "about"],
+        ["train-tokenizer", "about", "--out", "new"],
+        ["export", "model", "--out", "about"],
+        ["check", "round.jpg"],
+    ):
+        code, out, err = jpeglm(*words)
+        assert code == 1 and ("round.jpg" in out + err or "about" in err), (words, err)
+    assert sorted(os.listdir(here)) == before
+
+
+def test_the_name_that_was_given_is_the_one_that_is_told(here, jpeglm):
+    long = "x" * 300
+    code, _, err = jpeglm("generate", "-n", "1", "--checkpoint", "model", "--out", long)
+    assert code == 1 and f"{long}: File name too long" in err
+    with tarfile.open("set.tar", "w") as tar:
+        info = tarfile.TarInfo("a.jpg")
+        info.size = 40
+        tar.addfile(info, io.BytesIO(b"eggs, milk, bread" + bytes(23)))
+    code, _, err = jpeglm("prepare", "set.tar", "new")
+    assert code == 1 and "none of the 1 pictures in set.tar could be read" in err
+    assert "set.tar:a.jpg is no picture that can be read" in err

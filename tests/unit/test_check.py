@@ -44,6 +44,9 @@ def test_progressive_and_optimised_files_are_not_canonical(pictures):
     image = pictures[0].resize((64, 64))
     progressive = check_file(written(image, progressive=True), {})
     assert not progressive.valid and "not baseline" in progressive.reason
+    for marker in (0xC1, 0xC3, 0xC9, 0xCA):  # extended, lossless, and arithmetic of both kinds
+        other = written(image).replace(b"\xff\xc0", bytes([0xFF, marker]), 1)
+        assert "not baseline" in check_file(other, {}).reason, marker
     assert not check_file(written(image, quality=25, optimize=True), {}).valid
 
 
@@ -100,6 +103,16 @@ def test_running_dc_beyond_int16_is_told(pictures):
     extremes = Image.new("L", (64, 64), 255)
     assert check_file(codec.wrap(codec.encode(extremes)), {}).dc_fits
     alphabet = codec.alphabet("bytes")
+    # T.81 table K.3: size 11 is 111111110, 5 is 110, 4 is 101, 0 is 00; 1010 ends a block.
+    whole, flat = ("111111110" + "1" * 11 + "1010") * 16, "001010"
+    for last, fits in (("101" + "1111", True), ("110" + "10000", False)):  # 32,767 and 32,768
+        bits = whole + last + "1010" + flat * 47
+        bits += "1" * (-len(bits) % 8)
+        body = int(bits, 2).to_bytes(len(bits) // 8, "big").replace(b"\xff", b"\xff\x00")
+        head = codec.encode(extremes)
+        head = head[: head.index(b"\xff\xda") + 10]
+        verdict = check_file(codec.wrap(head + body + b"\xff\xd9"), {})
+        assert verdict.valid and verdict.dc_fits == fits
     # DC size 11 with all amplitude bits set adds 2047 in each of the 64 blocks: 131,008 in all.
     bits = ("111111110" + "1" * 11 + "1010") * 64
     bits += "1" * (-len(bits) % 8)

@@ -113,7 +113,7 @@ def test_headers_that_lie(tmp_path):
         {"a": {**entry, "data_offsets": [-8, 0]}}, {"a": {**entry, "data_offsets": [0]}},
         {"a": {**entry, "shape": [2**62, 4]}}, {"a": {**entry, "shape": [-2]}},
         {"a": entry, "b": entry}, {"a": {**entry, "data_offsets": [4, 12]}},
-        {"a": {**entry, "shape": [3]}},
+        {"a": {**entry, "shape": [3]}}, {"a": {**entry, "shape": [1], "data_offsets": [0, 4]}},
         {"a": entry, "b": {**entry, "shape": [0], "data_offsets": [8, 8]}}, {"a": entry},
     ]  # fmt: skip
     taken = 0
@@ -130,6 +130,13 @@ def test_headers_that_lie(tmp_path):
             assert "a" in read_safetensors(tmp_path / "x.safetensors")[0]
             taken += 1
     assert taken == 2
+    for path, reason in (
+        ("/dev/zero", "/dev/zero is a pipe or a device"),
+        (tmp_path, "is a folder"),
+        (tmp_path / "none", "there is no file .*none"),
+    ):
+        with pytest.raises(InputError, match=reason):
+            read_safetensors(path)
 
 
 def test_weights_that_are_no_numbers(folder):

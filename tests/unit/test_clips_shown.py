@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jpeglm.codecs import clips
 from jpeglm.codecs.avc import AvcConfig
 from jpeglm.codecs.clips import Shot, measure, read_clip, read_shots, whole_clips
 from jpeglm.config import InputError
@@ -100,6 +101,13 @@ def test_pixels_become_square(aspect, matrix, tmp_path):
         ours = seen(data)
         assert ours.shape == theirs.shape
         assert np.abs(ours.astype(int) - theirs).mean() < 6
+
+
+def test_wide_pixels_count_in_the_size_of_a_frame(monkeypatch):
+    monkeypatch.setattr(clips, "MAX_FRAME", WIDTH * HEIGHT * 3 // 2)
+    assert measure(film(frames=2)).width == WIDTH
+    with pytest.raises(InputError, match="claims frames of 192 × 64"):
+        measure(film(frames=2, aspect=2))
 
 
 @ffmpeg

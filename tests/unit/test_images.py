@@ -111,6 +111,14 @@ def test_floats(white):
     assert (pixels(saved(Image.fromarray(values * np.nan), "TIFF")) == 0).all()
 
 
+def test_floats_of_which_a_twentieth_is_brighter_than_one():
+    """They are no hot pixels: the values reach to 255."""
+    values = np.ones((20, 20), np.float32)
+    values[0] = 200
+    shown = pixels(saved(Image.fromarray(values), "TIFF"))
+    assert (shown[0] == 200).all() and (shown[1:] == 1).all()
+
+
 def profile(gamma=2.2, swap=False):
     """sRGB's own profile with other primaries: red and green change places, or another curve."""
     data = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
@@ -374,3 +382,112 @@ def test_a_file_that_is_too_large_is_not_read(tmp_path, monkeypatch):
     (tmp_path / "a.png").write_bytes(png([b"\x80" * 8] * 8, 8, 0) + bytes(100))
     with pytest.raises(InputError, match=r"a\.png has 0 MB, more than the 0 MB"):
         open_image(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_transparent_grey_of_few_bits(bits):
+    levels = np.tile(np.arange(1 << bits, dtype=np.uint8), 8).reshape(2, -1)
+    rows = [
+        np.packbits(np.unpackbits(row[:, None], axis=1)[:, 8 - bits :].ravel()).tobytes()
+        for row in levels
+    ]
+    white = (1 << bits) - 1
+    for clear in range(2 << bits):  # what no sample can be is no sample
+        shown = pixels(png(rows, bits, 0, chunk(b"tRNS", struct.pack(">H", clear))))
+        expected = np.where(levels == clear, 255, levels.astype(int) * 255 // white)
+        assert (shown == grey(expected)).all(), clear
+
+
+@pytest.mark.parametrize("gamma", [0, 1, 900, 2_000_000, 2**31 - 1])
+def test_a_gamma_that_cannot_be_is_ignored(gamma):
+    rows = [np.arange(0, 256, 5).astype(np.uint8).tobytes()] * 4
+    shown = pixels(png(rows, 8, 0, chunk(b"gAMA", struct.pack(">I", gamma))))
+    assert (shown[0, :, 0] == np.arange(0, 256, 5)).all()
+
+
+@pytest.mark.parametrize("kind", [1, 3])
+def test_sun_raster_of_32_bits(kind):
+    """The unused byte comes first; type 3 has red before blue (Sun's rasterfile.h)."""
+    image = np.random.default_rng(0).integers(0, 256, (6, 8, 3)).astype(np.uint8)
+    first = np.full((6, 8, 1), 77, np.uint8)
+    data = np.concatenate([first, image if kind == 3 else image[..., ::-1]], 2).tobytes()
+    header = struct.pack(">8I", 0x59A66A95, 8, 6, 32, len(data), kind, 0, 0)
+    assert (pixels(header + data) == image).all()
+
+
+def tiff(order, planes, tags):
+    """An uncompressed TIFF, a strip for each plane; tags: {number: values}."""
+    data = b"".join(plane.astype(plane.dtype.newbyteorder(order)).tobytes() for plane in planes)
+    size = len(planes[0].tobytes())
+    strips = [8 + size * i for i in range(len(planes))]
+    height, width = planes[0].shape[:2]
+    entries = {256: [width], 257: [height], 259: [1], 273: strips, 278: [height]}
+    entries |= {277: [len(planes)], 279: [size] * len(planes)} | tags
+    where = 8 + len(data)
+    more = where + 2 + 12 * len(entries) + 4
+    ifd, values = struct.pack(order + "H", len(entries)), b""
+    for tag, numbers in sorted(entries.items()):
+        packed = struct.pack(f"{order}{len(numbers)}I", *numbers)
+        if len(numbers) > 1:
+            packed, values = struct.pack(order + "I", more + len(values)), values + packed
+        ifd += struct.pack(order + "HHI", tag, 4, len(numbers)) + packed
+    mark = {"<": b"II", ">": b"MM"}[order]
+    head = mark + struct.pack(order + "HI", 42, where)
+    return head + data + ifd + bytes(4) + values
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_planes_of_16_bits_in_a_tiff(order):
+    image = np.random.default_rng(0).integers(0, 256, (6, 8, 3))
+    planes = [(image[..., i] * 257).astype(np.uint16) for i in range(3)]
+    data = tiff(order, planes, {258: [16] * 3, 262: [2], 284: [2]})
+    assert np.abs(pixels(data) - image).max() <= 1
+
+
+@pytest.mark.parametrize("white", [255, 65_535, 2**32 - 1])
+def test_32_bits_without_a_sign_in_a_tiff(white):
+    """The upper half of the range is bright, not negative."""
+    values = np.rint(RAMP.astype(np.float64) * white).astype(np.uint32)
+    shown = pixels(tiff("<", [values], {258: [32], 262: [1], 339: [1]}))
+    assert np.abs(shown - grey(values / white * 255)).max() <= 1
+
+
+def test_jpeg_2000_of_deep_colours_is_refused():
+    """Pillow rounds white of more than 8 bits up to 256, which is black."""
+    codecs = pytest.importorskip("imagecodecs", exc_type=ImportError)
+    image = np.random.default_rng(0).integers(0, 256, (32, 40, 3))
+    for kind in ("jp2", "j2k"):
+        shallow = codecs.jpeg2k_encode(image.astype(np.uint8), level=0, codecformat=kind)
+        assert (pixels(shallow) == image).all()
+        values = (image * 257).astype(np.uint16)
+        with pytest.raises(InputError, match=r"the picture is JPEG 2000 of more than 8 bits"):
+            open_image(codecs.jpeg2k_encode(values, level=0, codecformat=kind))
+        deep = codecs.jpeg2k_encode(values[..., 0], level=0, codecformat=kind)
+        assert np.abs(pixels(deep) - image[..., :1]).max() <= 1
+
+
+def test_colours_of_an_xpm():
+    text = '/* XPM */\nstatic char *a[] = {\n"2 1 2 1",\n"a c #%s",\n"b c #%s",\n"ab"};\n'
+    assert pixels((text % ("102030", "ffeedd")).encode()).tolist() == [
+        [[16, 32, 48], [255, 238, 221]]
+    ]
+    keys = '"% c #102030",\n"  c #ffeedd",\n"c c #000001",\n"# c #000002"'
+    row = f'static char *a[] = {{\n"6 1 4 1",\n{keys},'
+    shown = pixels(f'/* XPM */\n{row}\n"% c #%"}};\n'.encode())  # pixels that look like a colour
+    assert shown[0, :, 2].tolist() == [48, 221, 1, 221, 2, 48]
+    for odd in ("123", "101020203030", "111222333"):
+        with pytest.raises(InputError, match="XPM with colours of other than six digits"):
+            open_image((text % ("102030", odd)).encode())
+
+
+def test_the_reason_is_true_of_an_open_file_too():
+    with pytest.raises(InputError, match="no known format"):
+        open_image(io.BytesIO(b"eggs, milk, bread"))
+    with pytest.raises(InputError, match="EPS"):
+        open_image(io.BytesIO(POSTSCRIPT))
+    row = np.arange(0, 256, 5).astype(np.uint8).tobytes()
+    file = io.BytesIO(png([row] * 4, 8, 0, chunk(b"iCCP", b"a\0\7abc")))
+    assert (pixels(file)[0, :, 0] == np.arange(0, 256, 5)).all()
+    double = np.zeros((4, 4), np.uint64)  # 64 bits: whole, but not read
+    with pytest.raises(InputError, match="damaged or of a rare kind"):
+        open_image(tiff("<", [double], {258: [64], 262: [1], 339: [1]}))

@@ -328,3 +328,18 @@ def test_animations_and_heic_are_said(tmp_path, monkeypatch):
     info = prepare(home, tmp_path / "out", CODEC, PrepareConfig(split="train"), workers=1)
     assert info["animations"] == 3 and info["pictures"]["train"] == 4
     assert info["rejected"] == 1 and "pip install 'jpeglm[heif]'" in info["warnings"][0]
+
+
+def test_caches_of_datasets_are_no_data(tmp_path):
+    """What `map` leaves beside a table that no state.json describes."""
+    for name in ("data.arrow", "cache-0123456789abcdef.arrow"):
+        table = pa.table({"image": structs([1, 2])})
+        with (
+            pa.OSFile(str(tmp_path / name), "wb") as file,
+            pa.ipc.new_stream(file, table.schema) as out,
+        ):
+            out.write_table(table)
+    (tmp_path / "dataset_info.json").write_text("{}")
+    (tmp_path / "state.json").write_text("{}")
+    assert len(read(tmp_path)[0]) == 2
+    assert open_source(tmp_path).passed[".arrow"] == 1

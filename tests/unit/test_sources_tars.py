@@ -108,6 +108,10 @@ def test_a_lone_block_of_zeros_is_no_end(tmp_path, end):
     middle = tar(*files[:5], end=False)
     data = middle + bytes(512) + tar(*files[5:])
     assert list(labels(tmp_path / f"a{end}", PACKERS[end](data)).values()) == list(range(6))
+    # Nor does another archive begin behind it: a mask is still of the sample before.
+    data = tar(("7.jpg", picture(0)), ("7.cls", b"3"), end=False) + bytes(512)
+    data += tar(("7.seg.png", picture(1, "PNG")))
+    assert labels(tmp_path / f"b{end}", PACKERS[end](data)) == {"7.jpg": 3}
 
 
 @pytest.mark.parametrize("end", [".tar", ".tar.gz"])
@@ -146,6 +150,16 @@ def test_links_stay_in_their_archive(tmp_path):
     assert not rejected and len({item.key for item in items}) == 9
     assert [item.data for item in items] == [picture(n) for n in range(3) for _ in range(3)]
     assert [item.label for item in items] == [0, 0, -1, 1, 1, -1, 2, 2, -1]
+
+
+def test_a_link_may_lead_into_another_archive(tmp_path):
+    """Where its own does not hold what it names: a picture's, and a label's."""
+    parts = [
+        (("a.jpg", picture(0)), ("a.cls", b"4")),
+        (("b.jpg", "hard", "a.jpg"), ("b.cls", "hard", "a.cls")),
+    ]
+    data = b"".join(tar(*part) for part in parts)
+    assert labels(tmp_path / "a.tar", data) == {"a.jpg": 4, "b.jpg": 4}
 
 
 SAMPLES = {
@@ -364,3 +378,15 @@ def test_members_are_counted_and_bounded(tmp_path, monkeypatch):
     (tmp_path / "a.tar").write_bytes(tar(*FILES))
     items, rejected = read(tmp_path / "a.tar")
     assert len(items) == 5 and "more than 5 files" in rejected[""]
+
+
+@pytest.mark.parametrize("form", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_names_are_bounded_before_they_are_read(tmp_path, monkeypatch, form):
+    monkeypatch.setattr(archives, "MAX_HEADER", 4096)
+    path = tmp_path / "a.tar"
+    short, long = "d/" * 1500 + "0.jpg", "d/" * 2500 + "0.jpg"
+    assert set(labels(path, tar((short, picture(0)), form=form))) == {short}
+    path.write_bytes(tar(("a.jpg", picture(1)), (long, picture(0)), form=form))
+    items, rejected = read(path)
+    assert [item.data for item in items] == [picture(1)]
+    assert any("a name or comment of" in reason for reason in rejected.values())

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jpeglm.config import InputError, fits, shorten
-from jpeglm.files import MAX_JSON, atomic_write, parse_json
+from jpeglm.files import MAX_JSON, atomic_write, file_size, parse_json
 
 NUMPY = {
     "F64": np.float64,
@@ -47,9 +47,7 @@ class Entry(NamedTuple):
 def read_header(path: Path) -> dict[str, Entry]:
     """The arrays of a safetensors file by name; InputError says what is wrong with it."""
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"there is no file {path}")
-    whole = path.stat().st_size
+    whole = file_size(path)
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if not 2 <= length <= whole - 8 or length > MAX_JSON:

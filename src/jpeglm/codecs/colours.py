@@ -12,12 +12,15 @@ from __future__ import annotations
 
 import io
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageCms, ImageOps
 
 STRIP = 1 << 24
 """Pixels that are converted at a time."""
+GAMMAS = 0.1, 10.0
+"""Of a PNG's gAMA; others are slips, and would make all of it black or white."""
 COLOURS = {"icc_profile", "gamma", "transparency"}
 """What else than its pixels decides what an RGB picture looks like."""
 TURNS = {
@@ -30,6 +33,12 @@ TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 """EXIF's tag Orientation: what shows the picture upright."""
+
+
+def _unsigned_32(image: Any) -> bool:
+    """Whether a TIFF of 32-bit integers says that they have no sign, which is the default."""
+    bits, sample = image.tag_v2.get(258) or (1,), image.tag_v2.get(339) or (1,)
+    return tuple(bits) == (32,) and tuple(sample) == (1,)
 
 
 def to_rgb(
@@ -63,6 +72,8 @@ def _flat(image: Image.Image, white: float | None, alpha: Image.Image | None) ->
     clear = image.info.get("transparency")
     if image.mode.startswith(("I", "F")):
         values = np.asarray(image)
+        if image.format == "TIFF" and image.mode == "I" and _unsigned_32(image):
+            values = values.view(np.uint32)  # Pillow knows signed ones alone
         if isinstance(clear, int):
             alpha = Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8))
         if white is None and image.mode.startswith("I;16"):
@@ -79,7 +90,7 @@ def _flat(image: Image.Image, white: float | None, alpha: Image.Image | None) ->
         ink = image.format == "XBM"  # X11 draws its ones, Pillow takes them for white
         image = ImageOps.invert(image.convert("L")) if ink else image.convert("RGB")
     image = _srgb(image, profile)
-    if gamma and abs(2.2 * gamma - 1) > 0.05:
+    if gamma and GAMMAS[0] <= gamma <= GAMMAS[1] and abs(2.2 * gamma - 1) > 0.05:
         image = image.point(_gamma_table(gamma) * 3)
     if alpha is not None:
         image.putalpha(alpha)
@@ -102,11 +113,13 @@ def _levels(values: np.ndarray, white: float | None, inverted: bool) -> np.ndarr
     that all but the brightest 0.5 % keep within twice: overshoot and hot pixels darken nothing.
     Infinities are black and white, no number is black.
     """
+    unsigned = values.dtype == np.uint32
     values = values.astype(np.float64)
     if white is None:
         finite = values[np.isfinite(values)]
         top = float(np.quantile(finite, 0.995)) if finite.size else 1.0
-        scales = (1.0, 255.0, 65535.0, 2.0**31 - 1, 2.0**32 - 1)
+        largest = (2.0**32 - 1,) if unsigned else (2.0**31 - 1, 2.0**32 - 1)
+        scales = (1.0, 255.0, 65535.0, *largest)
         white = next((scale for scale in scales if top <= 2 * scale), top)
     levels = np.nan_to_num(values / white * 255, nan=0.0, posinf=255.0, neginf=0.0)
     levels = np.clip(np.rint(levels), 0, 255).astype(np.uint8)

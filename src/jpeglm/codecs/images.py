@@ -21,6 +21,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from jpeglm.codecs.colours import to_rgb
+from jpeglm.codecs.misread import amend
 from jpeglm.config import InputError, install
 from jpeglm.files import file_size, printable, read_bytes, told
 
@@ -58,6 +59,7 @@ def open_image(
                     f"{name} has {width} × {height} pixels, more than the "
                     f"{max_pixels / 1e6:g} megapixels allowed; scale it down first"
                 )
+            amend(image, name)
             white, alpha = _white(image), _deep_transparency(image, source)
             image.load()
             return to_rgb(image, white, alpha)
@@ -122,14 +124,15 @@ def opened(
 
 
 def _head(file: Any, length: int = 64) -> bytes:
-    """The first bytes; an open file stays where it is."""
+    """The first bytes, which count wherever an open file stands; it stays there."""
     if isinstance(file, bytes):
         return file[:length]
     if isinstance(file, str | Path):
         with open(file, "rb") as opened_file:
             return opened_file.read(length)
     place = file.tell()
-    head = file.read(length)
+    file.seek(0)
+    head: bytes = file.read(length)
     file.seek(place)
     return head
 
@@ -162,7 +165,10 @@ def _why_not(source: Any) -> str:
             with Image.OPEN[name][0](file, ""):
                 pass
         except Exception as error:
-            return f"cannot be read as a picture: a damaged {name} file ({told(error)})"
+            return (
+                f"cannot be read as a picture: a {name} file that is damaged or of a rare kind "
+                f"({told(error)}); save it as PNG where it opens"
+            )
     for name in [name for name in known if name not in FORMATS]:
         return f"is a file of format {name}, which is not read here; save it as PNG first"
     return "is no picture that can be read (no known format)"
@@ -201,6 +207,8 @@ def _without_profile(source: Any) -> bytes | None:
         return None
     if isinstance(source, str | Path):
         source = read_bytes(Path(source), MAX_BYTES)
+    if not isinstance(source, bytes):
+        source.seek(0)
     data = source if isinstance(source, bytes) else source.read()
     place = 8
     while (kind := data[place + 4 : place + 8]) not in (b"IDAT", b"IEND", b""):

@@ -220,7 +220,7 @@ def _finish(
     if not sum(totals["pictures"].values()):
         what = "films" if codec.media == "clip" else "pictures"
         raise InputError(
-            f"none of the {source.count} {what} in {printable(source.root)} could be read "
+            f"none of the {source.count} {what} in {printable(given)} could be read "
             f"({rejected[0]['reason']}); all reasons are in {out / 'rejected.jsonl'}"
         )
     warnings = []
