@@ -286,12 +286,12 @@ def test_another_programs_llama_is_not_ours(here, jpeglm):
 
 def test_evaluate_claims_its_file(here, jpeglm, monkeypatch):
     """Before a model is opened, let alone measured."""
-    from jpeglm.generation import generate
+    from jpeglm.generation import loading
 
     def never(*_, **__):
         raise AssertionError("the work has begun")
 
-    monkeypatch.setattr(generate, "load", never)
+    monkeypatch.setattr(loading, "load", never)
     Path("folder").mkdir()
     Path("mine.json").write_text('{"mine": 1}')
     Path("text.json").write_text("mine")
@@ -325,7 +325,7 @@ class Interrupted:
     def __init__(self, monkeypatch, after: int, error: type[BaseException] = KeyboardInterrupt):
         before = Model._draw
 
-        def draw(self, prompt, n, sampling, seed, max_tokens, batch, progress, each, pictures):
+        def draw(self, prompt, n, pictures, *, each, **options):
             count = 0
 
             def counted(whole, drawn):
@@ -335,9 +335,7 @@ class Interrupted:
                 if count == after:
                     raise error
 
-            return before(
-                self, prompt, n, sampling, seed, max_tokens, batch, progress, counted, pictures
-            )
+            return before(self, prompt, n, pictures, each=counted, **options)
 
         monkeypatch.setattr(Model, "_draw", draw)
 
@@ -383,7 +381,7 @@ def test_ctrl_c_anywhere_else_says_that_it_stopped(here, jpeglm, monkeypatch):
     monkeypatch.setattr(prepare, "open_source", interrupted)
     code, out, err = jpeglm("prepare", ".", "out")
     assert code == 130 and not out and "goes on" in err
-    monkeypatch.setattr("jpeglm.generation.generate.load", interrupted)
+    monkeypatch.setattr("jpeglm.generation.loading.load", interrupted)
     code, out, err = jpeglm("evaluate", "validity", *MODEL)
     assert code == 130 and not out and err.endswith("stopped\n")
 

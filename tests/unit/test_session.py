@@ -330,3 +330,13 @@ def test_a_sampling_option_that_there_is_not_is_named(model):
         model.generate(1, top_q=3)
     opened = load_checkpoint(shipped_checkpoint())
     assert model.sampling(top_k=None).top_k == opened.generation["top_k"]
+
+
+def test_a_caller_who_fails_leaves_nothing_running(model):
+    def wrong(*_):
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError) as kept:  # whose traceback holds the frames
+        model.generate(5, batch=2, each=wrong)
+    model.session.step()
+    assert not model.session.busy and kept.value is not None

@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import fields
 from functools import cached_property
 from typing import Any, Literal
@@ -144,13 +145,14 @@ class Model:
                 progress(len(found), n, self.session.tokens - before)
 
         start = time.perf_counter()
-        for event in self.session.run(requests, batch, tick):
-            begun, number = time.perf_counter(), event.request.tag
-            found[number] = event, *self._shown(prompt, event.ids)
-            if each:
-                _, stream, image = found[number]
-                each(pictures, Drawn(number, image, stream, len(event.ids), event.bits))
-            aside += time.perf_counter() - begun
+        with closing(self.session.run(requests, batch, tick)) as events:
+            for event in events:
+                begun, number = time.perf_counter(), event.request.tag
+                found[number] = event, *self._shown(prompt, event.ids)
+                if each:
+                    _, stream, image = found[number]
+                    each(pictures, Drawn(number, image, stream, len(event.ids), event.bits))
+                aside += time.perf_counter() - begun
         pictures.seconds = time.perf_counter() - start - aside
         pictures.prompt_tokens = len(prompt.ids)
         for number in range(n):
@@ -227,9 +229,10 @@ class Model:
             Request(self._prompt(stream, units, label), chooser, seed, 0, max_tokens, tag=number)
             for number, (stream, seed, label) in enumerate(zip(streams, seeds, labels))
         )
-        for event in self.session.run(requests, batch):
-            stream, image = self._shown(event.request.prompt, event.ids)
-            yield Drawn(event.request.tag, image, stream, len(event.ids), event.bits)
+        with closing(self.session.run(requests, batch)) as events:
+            for event in events:
+                stream, image = self._shown(event.request.prompt, event.ids)
+                yield Drawn(event.request.tag, image, stream, len(event.ids), event.bits)
 
     def iterate(
         self,
@@ -256,14 +259,15 @@ class Model:
             for i in range(whole("n", n, 1))
         )
         ids: dict[int, list[np.ndarray]] = {}
-        for event in self.session.run(requests, whole("batch", batch, 1)):
-            own = ids.setdefault(event.request.tag, [])
-            own.append(event.ids)
-            tokens = np.concatenate(own)
-            yield Drawing(
-                event.request.tag, tokens, event.units, event.bits, event.ended,
-                lambda tokens=tokens: self._shown(prompt, tokens)[1],  # type: ignore[misc]
-            )  # fmt: skip
+        with closing(self.session.run(requests, whole("batch", batch, 1))) as events:
+            for event in events:
+                own = ids.setdefault(event.request.tag, [])
+                own.append(event.ids)
+                tokens = np.concatenate(own)
+                yield Drawing(
+                    event.request.tag, tokens, event.units, event.bits, event.ended,
+                    lambda tokens=tokens: self._shown(prompt, tokens)[1],  # type: ignore[misc]
+                )  # fmt: skip
 
     def score(self, media: Any, label: int | str | None = None) -> Score:
         """What a picture or clip costs under the model, token by token: `media` is what
