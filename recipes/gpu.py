@@ -175,7 +175,7 @@ def check_training(checks: Checks, device: str, dry: bool) -> None:
     import torch
 
     from jpeglm.models.llama import build, preset
-    from jpeglm.training.lm import Objective
+    from jpeglm.training.job import Objective
 
     size = Tiny if dry else Size
     shape = preset(size.preset, 1024, size.row, **({"num_hidden_layers": 1} if dry else {}))

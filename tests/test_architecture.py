@@ -23,7 +23,6 @@ LONGEST = 400
 LONG_STILL = {
     "cli/data.py",  # due: parse, call, show
     "cli/evaluation.py",  # due: its work moves to evaluation/
-    "training/lm.py",  # due: loop, parallel, checkpoints, validation, card
 }
 """Faults that are due to be mended; an entry goes with the fault that it names."""
 

@@ -130,21 +130,21 @@ def _rank(data: Path, out: Path) -> None:
     from jpeglm.training import lm
 
     seen, said = hashlib.sha256(), []
-    step, result = lm.Trainer._step, lm.Trainer._result
+    step, result = lm.step, lm.result
     weights = ""
 
-    def watched(self, batch, tokens, rate):
+    def watched(job, batch, tokens, rate):
         for part in batch:
             seen.update(part["input_ids"].tobytes())
-        step(self, batch, tokens, rate)
+        step(job, batch, tokens, rate)
 
-    def last(self, stopped):
+    def last(job, stopped):
         nonlocal weights
-        values = [p.detach().numpy().tobytes() for p in self.model.parameters()]
+        values = [p.detach().numpy().tobytes() for p in job.model.parameters()]
         weights = hashlib.sha256(b"".join(values)).hexdigest()
-        return result(self, stopped)
+        return result(job, stopped)
 
-    lm.Trainer._step, lm.Trainer._result = watched, last
+    lm.step, lm.result = watched, last
     train(data, tokenizer(), out, CONFIG, say=said.append)
     rank = os.environ["RANK"]
     write_json(

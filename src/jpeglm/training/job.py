@@ -1,0 +1,115 @@
+"""One run of training as its parts see it: what is learnt, with what, and where it stands."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import transformers
+from accelerate import Accelerator
+from PIL import Image
+from torch.nn import functional as F
+
+from jpeglm.data.loader import TokenSet, TrainingLoader
+from jpeglm.training import TrainConfig
+from jpeglm.training.run import Checkpoints, Metrics, Stop
+
+if TYPE_CHECKING:
+    from jpeglm.tokenizer import Tokenizer
+
+Progress = Callable[[int, int | None, str], None]
+"""Called with (steps done, steps in all as far as known, a note)."""
+Sampler = Callable[[Any, "Tokenizer", int, int], Image.Image | None]
+"""(LlamaForCausalLM in eval mode, tokenizer, n, seed) -> a sheet; called on the first process."""
+
+
+@dataclass
+class State:
+    """Where a run stands; with weights, optimizer and data position all that resuming needs."""
+
+    step: int = 0
+    tokens: int = 0
+    images: int = 0
+    seconds: float = 0.0
+    window_nats: float = 0.0
+    window_tokens: int = 0
+    window_seconds: float = 0.0
+    evaluated: int = -1
+    """Step of the last evaluation."""
+    best: float = math.inf
+    """Lowest bits an image; its weights are in OUT/model."""
+    best_step: int = -1
+
+
+class Objective(torch.nn.Module):
+    """Llama with its loss: summed -ln p of each row's ids after the first, padding left out."""
+
+    def __init__(self, model: transformers.LlamaForCausalLM) -> None:
+        super().__init__()
+        self.model = model
+        self._no_split_modules = model._no_split_modules  # what FSDP shards by
+
+    def forward(self, ids: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """ids, targets: int64 [B, T], targets[b, t] follows ids[b, t], -100 is left out."""
+        logits = self.model(input_ids=ids, use_cache=False).logits.float()
+        return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum")
+
+
+@dataclass
+class Job:
+    """What one process knows of a run; `training.start` makes it."""
+
+    tokenizer: Tokenizer
+    out: Path
+    config: TrainConfig
+    accelerator: Accelerator
+    shape: dict[str, Any]
+    """Hugging Face's configuration of the model."""
+    loader: TrainingLoader
+    held_out: TokenSet | None
+    steps: int | None
+    """The budget, where it is one of steps or epochs."""
+    checkpoints: Checkpoints
+    sharded: bool
+    """Whether a process holds only its share of the weights."""
+    objective: Any
+    """`Objective`, compiled and wrapped as accelerate has it; model: the Llama inside."""
+    model: Any
+    optimizers: list[torch.optim.Optimizer]
+    window: torch.Tensor
+    """Summed nats since the last row of the log."""
+    ema: dict[str, torch.Tensor]
+    """Averaged weights by name; empty without."""
+    progress: Progress = lambda done, total, note: None
+    say: Callable[[str], None] = lambda line: None
+    sampler: Sampler | None = None
+    state: State = field(default_factory=State)
+    stop: Stop = field(default_factory=Stop)
+    rate: float = 0.0
+    """The last step's learning rate; norm: that of its gradient."""
+    norm: Any = 0.0
+    metrics: Metrics | None = None
+    """The log, on the first process."""
+
+    @property
+    def main(self) -> bool:
+        return bool(self.accelerator.is_main_process)
+
+    def record(self, row: dict[str, Any]) -> None:
+        """A row of the log."""
+        if self.metrics:
+            self.metrics.write(row)
+
+    def inputs(self, part: dict[str, np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
+        """(ids, targets), int64 [B, T], as `Objective` takes them."""
+        ids, targets = part["input_ids"][:, :-1], part["labels"][:, 1:]
+        device = self.accelerator.device
+        return (
+            torch.from_numpy(np.ascontiguousarray(ids)).to(device, non_blocking=True),
+            torch.from_numpy(np.ascontiguousarray(targets)).to(device, non_blocking=True),
+        )

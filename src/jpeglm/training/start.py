@@ -1,0 +1,206 @@
+"""How a run begins: its data, its folder, its model, or the checkpoint to go on from."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType
+
+from jpeglm.checkpoint import Checkpoint, checkpoint_folder, load_checkpoint
+from jpeglm.config import InputError, differences
+from jpeglm.data.loader import TokenSet, TrainingLoader, load_tokens
+from jpeglm.environment import commit, processor, versions
+from jpeglm.files import read_json, remove_halves, write_json
+from jpeglm.folders import RUN, claim, quoted
+from jpeglm.models.llama import SHORT, build, like, parameters, preset
+from jpeglm.training import TrainConfig
+from jpeglm.training.job import Job, Objective
+from jpeglm.training.optimizers import optimizers
+from jpeglm.training.run import PACKAGES, Checkpoints, refuse_other_run
+from jpeglm.training.saving import load_weights, read_last, restore
+
+if TYPE_CHECKING:
+    from jpeglm.tokenizer import Tokenizer
+
+FREE = (
+    "steps", "epochs", "minutes", "log_every", "eval_every", "save_every", "samples", "keep",
+    "threads", "compile", "activation_checkpointing",
+)  # fmt: skip
+"""Settings that a resumed run may change: the budget, which sets the learning rate from then on,
+and what no loss depends on but by rounding."""
+
+
+def start(
+    data: Path,
+    tokenizer: Tokenizer,
+    out: Path,
+    config: TrainConfig,
+    accelerator: Accelerator,
+    resume: bool,
+) -> Job:
+    """Data and model of a run, new or where it was left; claims `out` for it."""
+    if config.optimizer == "auto":
+        split = accelerator.distributed_type == DistributedType.FSDP
+        config = replace(config, optimizer="adamw" if split else "muon")
+    tokens = load_tokens(data, tokenizer, "train")
+    held_out = None
+    if config.eval_images:
+        held_out = load_tokens(data, tokenizer, "validation", limit=config.eval_images)
+    length = config.max_length or -(-int(tokens.lengths.max()) // 64) * 64
+    init = _begin_with(config.init, tokenizer) if config.init else None
+    if init:
+        shape = like(init.config, length)
+    else:
+        shape = preset(config.preset, tokenizer.vocab_size, length, **config.model)
+    loader = TrainingLoader(
+        tokens,
+        config.packing,
+        config.batch_tokens,
+        length,
+        config.seed,
+        accelerator.process_index,
+        accelerator.num_processes,
+        bos=tokenizer.bos,
+        class_dropout=config.class_dropout,
+    )
+    steps = config.steps
+    if config.epochs:
+        passes = config.epochs * loader.steps_per_epoch / config.gradient_accumulation
+        steps = max(1, round(passes))
+    checkpoints = Checkpoints(out / "checkpoints", config.keep)
+    about = {
+        "settings": config.to_dict(),
+        "steps": steps,
+        "model": shape,
+        "parameters": parameters(shape),
+        "tokenizer": tokenizer.fingerprint,
+        "codec": tokenizer.codec.to_dict(),
+        "data": {
+            "path": str(data),
+            "fingerprint": _data_fingerprint(tokens, held_out),
+            "pictures": len(tokens),
+            "tokens": len(tokens.tokens),
+            "too_long": loader.n_dropped,
+            "validation_pictures": len(held_out) if held_out else 0,
+        },
+        "processes": accelerator.num_processes,
+        "device": str(accelerator.device),
+        "hardware": _hardware(accelerator.device),
+        "precision": accelerator.mixed_precision,
+        "versions": versions(*PACKAGES),
+        "commit": commit(),
+    }
+    _claim_folder(out, about, accelerator, checkpoints, resume)
+    cpu = accelerator.device.type == "cpu"
+    short = cpu and length <= SHORT and accelerator.mixed_precision == "bf16"
+    model = build(shape, config.seed, "short" if short else "sdpa")
+    torch.manual_seed(config.seed)
+    saved = read_last(checkpoints, shape, model)
+    if init and not saved:
+        load_weights(model, init.folder, init.config)
+    # The order matters: checkpointing changes the layers, compile traces them, DDP or FSDP
+    # wraps the result (accelerate's prepare).
+    if config.activation_checkpointing:
+        # transformers 5.23 renames it, older ones know only the old name.
+        old = model.gradient_checkpointing_enable
+        getattr(model, "activation_checkpointing_enable", old)({"use_reentrant": False})
+    objective = Objective(model)
+    if config.compile == "on" or (config.compile == "auto" and accelerator.device.type == "cuda"):
+        # Rows of chunks have one shape, but for the last batch of an epoch.
+        objective.compile(dynamic=config.packing == "pictures")
+    sharded = accelerator.distributed_type == DistributedType.FSDP
+    if config.ema and sharded:
+        raise InputError("ema is kept on whole weights; set it to 0 under FSDP")
+    if config.optimizer == "muon" and sharded:
+        raise InputError("muon works on whole matrices; choose the optimizer adamw under FSDP")
+    wrapped, *stepping = accelerator.prepare(objective, *optimizers(model, config))
+    model = accelerator.unwrap_model(wrapped).model
+    window = torch.zeros((), dtype=torch.float64 if cpu else torch.float32)
+    job = Job(
+        tokenizer=tokenizer,
+        out=out,
+        config=config,
+        accelerator=accelerator,
+        shape=shape,
+        loader=loader,
+        held_out=held_out,
+        steps=steps,
+        checkpoints=checkpoints,
+        sharded=sharded,
+        objective=wrapped,
+        model=model,
+        optimizers=[one.optimizer for one in stepping],
+        window=window.to(accelerator.device),
+        ema={name: p.detach().clone() for name, p in model.named_parameters() if config.ema},
+    )
+    if saved:
+        restore(job, saved)
+    return job
+
+
+def _claim_folder(
+    out: Path,
+    about: dict[str, Any],
+    accelerator: Accelerator,
+    checkpoints: Checkpoints,
+    resume: bool,
+) -> None:
+    """Check that `out` is free or holds this very run; then write its config.json."""
+    if accelerator.is_main_process:
+        claim(out, RUN)
+    file = out / "config.json"
+    if file.exists():
+        if not resume:
+            raise InputError(f"{out} holds a run already; choose another folder")
+        refuse_other_run(out, read_json(file), about, FREE, _facts)
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        remove_halves(out, RUN.names)
+        for folder in (checkpoints.folder, out / "samples"):
+            remove_halves(folder, ("step-*", "last.json"))
+        write_json(file, about)
+    accelerator.wait_for_everyone()
+
+
+def _begin_with(init: str, tokenizer: Tokenizer) -> Checkpoint:
+    """The checkpoint that a run begins with, whose ids must mean what those of the data mean."""
+    found = load_checkpoint(checkpoint_folder(init))
+    if found.tokenizer.fingerprint != tokenizer.fingerprint:
+        told = differences(found.tokenizer.to_dict(), tokenizer.to_dict()) or "its merges"
+        raise InputError(
+            f"{init} was trained with another tokenizer than this one ({told}); give its own: "
+            f"--tokenizer {quoted(init)}"
+        )
+    return found
+
+
+def _hardware(device: torch.device) -> str:
+    """The name of what computes."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
+
+
+def _facts(record: dict[str, Any]) -> dict[str, Any]:
+    """What a run that goes on must have in common with its start."""
+    return {
+        "codec": {name: value for name, value in record["codec"].items() if name != "fit"},
+        "tokenizer": record["tokenizer"],
+        "data": record["data"]["fingerprint"],
+        "model": record["model"],
+        "precision": record["precision"],
+    }
+
+
+def _data_fingerprint(tokens: TokenSet, held_out: TokenSet | None) -> str:
+    """16 hex digits of the very ids that are trained and evaluated on."""
+    digest = hashlib.sha256()
+    for part in (tokens, held_out):
+        if part is not None:
+            digest.update(np.ascontiguousarray(part.offsets).data)
+            digest.update(np.ascontiguousarray(part.tokens).data)
+    return digest.hexdigest()[:16]
