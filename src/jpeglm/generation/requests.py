@@ -63,8 +63,8 @@ class Event(NamedTuple):
 class Chooser(Protocol):
     """Names the next tokens of rows: writes them down, and moves the grammar on."""
 
-    def choose(self, table: Table, places: np.ndarray, logits: np.ndarray) -> None:
-        """For the table's rows `places` int64 [B] under float32 logits [B, V]."""
+    def choose(self, table: Table, places: np.ndarray, logits: np.ndarray) -> int:
+        """For the table's rows `places` int64 [B] under float32 logits [B, V]; how many ended."""
 
 
 CHOOSERS: dict[type, Callable[[Constraint], Chooser]] = {Sampling: Die}

@@ -205,26 +205,29 @@ def scratch(size: int, vocabulary: Vocabulary) -> Scratch:
 
 
 @kernel()
-def sample_step(spec, table, places, logits, vocabulary, masks, paper):
+def sample_step(spec, table, places, logits, vocabulary, masks, room):
     """A token for each row of logits [B, V], which belong to the table's rows `places` int64 [B]:
     chosen, written down, and the grammar moved on. V is the vocabulary's size and the width of
-    masks and scratch (a checkpoint with another is refused)."""
+    masks and scratch (a checkpoint with another is refused). Gives how many have ended.
+    """
+    ended = 0
     for i in range(len(places)):
         place = places[i]
         row = table.rows[place]
         state, walk, draw = table.states[place], row.walk, row.draw
-        mask = paper.free
+        mask = room.free
         if draw.grammar:
             forced = table.forced[place]
             mask = masks.legal[token_mask(spec, state, walk, forced, vocabulary, masks)]
-        uniform = _uniform(draw.seed, draw.picture, row.count, paper.bits)
-        token, nat = choose(logits[i], mask, draw, uniform, paper.weight, paper.order)
-        _write(spec, table, place, token, nat, draw.grammar, vocabulary)
+        uniform = _uniform(draw.seed, draw.picture, row.count, room.bits)
+        token, nat = choose(logits[i], mask, draw, uniform, room.weight, room.order)
+        ended += _write(spec, table, place, token, nat, draw.grammar, vocabulary)
+    return ended
 
 
 @kernel()
 def _write(spec, table, place, token, nat, grammar, vocabulary):
-    """Note a row's token, and move its grammar on."""
+    """Note a row's token, and move its grammar on; whether it is the last."""
     row = table.rows[place]
     table.drawn[place, row.count] = token  # count stays below the budget, at most the context
     table.nats[place, row.count] = nat
@@ -234,17 +237,21 @@ def _write(spec, table, place, token, nat, grammar, vocabulary):
     row.walk.left -= 1
     if token != vocabulary.eos and grammar:
         advance(spec, table.states[place], row.walk, token, vocabulary)
+    return token == vocabulary.eos or row.walk.left <= 0
 
 
 @kernel()
 def follow(spec, table, places, chosen, nats, vocabulary):
     """Note what a device has chosen, int64 and float64 [B, N], for the table's rows `places`: up to
-    EOS of each."""
+    EOS of each. Gives how many tokens there were, and how many rows have ended."""
+    tokens, ended = 0, 0
     for i in range(len(places)):
         for n in range(chosen.shape[1]):
-            _write(spec, table, places[i], chosen[i, n], nats[i, n], True, vocabulary)
-            if chosen[i, n] == vocabulary.eos:
+            tokens += 1
+            if _write(spec, table, places[i], chosen[i, n], nats[i, n], True, vocabulary):
+                ended += 1
                 break
+    return tokens, ended
 
 
 class Die:
@@ -252,8 +259,10 @@ class Die:
 
     def __init__(self, constraint: Constraint) -> None:
         self.constraint = constraint
-        self._paper = scratch(constraint.tokenizer.vocab_size, constraint.vocabulary)
+        self._scratch = scratch(constraint.tokenizer.vocab_size, constraint.vocabulary)
 
-    def choose(self, table: Table, places: np.ndarray, logits: np.ndarray) -> None:
+    def choose(self, table: Table, places: np.ndarray, logits: np.ndarray) -> int:
         own = self.constraint
-        sample_step(own.spec, table, places, logits, own.vocabulary, own.masks, self._paper)
+        return int(
+            sample_step(own.spec, table, places, logits, own.vocabulary, own.masks, self._scratch)
+        )

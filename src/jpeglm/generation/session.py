@@ -270,42 +270,42 @@ class Session:
     def _advance(self) -> list[Event]:
         """A token for every row, or several; the engine goes on with those that have not ended."""
         table, places = self._rows.table, self._places[~self._second]
-        before = table.rows["count"][places].sum()
-        on_device = self._burst(places)
-        if not on_device:
-            self._choose(places)
-        rows = table.rows[places]
-        self.tokens += int(rows["count"].sum() - before)
-        ended = (rows["token"] == self.constraint.vocabulary.eos) | (rows["walk"]["left"] <= 0)
+        found = self._burst(places)
+        tokens, ending = found or (len(places), self._choose(places))
+        self.tokens += tokens
         events = []
-        if self._rows.watched or ended.any():
-            for place, end in zip(places.tolist(), ended.tolist()):
+        if ending or self._rows.watched:
+            rows = table.rows[places]
+            last = (rows["token"] == self.constraint.vocabulary.eos) | (rows["walk"]["left"] <= 0)
+            for place, end in zip(places.tolist(), last.tolist()):
                 if end or place in self._rows.watched:
                     events += self._rows.tell(place, end)
-        if ended.any():
-            self._drop(np.isin(self._places, places[ended]))
-        if not on_device and len(self._places):
+            if ending:
+                self._drop(np.isin(self._places, places[last]))
+        if not found and len(self._places):
             self._logits = self.engine.step(table.rows["token"][self._places])
         return events
 
-    def _choose(self, places: np.ndarray) -> None:
-        """A token for every row, by its chooser."""
+    def _choose(self, places: np.ndarray) -> int:
+        """A token for every row, by its chooser; how many have ended."""
         table, logits = self._rows.table, self._logits
         if self._second.any():
             rows, seconds, strength = self._guided(places)
             mixed = logits[~self._second]
             mixed[rows] = guide(mixed[rows], logits[seconds], strength)
             logits = mixed
+        ended = 0
         kinds = table.rows["kind"][places]
         for number, (kind, make) in enumerate(CHOOSERS.items()):
             own = kinds == number
+            if kind not in self._choosers:
+                self._choosers[kind] = make(self.constraint)
+            chooser = self._choosers[kind]
+            if own.all():
+                return chooser.choose(table, places, logits)
             if own.any():
-                if kind not in self._choosers:
-                    self._choosers[kind] = make(self.constraint)
-                everyone = bool(own.all())
-                self._choosers[kind].choose(
-                    table, places if everyone else places[own], logits if everyone else logits[own]
-                )
+                ended += chooser.choose(table, places[own], logits[own])
+        return ended
 
     def _guided(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Of guided rows: their number among `places`, the engine's number of their second runs,
@@ -321,16 +321,17 @@ class Session:
             self._pairs = rows, seconds, np.array(strength, np.float32)
         return self._pairs
 
-    def _burst(self, places: np.ndarray) -> bool:
-        """Let the device choose some tokens for every row; False where the host has to."""
+    def _burst(self, places: np.ndarray) -> tuple[int, int] | None:
+        """Let the device choose some tokens for every row: how many, and how many rows have ended;
+        None where the host has to choose."""
         table, engine = self._rows.table, self.engine
         if self._device is None or not isinstance(engine, DeviceEngine):
-            return False
+            return None
         rows = table.rows[places]
         walk = rows["walk"]
         free = walk["at"] >= walk["known"] + (walk["bits"] > 0)
         if not (free & rows["draw"]["grammar"]).all():
-            return False
+            return None
         leader, guidance = np.arange(len(self._places)), np.ones(len(self._places), np.float32)
         firsts = np.flatnonzero(~self._second)
         guided, seconds, strength = self._guided(places)
@@ -342,8 +343,10 @@ class Session:
             table.rows[self._places], leader, guidance, steps,
         )  # fmt: skip
         own = self.constraint
-        follow(own.spec, table, places, chosen[firsts], nats[firsts], own.vocabulary)
-        return True
+        tokens, ended = follow(
+            own.spec, table, places, chosen[firsts], nats[firsts], own.vocabulary
+        )
+        return int(tokens), int(ended)
 
 
 def draw_ids(
