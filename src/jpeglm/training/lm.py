@@ -258,6 +258,7 @@ class Trainer:
             remove_halves(self.out, RUN.names)
             for folder in (self.checkpoints.folder, self.out / "samples"):
                 remove_halves(folder, ("step-*", "last.json"))
+            self.checkpoints.remove_old()
             write_json(file, about)
         self.accelerator.wait_for_everyone()
 
