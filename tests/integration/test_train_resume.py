@@ -183,8 +183,10 @@ FULL_DISK = """
 import resource, sys
 from dataclasses import replace
 from pathlib import Path
+import torch
 from jpeglm.config import InputError
 from jpeglm.training.lm import train
+from jpeglm.training.run import save_state
 from tests.integration.test_train_resume import CONFIG, tokenizer
 
 often = replace(CONFIG, log_every=1, eval_every=100, save_every=100)
@@ -198,6 +200,10 @@ for word in sys.argv[3:]:
         train(data, tokenizer(), home / name, config)
     except InputError as error:
         print(name, error)
+try:  # a tensor larger than what a file buffers: torch then raises an error of its own
+    save_state(home / "tensor", {"a": torch.zeros(100_000)})
+except OSError as error:
+    print("tensor", error.strerror, home / "tensor")
 """
 
 
@@ -219,8 +225,8 @@ def test_a_disk_that_is_full_is_one_sentence(data: Path, whole: Path, tmp_path: 
     done = run(command, capture_output=True, text=True, cwd=root)
     assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
     told = done.stdout.splitlines()
-    assert [line.split()[0] for line in told] == list(limits)
-    for line, name in zip(told, limits):
+    assert [line.split()[0] for line in told] == [*limits, "tensor"]
+    for line, name in zip(told, [*limits, "tensor"]):
         assert str(tmp_path / name) in line and "too large" in line.lower()
         assert "config.json" not in line
         assert hidden(tmp_path / name) == []
