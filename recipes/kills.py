@@ -164,6 +164,7 @@ class Command:
 
     def __init__(self, name: str, home: Path) -> None:
         self.work, self.home = partial(WORKS[name], home), home / name.replace(" ", "-")
+        self.runs = 0
         self.counted = multiprocessing.get_context("fork").Value("q", 0, lock=False)
         alone = self.home / "alone"
         subprocess.run([sys.executable, __file__, "--alone", name, home, alone], check=True)
@@ -210,9 +211,9 @@ class Command:
 
     def ask(self, kills: int, rng: random.Random, by_operation: bool) -> dict[str, Any]:
         """Kill so often, by operation or by the clock; what came of it."""
-        done, runs, different = 0, 0, []
+        done, before, different = 0, self.runs, []
         while done < kills:
-            out, moments = self.home / f"run-{runs}", []
+            out, moments = self.home / f"run-{self.runs}", []
             while done < kills and (not moments or rng.random() < AGAIN):
                 operation = rng.randint(1, self.operations) if by_operation else 0
                 seconds = HANGS if by_operation else rng.uniform(0, self.seconds)
@@ -225,11 +226,11 @@ class Command:
                 continue
             if not self.run(out, 0, HANGS):
                 sys.exit(f"the run in {out} does not end")
-            runs += 1
+            self.runs += 1
             different += self.differs(out, f"kills at {', '.join(moments)}")
         return {
             "kills": done,
-            "runs": runs,
+            "runs": self.runs - before,
             "undisturbed_seconds": round(self.seconds, 2),
             "operations_on_files": self.operations,
             "different": different,
@@ -249,6 +250,7 @@ def main() -> int:
         name, home, out = arguments.alone
         WORKS[name](Path(home), Path(out))
         return 0
+    os.environ["PYTHONWARNINGS"] = "ignore:resource_tracker"  # of what killed processes held
     rng = random.Random(arguments.seed)
     began = time.monotonic()
     home = Path(tempfile.mkdtemp(prefix="kills-"))

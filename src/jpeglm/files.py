@@ -272,22 +272,31 @@ HALF = re.compile(r"\.(.+)\.[a-z0-9_]+\.(tmp|old)")
 """The hidden names that are used while something is written: its own name is the first group."""
 
 
+def half_of(name: str) -> str | None:
+    """What a hidden name was to become, None if it is no such name; a folder that is being written
+    may have been written into one in the same way."""
+    found = HALF.fullmatch(name)
+    return None if found is None else half_of(found[1]) or found[1]
+
+
 def halves(folder: Path, names: Collection[str], suffix: str = "tmp") -> list[tuple[Path, str]]:
     """(path, what it was to become) of what a killed process left half-written in a folder, of
     the names (as of fnmatch) that are ours."""
-    found = ((path, HALF.fullmatch(path.name)) for path in Path(folder).glob(f".*.{suffix}"))
+    found = ((path, half_of(path.name)) for path in Path(folder).glob(f".*.{suffix}"))
     return [
-        (path, match[1])
-        for path, match in found
-        if match and any(fnmatchcase(match[1], name) for name in names)
+        (path, whole)
+        for path, whole in found
+        if whole and any(fnmatchcase(whole, name) for name in names)
     ]
 
 
 def remove_halves(folder: Path, names: Collection[str]) -> None:
     """Remove what a killed process left half-written, directly inside the folder."""
     for old, name in halves(folder, names, "old"):
-        # Killed between the two renames that replace a folder: the old one is all there is.
-        if (old / "previous").exists() and not (folder / name).exists():
+        # Killed between the two renames that replace a folder: the old one is all there is, unless
+        # it was itself being written.
+        whole = not old.name.startswith("..")
+        if whole and (old / "previous").exists() and not (folder / name).exists():
             os.replace(old / "previous", folder / name)
     for path, _ in halves(folder, names) + halves(folder, names, "old"):
         shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from jpeglm.config import InputError
-from jpeglm.files import HALF, explain
+from jpeglm.files import explain, half_of
 
 
 @dataclass(frozen=True)
@@ -241,8 +241,8 @@ def same(one: Path, other: Path) -> bool:
 
 def _remains(name: str, kind: Kind) -> bool:
     """Whether a name is what a killed process left half-written: hidden, with ours in it."""
-    half = HALF.fullmatch(name)
-    return half is not None and any(fnmatchcase(half[1], known) for known in kind.names)
+    half = half_of(name)
+    return half is not None and any(fnmatchcase(half, known) for known in kind.names)
 
 
 def _keep_inputs(out: Path, inputs: list[Path], known: set[str], wanted: Collection[str]) -> None:

@@ -593,6 +593,40 @@ def test_litter_of_ours_is_cleared_and_the_users_hidden_files_stay(here, jpeglm)
     assert left == {".mine.tmp", ".notes.abcdefgh.tmp", ".vimrc", ".sample-00.jpg.abcdefgh.tmp"}
 
 
+def test_litter_in_the_folders_of_a_folder_is_cleared(here, jpeglm, pictures):
+    Path("pictures").mkdir()
+    for number in range(8):
+        pictures[number % 4].resize((40 + number, 32)).save(f"pictures/{number}.png")
+    words = ("prepare", "pictures", "data", "--size", 32, "--tokenizer", "model", "--workers", 1)
+    vae = ("train-vae", "pictures", "--size", 32, "--steps", 1, "--channels", 8, "--blocks", 0,
+           "--batch", 2, "--threads", 1, "--validation", 0.3, "--out", "vae")  # fmt: skip
+    litter = ["data/tokenizer/.codec.json.abcdefgh.tmp", "vae/.state.pt.abcdefgh.tmp",
+              "vae/samples/.step-000001.png.abcdefgh.tmp"]  # fmt: skip
+    for _ in range(2):
+        assert jpeglm(*words)[0] == 0 and jpeglm(*vae)[0] == 0
+        assert not [name for name in litter if Path(name).exists()]
+        for name in litter:
+            Path(name).write_text("half")
+
+
+def test_a_draft_in_a_draft(here):
+    """What is written into a folder that is being written: never taken for what it was to be."""
+    from jpeglm.files import half_of, remove_halves
+    from jpeglm.folders import claim
+
+    assert half_of(".a.json.abcdefgh.tmp") == half_of("..a.json.abcdefgh.tmp.zyxwvuts.tmp")
+    assert half_of(".a.json.abcdefgh.tmp") == "a.json"
+    assert half_of(".notes.tmp") is half_of("a.json") is half_of(".vimrc") is None
+    for name in ("..step-7.abcdefgh.tmp.abcdefgh.tmp", "..step-7.abcdefgh.tmp.abcdefgh.old",
+                 ".step-8.abcdefgh.old", "..mine.tmp"):  # fmt: skip
+        Path("run", name, "previous").mkdir(parents=True)
+    remove_halves(Path("run"), ("step-*",))
+    assert sorted(os.listdir("run")) == ["..mine.tmp", "step-8"]
+    Path("hf").mkdir()
+    Path("hf/..model.safetensors.abcdefgh.tmp.abcdefgh.tmp").write_text("half")
+    claim(Path("hf"), CHECKPOINT)
+
+
 def test_names_that_are_no_utf8_are_written_escaped(here, jpeglm):
     name = os.fsdecode(b"caf\xe9.png")
     try:

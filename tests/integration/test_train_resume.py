@@ -165,6 +165,13 @@ def test_killed_then_stopped_then_finished(data: Path, whole: Path, tmp_path: Pa
     assert not train(data, tokenizer(), out, CONFIG)["stopped"]
     same_run(out, whole)
 
+    # What a kill leaves at the very end: a draft in a draft, and a checkpoint too many.
+    kept = sorted(path.name for path in (out / "checkpoints").iterdir())
+    shutil.copytree(out / "model", out / "checkpoints/..step-000030.abcdefgh.tmp.abcdefgh.tmp")
+    shutil.copytree(out / "checkpoints/step-000020", out / "checkpoints/step-000010")
+    assert not train(data, tokenizer(), out, CONFIG)["stopped"]
+    assert sorted(path.name for path in (out / "checkpoints").iterdir()) == kept
+
     # A finished run has nothing left to do, and a stop between log rows left no trace.
     weights = out / "checkpoints/step-000030/model.safetensors"
     written = weights.stat().st_mtime_ns
@@ -177,8 +184,10 @@ FULL_DISK = """
 import resource, sys
 from dataclasses import replace
 from pathlib import Path
+import torch
 from jpeglm.config import InputError
 from jpeglm.training.lm import train
+from jpeglm.training.run import save_state
 from tests.integration.test_train_resume import CONFIG, tokenizer
 
 often = replace(CONFIG, log_every=1, eval_every=100, save_every=100)
@@ -192,18 +201,24 @@ for word in sys.argv[3:]:
         train(data, tokenizer(), home / name, config)
     except InputError as error:
         print(name, error)
+try:  # a tensor larger than what a file buffers: torch then raises an error of its own
+    save_state(home / "tensor", {"a": torch.zeros(100_000)})
+except OSError as error:
+    print("tensor", error.strerror, home / "tensor")
 """
 
 
 def test_a_disk_that_is_full_is_one_sentence(data: Path, whole: Path, tmp_path: Path) -> None:
     """Whatever finds no room: a checkpoint's state, weights, the log, TensorBoard's log. Nothing
     half-made stays, and the same command goes on."""
-    size = {path.name: path.stat().st_size for path in whole.rglob("*") if path.is_file()}
+    last = whole / "checkpoints/step-000030"
+    weights = (last / "model.safetensors").stat().st_size
+    config = (whole / "config.json").stat().st_size
     limits = {
-        "state": size["training_state.pt"] - 1,
-        "weights": (whole / "checkpoints/step-000030/model.safetensors").stat().st_size - 1,
-        "metrics": size["config.json"] + 100,
-        "tensorboard": 2 * size["config.json"],
+        "state": (weights + (last / "training_state.pt").stat().st_size) // 2,
+        "weights": weights - 1,
+        "metrics": config + 100,
+        "tensorboard": 2 * config,
     }
     words = [f"{name}={limit}" for name, limit in limits.items()]
     command = [sys.executable, "-W", "ignore", "-c", FULL_DISK, str(data), str(tmp_path), *words]
@@ -211,9 +226,10 @@ def test_a_disk_that_is_full_is_one_sentence(data: Path, whole: Path, tmp_path: 
     done = run(command, capture_output=True, text=True, cwd=root)
     assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
     told = done.stdout.splitlines()
-    assert [line.split()[0] for line in told] == list(limits)
-    for line, name in zip(told, limits):
+    assert [line.split()[0] for line in told] == [*limits, "tensor"]
+    for line, name in zip(told, [*limits, "tensor"]):
         assert str(tmp_path / name) in line and "too large" in line.lower()
+        assert "config.json" not in line
         assert hidden(tmp_path / name) == []
     for name in ("state", "weights"):
         assert not train(data, tokenizer(), tmp_path / name, CONFIG)["stopped"]

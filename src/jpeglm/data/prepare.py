@@ -44,6 +44,7 @@ from jpeglm.files import (
     write_json,
 )
 from jpeglm.folders import DATA, DATA_FORMAT, claim, kind_of, quoted, same
+from jpeglm.folders import TOKENIZER as TOKENIZER_FOLDER
 
 if TYPE_CHECKING:
     from jpeglm.codecs.base import Codec
@@ -271,6 +272,7 @@ def _write_tokens(
 ) -> None:
     """Token shards beside the Parquet shards; those of another tokenizer are replaced."""
     home = out / TOKENIZER
+    remove_halves(home, TOKENIZER_FOLDER.names)
     tokenizer.save(home)
     tasks = []
     for index in range(shards):

@@ -35,7 +35,7 @@ from jpeglm.codecs.vq import VqCodec, VqConfig
 from jpeglm.config import InputError, Settings, check_seed, fingerprint
 from jpeglm.environment import commit, versions
 from jpeglm.evaluation.quality import psnr
-from jpeglm.files import atomic_folder, atomic_write, read_json, write_json
+from jpeglm.files import atomic_folder, atomic_write, read_json, remove_halves, write_json
 from jpeglm.folders import CODEC, RUN, claim
 from jpeglm.models.autoencoder import flops_per_picture, to_pictures, to_tensor
 from jpeglm.models.vae import Vae, VaeConfig
@@ -132,6 +132,8 @@ def train_autoencoder(
     }
     if (out / "config.json").exists():
         refuse_other_run(out, read_json(out / "config.json"), settings, FREE, _facts)
+    for folder, names in ((out, RUN.names), (out / "samples", ("step-*",))):
+        remove_halves(folder, names)
     write_json(out / "config.json", settings)
     flops = flops_per_picture(model, width, height)
     optimizer = torch.optim.AdamW(

@@ -161,10 +161,15 @@ class Checkpoints:
 
     def wrote(self, step: int) -> None:
         """Point to a checkpoint that is whole, and remove those that are too old to be kept."""
-        written = self.place(step)
-        write_json(self.pointer, {"step": step, "folder": written.name})
+        write_json(self.pointer, {"step": step, "folder": self.place(step).name})
+        self.remove_old()
+
+    def remove_old(self) -> None:
+        """Keep the one that is pointed to and the latest of the others; asked at a start too, since
+        a kill may have come between."""
+        last = self.last()
         found = sorted(self.folder.glob("step-*"), key=lambda path: int(path.name[5:]))
-        for old in [path for path in found if path != written][: -self.keep + 1 or None]:
+        for old in [path for path in found if last and path != last][: -self.keep + 1 or None]:
             shutil.rmtree(old)
 
 

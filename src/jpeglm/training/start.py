@@ -164,6 +164,7 @@ def _claim_folder(
         remove_halves(out, RUN.names)
         for folder in (checkpoints.folder, out / "samples"):
             remove_halves(folder, ("step-*", "last.json"))
+        checkpoints.remove_old()
         write_json(file, about)
     accelerator.wait_for_everyone()
 
