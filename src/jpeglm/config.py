@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -61,9 +62,38 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> str:
     )
 
 
+def bounded(
+    default: float,
+    *,
+    least: float,
+    most: float | None = None,
+    below: float | None = None,
+) -> Any:
+    """A number among settings, with its range; `Settings.check_bounds` demands it."""
+    limits = {"least": least, "most": most, "below": below}
+    return dataclasses.field(default=default, metadata=limits)
+
+
 @dataclass(frozen=True)
 class Settings:
     """Base of all settings: JSON round trip, and refusal of keys that this version lacks."""
+
+    def check_bounds(self) -> None:
+        """InputError unless every number that is `bounded` is of its range and finite."""
+        for field in dataclasses.fields(self):
+            limits, value = field.metadata, getattr(self, field.name)
+            if not limits:
+                continue
+            least, most, below = limits["least"], limits["most"], limits["below"]
+            if most is not None:
+                words, inside = f"goes from {least} to {most}", least <= value <= most
+            elif below is not None:
+                words, inside = f"goes from {least} to below {below}", least <= value < below
+            else:
+                words, inside = f"must be at least {least}", least <= value < math.inf
+                words += " and finite" if field.type == "float" else ""
+            if not inside:
+                raise InputError(f"{field.name} is {value}; it {words}")
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -125,19 +155,23 @@ def fingerprint(values: dict[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class JpegConfig(Settings):
-    """The JPEG encoder's settings; width and height in pixels, restart_interval in MCUs (0: none).
+    """The JPEG encoder's settings.
 
-    `fit` says how a whole photo of another aspect becomes width × height: `crop` scales the
-    shorter side and cuts the middle out, `pad` scales the longer side and adds black. It does not
-    change what a stream means, so it is no part of the codec's fingerprint.
+    `fit` does not change what a stream means, so it is no part of the codec's fingerprint.
     """
 
     width: int = 64
+    """Pixels."""
     height: int = 64
+    """Pixels."""
     quality: int = 25
+    """JPEG quality, 1 to 100."""
     subsampling: str = "4:2:0"
+    """4:2:0, 4:2:2, 4:4:4 or gray."""
     restart_interval: int = 0
+    """MCUs between restart markers; 0 is none."""
     fit: str = "crop"
+    """`crop` the middle out, or `pad` with black."""
 
     MCU: ClassVar[dict[str, tuple[int, int]]] = {
         "4:2:0": (16, 16),

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jpeglm.cli.common import is_film, note_first_frame
+from jpeglm.cli.common import note_first_frame
 from jpeglm.codecs import make_codec
 from jpeglm.config import InputError
+from jpeglm.data.films import is_film
 from jpeglm.data.open import Dataset, open_data
 from jpeglm.data.prepare import prepare
 from jpeglm.data.settings import PrepareConfig

@@ -16,14 +16,11 @@ from jpeglm.cli.common import (
     PrecisionOption,
     SeedOption,
     SizeOption,
-    TemperatureOption,
-    TopKOption,
-    TopPOption,
     open_model,
-    parse_size,
     record_of,
     show,
 )
+from jpeglm.cli.options import Fields, parse_size, with_options
 from jpeglm.config import MAX_SEED, InputError
 
 ExtractorOption = Annotated[
@@ -55,6 +52,9 @@ ClipCheckpointOption = Annotated[
     Path | None,
     typer.Option("--checkpoint", help="Checkpoint folder; without it the shipped model of clips."),
 ]
+
+SAMPLING = "generation.sampling:Sampling"
+NUCLEUS = ("temperature", "top_k", "top_p")
 
 evaluate = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Measure a model on held-out pictures."
@@ -333,7 +333,9 @@ def unconditional(
 
 
 @evaluate.command()
+@with_options(sampling=Fields(SAMPLING, only=NUCLEUS, given=True, default="the checkpoint's"))
 def continuation(
+    *,
     data: Annotated[Path, typer.Argument(help="Held-out clips: prepared shards, or films.")],
     checkpoint: ClipCheckpointOption = None,
     keep_frames: Annotated[
@@ -344,9 +346,7 @@ def continuation(
     split: Annotated[str, typer.Option(help="Of prepared shards: validation or train.")] = (
         "validation"
     ),
-    temperature: TemperatureOption = None,
-    top_k: TopKOption = None,
-    top_p: TopPOption = None,
+    sampling: dict[str, Any],
     extractor: Annotated[
         str | None, typer.Option(help="Also Fréchet distances by frame: resnet50 or inception.")
     ] = None,
@@ -380,9 +380,7 @@ def continuation(
             range(seeds),
             made,
             report,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
+            **sampling,
         )
     result |= record_of(checkpoint, model, engine, precision) | {"data": str(data), "split": split}
     lines = [
@@ -418,15 +416,15 @@ def _streams(data: Path, model: Any, split: str, limit: int) -> list[tuple[str, 
 
 
 @evaluate.command()
+@with_options(sampling=Fields(SAMPLING, only=NUCLEUS, given=True))
 def validity(
+    *,
     checkpoint: CheckpointOption = None,
     n: Annotated[
         int, typer.Option("-n", min=1, max=MAX_SEED, help="Pictures with and without grammar.")
     ] = 200,
     seed: SeedOption = 0,
-    temperature: TemperatureOption = 1.0,
-    top_k: TopKOption = 0,
-    top_p: TopPOption = 1.0,
+    sampling: dict[str, Any],
     engine: EngineOption = "cpu",
     precision: PrecisionOption = None,
     device: DeviceOption = None,
@@ -444,7 +442,7 @@ def validity(
     _claim(out, checkpoint)
     model = open_model(checkpoint, engine, precision, device)
     with Reporter("validity", "done", as_json) as report:
-        result = measure(model, n, seed, report, temperature=temperature, top_k=top_k, top_p=top_p)
+        result = measure(model, n, seed, report, **sampling)
     result |= record_of(checkpoint, model, engine, precision)
     lines = []
     for key in ("with_grammar", "without_grammar"):

@@ -14,47 +14,40 @@ from jpeglm.cli.common import (
     CheckpointOption,
     DeviceOption,
     EngineOption,
-    GrammarOption,
-    GuidanceOption,
     JsonOption,
     LabelOption,
     MaxTokensOption,
     PrecisionOption,
     SeedOption,
-    TemperatureOption,
-    TopKOption,
-    TopPOption,
     draw,
-    finite,
-    is_film,
     note,
     note_first_frame,
     open_model,
     record_of,
     show,
 )
+from jpeglm.cli.options import Fields, finite, with_options
 from jpeglm.config import InputError
 
 verbs = typer.Typer()
 
 MOST = 1_000_000
 """Pictures of a call, which keeps them all in memory."""
+SAMPLING = Fields("generation.sampling:Sampling", given=True, default="the checkpoint's")
 BOTH = ("run.json", "sheet.png")
 """What every run writes, whatever its model codes."""
 
 
 @verbs.command()
+@with_options(sampling=SAMPLING)
 def generate(
+    *,
     n: Annotated[int, typer.Option("-n", min=1, max=MOST, help="How many pictures.")] = 16,
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("samples"),
     checkpoint: CheckpointOption = None,
     seed: SeedOption = 0,
     label: LabelOption = None,
-    guidance: GuidanceOption = None,
-    temperature: TemperatureOption = None,
-    top_k: TopKOption = None,
-    top_p: TopPOption = None,
-    grammar: GrammarOption = True,
+    sampling: dict[str, Any],
     max_tokens: MaxTokensOption = None,
     batch: BatchOption = 16,
     engine: EngineOption = "cpu",
@@ -79,15 +72,11 @@ def generate(
                 n,
                 seed=seed,
                 label=label,
-                guidance=guidance,
-                temperature=temperature,
-                top_k=top_k,
-                top_p=top_p,
-                grammar=grammar,
                 max_tokens=max_tokens,
                 batch=batch,
                 progress=progress,
                 each=gallery.add,
+                **sampling,
             ),
         )
         result = gallery.finish(pictures)
@@ -95,7 +84,9 @@ def generate(
 
 
 @verbs.command()
+@with_options(sampling=SAMPLING)
 def complete(
+    *,
     photo: Annotated[
         Path,
         typer.Argument(metavar="PHOTO|CLIP", help="A picture or a film of any size and format."),
@@ -126,11 +117,7 @@ def complete(
     checkpoint: CheckpointOption = None,
     seed: SeedOption = 0,
     label: LabelOption = None,
-    guidance: GuidanceOption = None,
-    temperature: TemperatureOption = None,
-    top_k: TopKOption = None,
-    top_p: TopPOption = None,
-    grammar: GrammarOption = True,
+    sampling: dict[str, Any],
     max_tokens: MaxTokensOption = None,
     batch: BatchOption = 16,
     engine: EngineOption = "cpu",
@@ -146,6 +133,7 @@ def complete(
     from jpeglm.checkpoint import checkpoint_folder, shipped_checkpoint
     from jpeglm.codecs.clips import read_clip
     from jpeglm.codecs.images import open_image
+    from jpeglm.data.films import is_film
     from jpeglm.folders import PICTURES, claim
     from jpeglm.generation.outputs import Gallery
 
@@ -177,15 +165,11 @@ def complete(
                 units=keep_frames,
                 seed=seed,
                 label=label,
-                guidance=guidance,
-                temperature=temperature,
-                top_k=top_k,
-                top_p=top_p,
-                grammar=grammar,
                 max_tokens=max_tokens,
                 batch=batch,
                 progress=progress,
                 each=gallery.add,
+                **sampling,
             ),
         )
         result = gallery.finish(pictures)

@@ -8,7 +8,7 @@ from typing import Any
 from jpeglm.codecs.avc import AvcCodec, AvcConfig
 from jpeglm.codecs.base import Codec
 from jpeglm.codecs.jpeg import JpegCodec
-from jpeglm.codecs.learned import WEIGHTS
+from jpeglm.codecs.learned import WEIGHTS, LearnedCodec
 from jpeglm.codecs.pixels import PixelsCodec, PixelsConfig
 from jpeglm.codecs.vq import DIFFUSERS, VqCodec, VqConfig, open_diffusers
 from jpeglm.config import InputError, JpegConfig, shorten
@@ -16,11 +16,13 @@ from jpeglm.files import atomic_write, read_bytes, read_json, write_json
 
 __all__ = ["CODECS", "AvcCodec", "Codec", "JpegCodec", "make_codec", "open_codec", "save_codec"]
 
-LEARNED: dict[str, tuple[Any, Any]] = {
+CODECS: dict[str, tuple[Any, Any]] = {
+    "jpeg": (JpegConfig, JpegCodec),
+    "avc": (AvcConfig, AvcCodec),
     "pixels": (PixelsConfig, PixelsCodec),
     "vq": (VqConfig, VqCodec),
 }
-CODECS = ("jpeg", "avc", *LEARNED)
+"""Of each codec the settings, and what they make."""
 RECORDS = ("codec.json", "dataset.json", "prepare.json")
 """Files that name a folder's codec under the key `codec`."""
 
@@ -31,13 +33,11 @@ def make_codec(values: Any, folder: Path | None = None) -> Codec:
         raise InputError(f"a codec's settings are a JSON object, not {shorten(values)}")
     values = dict(values)
     name = values.pop("codec", None)
-    if name == "jpeg":
-        return JpegCodec(JpegConfig.from_dict(values))
-    if name == "avc":
-        return AvcCodec(AvcConfig.from_dict(values))
-    if not isinstance(name, str) or name not in LEARNED:
+    if not isinstance(name, str) or name not in CODECS:
         raise InputError(f"there is no codec {shorten(name)}; choose one of {', '.join(CODECS)}")
-    config, codec = LEARNED[name]
+    config, codec = CODECS[name]
+    if not issubclass(codec, LearnedCodec):
+        return codec(config.from_dict(values))
     path = Path(folder or ".") / WEIGHTS
     if not path.exists():
         raise InputError(f"{path}, the weights of the {name} codec, is missing")

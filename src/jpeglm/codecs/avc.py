@@ -50,18 +50,24 @@ cuts, one IDR picture a clip."""
 
 @dataclass(frozen=True)
 class AvcConfig(Settings):
-    """width and height in pixels (multiples of 16); fps: pictures a second; qp: quantiser, 0 to 51;
-    slices: of each frame; fit: `pad` (black bars) or `crop`, as for pictures; encoder: `default` or
-    `paper`, the paper's x264 settings with a slice for each macroblock."""
+    """The H.264 encoder's settings."""
 
     width: int = 256
+    """Pixels, a multiple of 16."""
     height: int = 144
+    """Pixels, a multiple of 16."""
     frames: int = 15
+    """Frames of a clip."""
     fps: float = 3.0
+    """Frames a second."""
     qp: int = 37
+    """Quantiser of H.264, 1 (best) to 51."""
     slices: int = 1
+    """Slices of each frame."""
     fit: str = "pad"
+    """As for pictures: `crop` or `pad` with black."""
     encoder: str = "default"
+    """`default` or `paper`, the paper's x264 settings with a slice for each macroblock."""
 
     def __post_init__(self) -> None:
         for name in ("width", "height"):

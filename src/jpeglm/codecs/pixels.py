@@ -21,13 +21,18 @@ from jpeglm.kernels import kernel
 
 @dataclass(frozen=True)
 class PixelsConfig(Settings):
-    """width and height in pixels; colors: size of the palette; weights: hash of the palette."""
+    """A palette and the size of the pictures that are made of it."""
 
     width: int = 32
+    """Pixels."""
     height: int = 32
+    """Pixels."""
     colors: int = 512
+    """Colours of the palette."""
     fit: str = "crop"
+    """As for JPEG: `crop` or `pad` with black."""
     weights: str = ""
+    """Hash of the palette."""
 
     def __post_init__(self) -> None:
         for name in ("width", "height"):
@@ -40,7 +45,7 @@ class PixelsConfig(Settings):
 
 
 def learn_palette(
-    images: Iterable[Image.Image], width: int, height: int, colors: int = 512, seed: int = 0
+    images: Iterable[Image.Image], width: int, height: int, colors: int, seed: int = 0
 ) -> np.ndarray:
     """uint8 [colors, 3]: k-means over at most 200,000 pixels of the pictures, dark to light."""
     from scipy.cluster.vq import kmeans2

@@ -24,17 +24,20 @@ DIFFUSERS = "diffusion_pytorch_model.safetensors"
 
 @dataclass(frozen=True)
 class VqConfig(Settings):
-    """width and height in pixels; model: the architecture, as its kind's settings; weights: hash.
-
-    kind: `jpeglm` (models.vqvae.VqVaeConfig) or `diffusers` (VQModel's config.json).
-    """
+    """A trained VQ model and the size of the pictures that it codes."""
 
     width: int = 32
+    """Pixels, a multiple of the model's downsampling."""
     height: int = 32
+    """Pixels, a multiple of the model's downsampling."""
     fit: str = "crop"
+    """As for JPEG: `crop` or `pad` with black."""
     kind: str = "jpeglm"
+    """`jpeglm` (models.vqvae.VqVaeConfig) or `diffusers` (VQModel's config.json)."""
     model: dict[str, Any] = field(default_factory=dict)
+    """The architecture, as its kind's settings."""
     weights: str = ""
+    """Their hash."""
 
     def __post_init__(self) -> None:
         if self.kind not in ("jpeglm", "diffusers"):

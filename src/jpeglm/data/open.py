@@ -187,10 +187,9 @@ def _again(dataset: Dataset, like: Path | None) -> str:
     if not source.exists():  # the path was another folder's, or the pictures are gone
         return f"prepare its pictures again, with --like {shlex.quote(name)}"
     path = path if path.name else path.resolve()
-    usual = PrepareConfig().to_dict()
     given = dataset.info["settings"]
     words = ["jpeglm", "prepare", str(source), f"{path}-like-{Path(name).name}"]
-    for option in ("crops", "clips", "validation", "split", "labels", "seed"):
-        if given.get(option, usual[option]) != usual[option]:
-            words += [f"--{option}", str(given[option])]
+    for option, usual in PrepareConfig().to_dict().items():
+        if given.get(option, usual) != usual:
+            words += [f"--{option.replace('_', '-')}", str(given[option])]
     return f"run: {shlex.join([*words, '--like', name])}"

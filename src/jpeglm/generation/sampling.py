@@ -44,10 +44,15 @@ class Sampling(Settings):
     guidance = 1 (`generation.guidance`)."""
 
     temperature: float = 1.0
+    """1 is the model's own distribution, 0 is greedy."""
     top_k: int = 0
+    """Draw among the k most probable tokens; 0 is off."""
     top_p: float = 1.0
+    """Draw among the most probable tokens of this total."""
     grammar: bool = True
+    """Allow only what keeps the file valid; without it broken files are drawn too."""
     guidance: float = 1.0
+    """With a label: 1 is the model as it is, more exaggerates the class."""
 
     def __post_init__(self) -> None:
         for name in ("temperature", "guidance"):

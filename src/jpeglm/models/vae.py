@@ -16,21 +16,28 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from jpeglm.config import InputError, Settings
+from jpeglm.config import InputError, Settings, bounded
 from jpeglm.models.autoencoder import decoder, encoder, stages
 
 
 @dataclass(frozen=True)
 class VaeConfig(Settings):
-    """latent: numbers in z; width and height in pixels (the linear layers depend on them)."""
+    """The shape of a VAE and the weight of its terms."""
 
     width: int = 32
+    """Pixels; the linear layers depend on the size."""
     height: int = 32
-    latent: int = 128
+    """Pixels."""
+    latent: int = bounded(128, least=1)
+    """Numbers in the latent vector."""
     channels: int = 64
-    blocks: int = 2
+    """Width of the convolutions, a multiple of 8."""
+    blocks: int = bounded(2, least=0)
+    """Residual blocks a stage."""
     downsampling: int = 4
-    beta: float = 1.0
+    """Pixels a side of one cell of the encoder's grid: 2, 4, 8, 16."""
+    beta: float = bounded(1.0, least=0)
+    """Weight of the KL term."""
 
     def __post_init__(self) -> None:
         stages(self.downsampling)
@@ -42,8 +49,7 @@ class VaeConfig(Settings):
                 )
         if self.channels < 8 or self.channels % 8:
             raise InputError(f"channels is {self.channels}; it must be a multiple of 8")
-        if self.latent < 1 or self.beta < 0:
-            raise InputError("latent must be at least 1 and beta at least 0")
+        self.check_bounds()
 
 
 def gaussian_kl(mean: torch.Tensor, log_variance: torch.Tensor) -> torch.Tensor:

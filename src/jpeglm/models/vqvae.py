@@ -18,34 +18,37 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from jpeglm.config import InputError, Settings
+from jpeglm.config import InputError, Settings, bounded
 from jpeglm.models.autoencoder import decoder, encoder, stages
 
 
 @dataclass(frozen=True)
 class VqVaeConfig(Settings):
-    """codes: size of the codebook; code_dim: width of its vectors; one code stands for
-    downsampling × downsampling pixels."""
+    """The shape of a VQ-VAE and how its codebook is learnt."""
 
-    codes: int = 512
-    code_dim: int = 32
+    codes: int = bounded(512, least=2, most=65536)
+    """Size of the codebook."""
+    code_dim: int = bounded(32, least=1)
+    """Width of its vectors."""
     channels: int = 64
-    blocks: int = 2
+    """Width of the convolutions, a multiple of 8."""
+    blocks: int = bounded(2, least=0)
+    """Residual blocks a stage."""
     downsampling: int = 4
-    beta: float = 0.25
-    ema: float = 0.99
+    """Pixels a side of one code: 2, 4, 8, 16."""
+    beta: float = bounded(0.25, least=0)
+    """Weight of the commitment loss."""
+    ema: float = bounded(0.99, least=0, below=1)
     """Decay of the codebook's moving averages; 0 learns it by the codebook loss instead."""
-    restart_below: float = 0.03
-    """A code whose average use falls below this share of even use restarts; 0 is off. EMA only."""
+    restart_below: float = bounded(0.03, least=0)
+    """A code whose average use falls below this share of even use restarts; 0 is off. Only where
+    ema is not 0."""
 
     def __post_init__(self) -> None:
         stages(self.downsampling)
-        if not 2 <= self.codes <= 65536:
-            raise InputError(f"codes is {self.codes}; a codebook has 2 to 65536")
         if self.channels < 8 or self.channels % 8:
             raise InputError(f"channels is {self.channels}; it must be a multiple of 8")
-        if not 0 <= self.ema < 1:
-            raise InputError(f"ema is {self.ema}; it goes from 0 to below 1")
+        self.check_bounds()
 
 
 class Quantised(NamedTuple):

@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from jpeglm.config import InputError, Settings, check_seed
+from jpeglm.config import MAX_SEED, InputError, Settings, bounded
 from jpeglm.models.llama import PRESETS, learning_rate
 
 PACKINGS = ("pictures", "chunks")
@@ -33,60 +33,73 @@ class TrainConfig(Settings):
     """
 
     preset: str = "2m"
+    """Model size: 1m, 2m, 3m, 5m, 10m, 30m, 85m, 300m, 1b, 7b."""
     model: dict[str, Any] = field(default_factory=dict)
-    """Keys of the Llama configuration that replace the preset's."""
+    """A key of Hugging Face's Llama configuration in place of the size's, as num_hidden_layers=8;
+    may be repeated."""
     init: str = ""
-    """The checkpoint whose weights and shape a new run begins with, a folder or a shipped one's
-    name; the preset then says the learning rate alone."""
-    steps: int = 0
-    epochs: float = 0.0
-    """Passes over the training pictures, turned into steps when the data are known."""
-    minutes: float = 0.0
-    """Evaluation, saving and compilation included, loading of the data not."""
+    """Checkpoint whose weights and size to begin with: a folder, or one that ships (photos,
+    cifar10, clips). Its tokenizer is the default then."""
+    steps: int = bounded(0, least=0)
+    """Budget in steps; 0: not given. One of --steps, --epochs and --minutes is."""
+    epochs: float = bounded(0.0, least=0)
+    """Budget in passes over the data."""
+    minutes: float = bounded(0.0, least=0)
+    """Budget in minutes, evaluation, saving and compilation included, loading of the data not."""
     optimizer: str = "auto"
-    """`muon` for the layers' matrices, with AdamW for the rest; or `adamw` for everything. `auto`
-    is muon, but adamw under FSDP, which splits matrices."""
-    learning_rate: float = 0.0
-    """Peak; 0 takes the preset's, twice it with Muon, half of that with `init`."""
-    warmup: int = 100
+    """`muon` (layers' matrices, the rest AdamW), `adamw`, or `auto`: muon, but adamw under FSDP,
+    which splits matrices."""
+    learning_rate: float = bounded(0.0, least=0)
+    """Peak learning rate; 0 takes the size's, twice it with muon, half of that with --init."""
+    warmup: int = bounded(100, least=0)
     """Steps of linear warm-up."""
-    min_lr_ratio: float = 0.1
-    """Where the cosine ends, as a share of the peak."""
-    weight_decay: float = 0.1
-    """On matrices and embeddings; norms have none."""
-    beta1: float = 0.9
-    beta2: float = 0.95
-    clip: float = 1.0
+    min_lr_ratio: float = bounded(0.1, least=0, most=1)
+    """Learning rate at the end of the cosine, as a share of the peak."""
+    weight_decay: float = bounded(0.1, least=0)
+    """Weight decay of matrices and embeddings; norms have none."""
+    beta1: float = bounded(0.9, least=0, below=1)
+    """AdamW's decay of the mean gradient."""
+    beta2: float = bounded(0.95, least=0, below=1)
+    """AdamW's decay of the mean squared gradient."""
+    clip: float = bounded(1.0, least=0)
     """Largest norm of the whole gradient; 0 is off."""
-    batch_tokens: int = 4096
-    """Tokens of one forward pass over all processes, padding included."""
-    gradient_accumulation: int = 1
-    """Forward passes of one step, so a step has batch_tokens times this many tokens."""
+    batch_tokens: int = bounded(4096, least=2)
+    """Tokens of a forward pass, over all processes, padding included."""
+    gradient_accumulation: int = bounded(1, least=1)
+    """Forward passes a step, of --batch-tokens each."""
     packing: str = "pictures"
-    """`pictures`: one a row; `chunks`: end to end in rows of max_length, as the paper."""
-    max_length: int = 0
+    """`pictures`: one a row; `chunks`: concatenated and cut into rows of --max-length, as
+    the paper."""
+    max_length: int = bounded(0, least=0)
     """Tokens of a row and of the model's context; 0: the longest training picture, up to 64s."""
-    class_dropout: float = 0.0
-    """Share of class tokens that become BOS, which guidance needs."""
+    class_dropout: float = bounded(0.0, least=0, most=1)
+    """Share of class tokens replaced by BOS, which guidance needs."""
     precision: str = "auto"
-    """`auto` is bfloat16 autocast on CUDA and on a CPU with avx512_bf16 or AMX, else float32."""
+    """`float32`, `bfloat16`, or `auto`: bfloat16 on CUDA and on a CPU with avx512_bf16 or AMX, else
+    float32."""
     compile: str = "auto"
-    """`auto` is on for CUDA; on a CPU it needs g++ and about a minute, then gains 6 to 33 %."""
+    """`on`, `off`, or `auto`: on for CUDA; on a CPU it needs g++ and about a minute, then gains 6
+    to 33 %."""
     activation_checkpointing: bool = False
-    ema: float = 0.0
+    """Save memory, compute activations twice."""
+    ema: float = bounded(0.0, least=0, below=1)
     """Decay of averaged weights, which are then what is evaluated and kept; 0 is off."""
-    seed: int = 0
-    log_every: int = 10
-    eval_every: int = 500
-    eval_images: int = 256
-    """Held-out pictures of an evaluation; 0 trains without any."""
-    save_every: int = 500
-    samples: int = 0
+    seed: int = bounded(0, least=0, most=MAX_SEED)
+    """Seed of the first weights and of the order of the data."""
+    log_every: int = bounded(10, least=1)
+    """Steps between rows of metrics.jsonl."""
+    eval_every: int = bounded(500, least=1)
+    """Steps between evaluations."""
+    eval_images: int = bounded(256, least=0)
+    """Held-out pictures measured; 0 trains without any."""
+    save_every: int = bounded(500, least=1)
+    """Steps between checkpoints."""
+    samples: int = bounded(8, least=0)
     """Pictures drawn at each evaluation."""
-    keep: int = 2
+    keep: int = bounded(2, least=1)
     """Newest checkpoints kept."""
-    threads: int = 0
-    """CPU threads of torch; 0 leaves its choice."""
+    threads: int = bounded(0, least=0, most=4096)
+    """CPU threads of torch; 0: torch decides."""
 
     def __post_init__(self) -> None:
         for name, choices in (
@@ -99,32 +112,13 @@ class TrainConfig(Settings):
             if getattr(self, name) not in choices:
                 value = getattr(self, name)
                 raise InputError(f"{name} is {value!r}; choose one of {', '.join(choices)}")
-        for name in ("gradient_accumulation", "log_every", "eval_every", "save_every", "keep"):
-            self._at_least(name, 1)
-        self._at_least("batch_tokens", 2)
-        for name in (
-            "steps", "epochs", "minutes", "learning_rate", "warmup", "weight_decay", "clip",
-            "max_length", "eval_images", "samples", "threads",
-        ):  # fmt: skip
-            self._at_least(name, 0)
-        check_seed(self.seed)
-        for name in ("min_lr_ratio", "class_dropout"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"{name} is {getattr(self, name)}; it goes from 0 to 1")
-        for name in ("beta1", "beta2", "ema"):
-            if not 0 <= getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}; it goes from 0 to below 1")
+        self.check_bounds()
         if not (self.steps or self.epochs or self.minutes):
             raise InputError("training has no end; give --steps, --epochs or --minutes")
         if self.init and self.model:
             raise InputError("the checkpoint of init has its shape; model cannot change it")
         if self.steps and self.epochs:
             raise InputError("steps and epochs are both given; choose one of them")
-
-    def _at_least(self, name: str, least: int) -> None:
-        value = getattr(self, name)
-        if not (value >= least and math.isfinite(value)):
-            raise InputError(f"{name} is {value}; it must be at least {least} and finite")
 
     @property
     def peak(self) -> float:

@@ -32,7 +32,7 @@ from safetensors.torch import save
 from jpeglm.codecs import save_codec
 from jpeglm.codecs.learned import WEIGHTS, weights_hash
 from jpeglm.codecs.vq import VqCodec, VqConfig
-from jpeglm.config import InputError, Settings, check_seed, fingerprint
+from jpeglm.config import MAX_SEED, InputError, Settings, bounded, fingerprint
 from jpeglm.environment import commit, versions
 from jpeglm.evaluation.quality import psnr
 from jpeglm.files import atomic_folder, atomic_write, read_json, remove_halves, write_json
@@ -57,29 +57,35 @@ FREE = ("steps", "minutes", "eval_every", "log_every", "threads")
 class AutoencoderConfig(Settings):
     """Budget in steps or minutes (at least one; 0: not given) and how the steps are taken."""
 
-    steps: int = 0
-    minutes: float = 0.0
-    batch: int = 128
-    learning_rate: float = 1e-3
-    warmup: int = 100
-    weight_decay: float = 0.0
-    clip: float = 1.0
-    eval_every: int = 500
-    eval_images: int = 1000
-    log_every: int = 50
-    threads: int = 0
-    seed: int = 0
+    steps: int = bounded(0, least=0)
+    """Budget in steps; 0: not given. One of --steps and --minutes is."""
+    minutes: float = bounded(0.0, least=0)
+    """Budget in minutes."""
+    batch: int = bounded(128, least=1)
+    """Pictures a step."""
+    learning_rate: float = bounded(1e-3, least=1e-7)
+    """Peak learning rate."""
+    warmup: int = bounded(100, least=0)
+    """Steps of linear warm-up."""
+    weight_decay: float = bounded(0.0, least=0)
+    """Weight decay of AdamW."""
+    clip: float = bounded(1.0, least=0)
+    """Largest norm of the whole gradient; 0 is off."""
+    eval_every: int = bounded(500, least=1)
+    """Steps between evaluations."""
+    eval_images: int = bounded(1000, least=1)
+    """Held-out pictures measured."""
+    log_every: int = bounded(50, least=1)
+    """Steps between rows of metrics.jsonl."""
+    threads: int = bounded(0, least=0, most=4096)
+    """CPU threads of torch; 0: torch decides."""
+    seed: int = bounded(0, least=0, most=MAX_SEED)
+    """Seed of the first weights and of the order of the data."""
 
     def __post_init__(self) -> None:
         if not (self.steps or self.minutes):
             raise InputError("training has no end; give --steps or --minutes")
-        check_seed(self.seed)
-        for name in ("steps", "minutes", "learning_rate", "warmup", "weight_decay", "clip"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise InputError(f"{name} is {getattr(self, name)}; it must be 0 or more, finite")
-        for name in ("batch", "eval_every", "eval_images", "log_every"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        self.check_bounds()
 
     def rate(self, step: int, share: float) -> float:
         """Learning rate: linear warm-up, then a cosine to a tenth over the budget."""
