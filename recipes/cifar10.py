@@ -12,24 +12,15 @@ the model begins with the weights of the checkpoint that ships, else from nothin
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from release import (
-    FIGURES,
-    RESULTS,
-    coder_table,
-    figure,
-    install,
-    keep_installed,
-    options,
-    side_by_side,
-    stages,
-    train_words,
-    trained,
-)
-from steps import JPEGLM, ROOT, Steps
+from release.card import card, coder_table
+from release.figures import FIGURES, figure, side_by_side
+from release.run import RESULTS, Release, begin
+from steps import JPEGLM, ROOT
 
 from jpeglm.data.open import open_data
 from jpeglm.files import read_json
@@ -39,64 +30,12 @@ LIMIT = 5_000_000
 GUIDANCE = 1.5
 """Of the card's samples."""
 
-CARD = """---
-license: apache-2.0
-library_name: transformers
-tags: [jpeg, image-generation, llama, cifar10]
----
-# cifar10
-
-A Llama of {parameters:,} parameters that writes {width} × {height} JPEG pictures (quality
-{quality}, {subsampling}) as the symbols of JPEG's entropy coder (alphabet `{alphabet}`, byte-pair
-vocabulary {vocabulary}, ten of them classes). It was trained on CIFAR-10 on a CPU: colours,
-grounds and rough shapes are those of the class; objects are seldom recognisable.
-
-    jpeglm generate --checkpoint cifar10 -n 16
-    jpeglm generate --checkpoint cifar10 -n 16 --label ship --guidance {guidance:g}
-    jpeglm complete photo.jpg --checkpoint cifar10 --label cat
-
-Classes, in the order of their numbers: {classes}.
-
-## Training
-
-CIFAR-10's training set (Krizhevsky 2009), {streams:,} pictures; {held_out:,} more chose the best
-step.
-
-{stages}
-
-Each run begins with the weights of the one before it. Commands of the last one
-(`recipes/cifar10.py{further}`):
-
-{commands}
-
-## Bits per test picture
-
-The first {pictures:,} pictures of the standard test set with their classes, mean and 95 %
-interval. The other coders get the same coefficients without restart markers and are charged net of
-their fixed headers; `-optimize` pays for its Huffman tables, which are each picture's own.
-
-{table}
-
-Told no class, the model needs {unlabelled:.1f} bits.
-
-## Samples
-
-The first six of each class in its own row, seed 0, guidance {guidance:g}:
-
-![samples of ten classes](../../../../docs/figures/cifar10-samples.jpg)
-
-The first eight test pictures, half of each given, the first two draws of seed 0:
-
-![completions](../../../../docs/figures/cifar10-completions.jpg)
-"""
-
 
 def main() -> None:
-    arguments = options(__doc__, minutes=40, threads=1)
+    release = begin("cifar10", __doc__, minutes=40, threads=1)
+    out, model, steps = release.out, release.model, release.steps
     source, data = Path("data/cifar10"), Path("data/cifar32")
-    tokenizer, out = Path("data/cifar32-tokenizer"), Path("runs/cifar10")
-    model = out / "model"
-    steps = Steps()
+    tokenizer = Path("data/cifar32-tokenizer")
     recipe = ROOT / "recipes" / "data" / "cifar10.py"
     steps.do(source / "test.parquet", sys.executable, recipe, source)
     steps.do(
@@ -107,11 +46,11 @@ def main() -> None:
         tokenizer / "tokenizer.json",
         *JPEGLM, "train-tokenizer", data, "--out", tokenizer, "--classes", 10,
     )  # fmt: skip
-    before = keep_installed("cifar10", out)
+    release.keep_installed()
     steps.do(
         out / "finished",
         *JPEGLM, "train", data, "--tokenizer", tokenizer, "--out", out,
-        *train_words("cifar10", arguments), "--class-dropout", 0.1, "--eval-images", 512,
+        *release.train_words(), "--class-dropout", 0.1, "--eval-images", 512,
     )  # fmt: skip
     tables: dict[str, Any] = {}
     for name, words in (("likelihood", []), ("unlabelled", ["--no-labels"])):
@@ -141,22 +80,23 @@ def main() -> None:
         {"cifar10": model}, pictures, 0.5, FIGURES / "cifar10-completions.jpg",
         [label for _, _, label in shown],
     )  # fmt: skip
+    release.install(make_card(release, data, names, tables), LIMIT)
+
+
+def make_card(release: Release, data: Path, names: Sequence[str], tables: dict[str, Any]) -> str:
+    """The model card; names: of the classes, in the order of their numbers."""
     dataset = read_json(data / "dataset.json")
-    run = trained(out)
-    card = CARD.format(
-        **run,
-        stages=stages(run, "pictures", before if arguments.further else None),
-        further=" --further" if arguments.further else "",
+    return card(
+        release,
+        "pictures",
         guidance=GUIDANCE,
         classes=", ".join(names),
         streams=dataset["streams"]["train"],
         held_out=dataset["streams"]["validation"],
-        commands="\n".join(f"    {command}" for command in steps.shown),
         pictures=tables["likelihood"]["pictures"],
         table=coder_table(tables["likelihood"]),
         unlabelled=tables["unlabelled"]["coders"]["model"]["bits_per_image"],
     )
-    install(model, "cifar10", card, LIMIT)
 
 
 if __name__ == "__main__":

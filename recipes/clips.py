@@ -16,8 +16,9 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
-from release import ASSETS, RESULTS, install, keep_installed, options, stages, train_words, trained
-from steps import JPEGLM, ROOT, Steps
+from release.card import card
+from release.run import ASSETS, RESULTS, Release, begin
+from steps import JPEGLM, ROOT
 
 from jpeglm.codecs.images import open_image
 from jpeglm.data.crops import random_pan
@@ -36,53 +37,6 @@ CODEC = "--codec avc --size 64x48 --frames 8 --fps 8 --qp 37 --fit crop"
 SAMPLING = {"temperature": 0.5, "top_p": 0.9}
 """Of the checkpoint: a motion that goes on is likely, and noise in it adds up (docs/log.md)."""
 
-CARD = """---
-license: apache-2.0
-library_name: transformers
-tags: [h264, video-generation, llama]
----
-# clips
-
-A Llama of {parameters:,} parameters that writes H.264 clips of {width} × {height} pixels, {frames}
-frames at {fps:g} a second (quantiser {qp}), as the syntax elements of CAVLC slices (alphabet
-`{alphabet}`, byte-pair vocabulary {vocabulary}). It is small and was trained on a CPU: it carries
-a camera's motion on for a few frames and often a shape's; what it invents from nothing are plain
-grounds and blurred textures.
-
-    jpeglm complete film.mp4                 # this checkpoint is the default for films
-    jpeglm generate --checkpoint clips -n 8 --temperature 1 --top-p 1
-
-## Data
-
-{streams:,} clips of {pictures:,} sources: pans and zooms over photographs
-(`recipes/data/photos.py`), films of moving shapes (`recipes/data/shapes.py`) and crops of four
-films (`recipes/data/clips.py`). Several state no permissive licence; none is redistributed here.
-
-## Training
-
-{stages}
-
-Each run begins with the weights of the one before it. Commands of the last one
-(`recipes/clips.py{further}`):
-
-{commands}
-
-## Measured on clips that training never saw
-
-Bits a clip (mean, 95 % interval over films and pictures):
-
-{bits}
-
-Next frames after {kept} of {frames}, one sample each (temperature {temperature}, top-k {top_k},
-top-p {top_p}), PSNR in dB against «repeat the last frame»:
-
-{continued}
-
-Of {validity_n} clips sampled at random from the whole distribution, under the grammar {with_pyav}
-are taken without a word by PyAV and {with_ffmpeg} by ffmpeg, both under FFmpeg's strictest error
-detection; without the grammar {without} of {validity_n} are complete streams as sampled.
-"""
-
 
 def link(folder: Path, targets: dict[str, Path]) -> None:
     """A folder of links, the source of one `jpeglm prepare`."""
@@ -94,11 +48,11 @@ def link(folder: Path, targets: dict[str, Path]) -> None:
 
 
 def main() -> None:
-    arguments = options(__doc__, minutes=60, threads=2)
-    steps, recipes = Steps(), ROOT / "recipes" / "data"
+    release = begin("clips", __doc__, minutes=60, threads=2)
+    out, model, steps = release.out, release.model, release.steps
+    recipes = ROOT / "recipes" / "data"
     photos, films, data = Path("data/photos"), Path("data/clips"), Path("data/motion-64x48")
-    tokenizer, out = Path("data/motion-placed-tokenizer"), Path("runs/clips")
-    model = out / "model"
+    tokenizer = Path("data/motion-placed-tokenizer")
     steps.do(photos / "corpus.json", sys.executable, recipes / "photos.py", photos)
     steps.do(films / "corpus.json", sys.executable, recipes / "clips.py", films)
     for folder, count, seed in (("shapes", 3000, 0), ("shapes-held-out", 200, 1)):
@@ -116,11 +70,11 @@ def main() -> None:
     words = ["prepare", "data/motion", data, *CODEC.split(), "--crops", 4]
     steps.do(data / "dataset.json", *JPEGLM, *words)
     steps.do(tokenizer / "tokenizer.json", *JPEGLM, "train-tokenizer", data, "--out", tokenizer)
-    before = keep_installed("clips", out)
+    release.keep_installed()
     steps.do(
         out / "finished",
         *JPEGLM, "train", data, "--tokenizer", tokenizer, "--out", out,
-        *train_words("clips", arguments), "--eval-images", 128,
+        *release.train_words(), "--eval-images", 128,
     )  # fmt: skip
     settings = read_json(model / "generation_config.json")
     write_json(model / "generation_config.json", settings | SAMPLING)
@@ -140,8 +94,7 @@ def main() -> None:
     table = RESULTS / "clips-validity.json"
     words = ["evaluate", "validity", "--checkpoint", model, "-n", 100, "--out", table]
     steps.do(out / "validity", *JPEGLM, *words)
-    card = make_card(out, data, list(sets), steps.shown, before if arguments.further else None)
-    install(model, "clips", card, LIMIT)
+    release.install(make_card(release, data, list(sets)), LIMIT)
     demo_films(ASSETS)
 
 
@@ -162,11 +115,9 @@ def demo_films(folder: Path) -> None:
     atomic_write(folder / "pan.mp4", encoded(pan, 8, qp=20))
 
 
-def make_card(
-    out: Path, data: Path, sets: list[str], commands: list[str], before: Path | None
-) -> str:
-    """The model card; `before` is the checkpoint that the run began with."""
-    settings = read_json(out / "model" / "generation_config.json")
+def make_card(release: Release, data: Path, sets: list[str]) -> str:
+    """The model card; `sets` are the names of what it was measured on."""
+    settings = read_json(release.model / "generation_config.json")
     dataset, validity = read_json(data / "dataset.json"), read_json(RESULTS / "clips-validity.json")
     tables = {
         verb: {name: read_json(RESULTS / f"clips-{name}-{verb}.json") for name in sets}
@@ -193,14 +144,11 @@ def make_card(
         cells.append(f"{margin:+.2f} ({low:+.2f} to {high:+.2f})")
         share = f"{100 * table['better']:.0f} %"
         continued.append(f"| {name} ({table['clips']}) | {' | '.join(cells)} | {share} |")
-    run = trained(out)
-    return CARD.format(
-        **run,
-        stages=stages(run, "clips", before),
-        further=" --further" if before else "",
+    return card(
+        release,
+        "clips",
         streams=dataset["streams"]["train"],
         pictures=dataset["pictures"]["train"],
-        commands="\n".join(f"    {command}" for command in commands),
         bits="\n".join(bits),
         **{name: settings[name] for name in ("temperature", "top_k", "top_p")},
         kept=tables["continuation"][sets[0]]["keep_frames"],

@@ -18,23 +18,10 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from release import (
-    ASSETS,
-    FIGURES,
-    RESULTS,
-    best_rival,
-    coder_table,
-    figure,
-    install,
-    keep_installed,
-    options,
-    side_by_side,
-    stages,
-    take_run,
-    train_words,
-    trained,
-)
-from steps import JPEGLM, ROOT, Steps
+from release.card import best_rival, card, coder_table
+from release.figures import FIGURES, figure, side_by_side
+from release.run import ASSETS, RESULTS, Release, begin, take_run
+from steps import JPEGLM, ROOT
 
 from jpeglm.codecs.images import open_image
 from jpeglm.data.crops import random_crop
@@ -42,76 +29,16 @@ from jpeglm.files import read_json
 
 LIMIT = 12_000_000
 
-CARD = """---
-license: apache-2.0
-library_name: transformers
-tags: [jpeg, image-generation, llama]
----
-# photos
-
-A Llama of {parameters:,} parameters that writes {width} × {height} JPEG pictures (quality
-{quality}, {subsampling}) as the symbols of JPEG's entropy coder (alphabet `{alphabet}`, byte-pair
-vocabulary {vocabulary}). It is small: it continues colours, textures and simple shapes of a photo;
-it does not draw recognisable objects.
-
-    jpeglm complete photo.jpg          # this checkpoint is the default
-    jpeglm generate -n 16
-
-## Data
-
-{pictures:,} distinct pictures, {streams:,} random crops of many scales; {held_out} more pictures
-held out, of scenes that have none among the others (recipes/data/scenes.py). Licences as the
-packages state them; no picture is redistributed here. Those of jojo-recipe-images are from
-Wikimedia Commons, each under its own version of CC BY-SA.
-
-{sources}
-
-## Training
-
-{stages}
-
-Each run begins with the weights of the one before it. Commands of the last one
-(`{recipe}`):
-
-{commands}
-
-## Bits per held-out picture
-
-{held_out_streams} crops of {held_out} held-out pictures, mean and 95 % interval over pictures. The
-other coders get the same coefficients without restart markers and are charged net of their fixed
-headers; `-optimize` pays for its Huffman tables, which are each picture's own. In the last column
-all pictures lie in one file, where adaptive coders have something to adapt to. The model's weights
-are charged nowhere.
-
-{table}
-
-On {transfer_pictures} photographs of sources that training never saw (rooms, a photographer's
-portfolio, OpenCV's samples; whole pictures) it needs {transfer:.0f} bits a picture,
-{transfer_against:+.1f} % against Huffman ({best}, the best of the others: {best_against:+.1f} %).
-
-## Samples
-
-`jpeglm generate -n 64` (seed 0), all of them:
-
-![64 samples](../../../../docs/figures/photos-samples.jpg)
-
-Lower halves of a photograph and of seven random crops of it (the first two draws of seed 0),
-by the checkpoint that shipped before and by this one:
-
-![completions](../../../../docs/figures/photos-before.jpg)
-"""
-
 
 def main() -> None:
-    arguments = options(__doc__, minutes=90, threads=2, elsewhere=True)
+    release = begin("photos", __doc__, minutes=90, threads=2, elsewhere=True)
     photos, data, wide = Path("data/photos"), Path("data/photos64"), Path("data/photos64-wide")
-    tokenizer, out = Path("data/photos64-tokenizer"), Path("runs/photos")
+    tokenizer = Path("data/photos64-tokenizer")
+    out, model, steps = release.out, release.model, release.steps
     measured = RESULTS / "photos-likelihood.json"
     transfer = RESULTS / "photos-transfer-likelihood.json"
-    model = out / "model"
-    if arguments.run:
-        take_run(arguments.run, out)  # first, so that a wrong file is told at once
-    steps = Steps()
+    if release.elsewhere:
+        take_run(release.elsewhere, out)  # first, so that a wrong file is told at once
     steps.do(
         photos / "corpus.json", sys.executable, ROOT / "recipes" / "data" / "photos.py", photos
     )
@@ -120,13 +47,13 @@ def main() -> None:
         *JPEGLM, "prepare", photos, data, "--split", "folder", "--crops", 24,
         "--restart-interval", 1,
     )  # fmt: skip
-    if arguments.run:
+    if release.elsewhere:
         steps.shown += [(out / "finished").read_text().strip()]
         trained_on = out
     else:
         trained_on = wide
-        words = ["train", wide, "--out", out, *train_words("photos", arguments)]
-        if not arguments.further:
+        words = ["train", wide, "--out", out, *release.train_words()]
+        if not release.further:
             made = tokenizer / "tokenizer.json"
             steps.do(made, *JPEGLM, "train-tokenizer", data, "--out", tokenizer)
             words += ["--tokenizer", tokenizer]
@@ -137,7 +64,7 @@ def main() -> None:
             "--restart-interval", 1,
         )  # fmt: skip
         steps.do(out / "finished", *JPEGLM, *words, "--eval-images", 305)
-    before = keep_installed("photos", out)
+    release.keep_installed()
     for name, source, table in (
         ("measured", data, measured),
         ("measured-transfer", photos / "transfer", transfer),
@@ -151,62 +78,41 @@ def main() -> None:
     )  # fmt: skip
     tiles = [("", Image.open(path)) for path in sorted(samples.glob("sample-*.jpg"))]
     figure(tiles, 16, 64, FIGURES / "photos-samples.jpg")
-    compare(before, model)
-    card = make_card(
-        out,
-        trained_on,
-        photos,
-        read_json(measured),
-        read_json(transfer),
-        steps.shown,
-        before if arguments.further and not arguments.run else None,
-        "recipes/gpu.py, recipes/photos.py --run"
-        if arguments.run
-        else f"recipes/photos.py{' --further' if arguments.further else ''}",
-    )
-    install(model, "photos", card, LIMIT)
+    compare(release)
+    told = make_card(release, trained_on, photos, read_json(measured), read_json(transfer))
+    release.install(told, LIMIT)
 
 
-def compare(old: Path, model: Path) -> None:
+def compare(release: Release) -> None:
     """Completions beside those of the checkpoint before: the astronaut and seven random crops of
     her photograph (public domain; the corpus may not be shown)."""
     photo = open_image(ASSETS / "astronaut.jpg")
     rng = np.random.default_rng(0)
     pictures = [photo, *(random_crop(photo, 64, 64, 0.25, rng) for _ in range(7))]
-    side_by_side({"before": old, "now": model}, pictures, 0.5, FIGURES / "photos-before.jpg")
+    models = {"before": release.before, "now": release.model}
+    side_by_side(models, pictures, 0.5, FIGURES / "photos-before.jpg")
 
 
 def make_card(
-    out: Path,
-    data: Path,
-    photos: Path,
-    table: dict[str, Any],
-    transfer: dict[str, Any],
-    commands: list[str],
-    before: Path | None,
-    recipe: str,
+    release: Release, data: Path, photos: Path, table: dict[str, Any], transfer: dict[str, Any]
 ) -> str:
-    """The model card; `data` holds the dataset.json of what was trained on, `before` is the
-    checkpoint that the run began with."""
+    """The model card; `data` holds the dataset.json of what was trained on."""
     dataset, corpus = read_json(data / "dataset.json"), read_json(photos / "corpus.json")
     best, best_against = best_rival(transfer)
-    run = trained(out)
     sources = ["| source | pictures | package | stated licence |", "|---|---|---|---|"]
     for name, entry in corpus["sources"].items():
         if entry["split"] == "train":
             package = f"{entry['package']} {entry['version']} ({entry['client']})"
             licence = " ".join(str(entry["licence"]).split()).replace("|", "/")[:160]
             sources.append(f"| {name} | {entry['pictures']} | {package} | {licence} |")
-    return CARD.format(
-        **run,
-        stages=stages(run, "pictures", before),
-        recipe=recipe,
+    return card(
+        release,
+        "pictures",
         pictures=dataset["pictures"]["train"],
         streams=dataset["streams"]["train"],
         held_out=dataset["pictures"]["validation"],
         held_out_streams=table["pictures"],
         sources="\n".join(sources),
-        commands="\n".join(f"    {command}" for command in commands),
         table=coder_table(table),
         transfer_pictures=transfer["pictures"],
         transfer=transfer["coders"]["model"]["bits_per_image"],

@@ -1,0 +1,6 @@
+"""What the recipes of checkpoints that ship share: photos.py, cifar10.py, clips.py.
+
+run.py       a release: its options and folder, the words of `jpeglm train`, what a run came to
+card.py      model cards, out of the templates in cards/ and of measured figures
+figures.py   pictures for the documents
+"""
