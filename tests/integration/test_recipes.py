@@ -104,10 +104,11 @@ def test_a_token_study_reads_its_runs(tmp_path, monkeypatch):
     from jpeglm.models.llama import flops_per_token, preset
 
     monkeypatch.syspath_prepend(str(ROOT / "recipes"))
+    import studies
     import token_study
 
     monkeypatch.chdir(tmp_path)
-    study = token_study.STUDIES["clips"]
+    study = studies.STUDIES["clips"]
     shape = preset("2m", 320, 512)
 
     def finished(form, seed, bits):
