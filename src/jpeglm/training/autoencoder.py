@@ -20,13 +20,12 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from safetensors.torch import save
 
 from jpeglm.codecs import save_codec
@@ -34,14 +33,15 @@ from jpeglm.codecs.learned import WEIGHTS, weights_hash
 from jpeglm.codecs.vq import VqCodec, VqConfig
 from jpeglm.config import MAX_SEED, InputError, Settings, bounded, fingerprint
 from jpeglm.environment import commit, versions
-from jpeglm.evaluation.quality import psnr
 from jpeglm.files import atomic_folder, atomic_write, read_json, remove_halves, write_json
 from jpeglm.folders import CODEC, RUN, claim
-from jpeglm.models.autoencoder import flops_per_picture, to_pictures, to_tensor
+from jpeglm.models.autoencoder import flops_per_picture, to_tensor
 from jpeglm.models.vae import Vae, VaeConfig
-from jpeglm.models.vqvae import VqVae, VqVaeConfig, usage
+from jpeglm.models.vqvae import VqVae, VqVaeConfig
+from jpeglm.training.reconstruction import Autoencoder, measure, sheet
 from jpeglm.training.run import (
     PACKAGES,
+    Metrics,
     has_bfloat16,
     open_metrics,
     refuse_other_run,
@@ -93,15 +93,39 @@ class AutoencoderConfig(Settings):
         return self.learning_rate * warm * (0.55 + 0.45 * math.cos(math.pi * min(share, 1.0)))
 
 
-@torch.inference_mode()
-def reconstruct(model: VqVae | Vae, pixels: np.ndarray, batch: int = 250) -> np.ndarray:
-    """What the model in eval mode makes of pictures, uint8 [N, H, W, 3]."""
-    device = next(model.parameters()).device
-    parts = [
-        to_pictures(model(to_tensor(pixels[i : i + batch]).to(device))[0])
-        for i in range(0, len(pixels), batch)
-    ]
-    return np.concatenate(parts)
+@dataclass
+class State:
+    """Where a run stands; with weights and optimizer all that resuming needs."""
+
+    step: int = 0
+    seconds: float = 0.0
+    best: float = math.inf
+    """Lowest objective; its weights are in OUT/model."""
+
+
+@dataclass
+class Job:
+    """One run as its parts see it; `start` makes it."""
+
+    out: Path
+    config: AutoencoderConfig
+    train: np.ndarray
+    """Pictures, uint8 [N, H, W, 3]; held_out: the same, as many as are measured."""
+    held_out: np.ndarray
+    model: Autoencoder
+    optimizer: torch.optim.Optimizer
+    flops: int
+    """Of training on one picture."""
+    device: torch.device
+    state: State = field(default_factory=State)
+
+    @property
+    def share(self) -> float:
+        """How much of the budget is used up."""
+        config, state = self.config, self.state
+        by_steps = state.step / config.steps if config.steps else 0.0
+        by_time = state.seconds / 60 / config.minutes if config.minutes else 0.0
+        return max(by_steps, by_time)
 
 
 def train_autoencoder(
@@ -115,18 +139,40 @@ def train_autoencoder(
     say: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """Train on uint8 [N, H, W, 3], or go on with the run in `out`; returns its last measures."""
-    out = Path(out)
-    claim(out, RUN)
     if config.threads:
         torch.set_num_threads(config.threads)
+    job = start(train, held_out, Path(out), model_config, config)
+    state = job.state
+    if state.step and say:
+        say(f"going on from step {state.step} of {job.out}")
+    loop(job, progress)
+    best = read_json(job.out / "model" / "codec.json")["measured"]
+    return {
+        "out": str(job.out),
+        "model": str(job.out / "model"),
+        "steps": state.step,
+        "stopped": job.share < 1,
+        **best,
+    }
+
+
+def start(
+    train: np.ndarray,
+    held_out: np.ndarray,
+    out: Path,
+    model_config: VqVaeConfig | VaeConfig,
+    config: AutoencoderConfig,
+) -> Job:
+    """Data and model of a run, new or where it was left; claims `out` for it."""
+    claim(out, RUN)
     torch.manual_seed(config.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    kind = "vae" if isinstance(model_config, VaeConfig) else "vqvae"
-    model: Any = VqVae(model_config) if isinstance(model_config, VqVaeConfig) else Vae(model_config)
+    model: Autoencoder = (
+        VqVae(model_config) if isinstance(model_config, VqVaeConfig) else Vae(model_config)
+    )
     model.to(device)
-    height, width = train.shape[1:3]
     settings = {
-        "kind": kind,
+        "kind": "vae" if isinstance(model_config, VaeConfig) else "vqvae",
         "model": model_config.to_dict(),
         "settings": config.to_dict(),
         "data": {"fingerprint": hashlib.sha256(train.tobytes()).hexdigest()[:16]},
@@ -141,94 +187,106 @@ def train_autoencoder(
     for folder, names in ((out, RUN.names), (out / "samples", ("step-*",))):
         remove_halves(folder, names)
     write_json(out / "config.json", settings)
-    flops = flops_per_picture(model, width, height)
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay,
-        betas=(0.9, 0.99),
-    )  # fmt: skip
-    state: dict[str, Any] = {"step": 0, "seconds": 0.0, "best": math.inf}
+    height, width = train.shape[1:3]
+    job = Job(
+        out=out,
+        config=config,
+        train=train,
+        held_out=held_out[: config.eval_images],
+        model=model,
+        optimizer=torch.optim.AdamW(
+            model.parameters(),
+            lr=config.learning_rate,
+            weight_decay=config.weight_decay,
+            betas=(0.9, 0.99),
+        ),
+        flops=flops_per_picture(model, width, height),
+        device=device,
+    )
     if (out / "state.pt").exists():
         saved = torch.load(out / "state.pt", map_location=device, weights_only=True)
         model.load_state_dict(saved["model"])
-        optimizer.load_state_dict(saved["optimizer"])
-        state = saved["state"]
-        if say:
-            say(f"going on from step {state['step']} of {out}")
+        job.optimizer.load_state_dict(saved["optimizer"])
+        job.state = State(**saved["state"])
     model.train()
-    able = has_bfloat16(device)
-    cast = torch.autocast(device.type, torch.bfloat16) if able else nullcontext()
-    last = measured = {}
-    begun = time.perf_counter() - state["seconds"]
+    return job
 
-    def share() -> float:
-        spent = [0.0]
-        if config.steps:
-            spent.append(state["step"] / config.steps)
-        if config.minutes:
-            spent.append(state["seconds"] / 60 / config.minutes)
-        return max(spent)
 
-    def write(row: dict[str, Any]) -> None:
-        metrics.write({"step": state["step"], **row})
-
-    def evaluate() -> dict[str, Any]:
-        measures = _measure(model, held_out[: config.eval_images])
-        images = state["step"] * config.batch
-        measures |= {
-            "images": images, "flops": images * flops, "seconds": round(state["seconds"], 1)
-        }  # fmt: skip
-        write(measures)
-        score = measures["objective"]
-        if score < state["best"] or not (out / "model").exists():
-            state["best"] = score
-            _write_model(out / "model", model, width, height, measures)
-        _sheet(out / "samples" / f"step-{state['step']:06d}.png", model, held_out[:8])
-        _save(out / "state.pt", model, optimizer, state)
-        return measures
-
-    with stop_on_signals() as stop, open_metrics(out, state["step"]) as metrics:
-        while share() < 1 and not stop:
-            rng = np.random.default_rng([config.seed, state["step"]])
-            torch.manual_seed((config.seed * 1_000_003 + state["step"]) % (1 << 63))
-            chosen = rng.integers(0, len(train), config.batch)
-            pixels = train[chosen]
-            flip = rng.random(config.batch) < 0.5
-            pixels[flip] = pixels[flip, :, ::-1]
-            rate = config.rate(state["step"], share())
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            with cast:
-                loss, parts = model.loss(to_tensor(pixels).to(device))
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            if config.clip:
-                torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
-            optimizer.step()
-            state["step"] += 1
-            state["seconds"] = time.perf_counter() - begun
-            if state["step"] % config.log_every == 0:
+def loop(job: Job, progress: Progress | None) -> None:
+    """Train until the budget is used up or someone asks to stop; evaluated at its end."""
+    state, config = job.state, job.config
+    begun = time.perf_counter() - state.seconds
+    measured: dict[str, Any] = {}
+    with stop_on_signals() as stop, open_metrics(job.out, state.step) as metrics:
+        while job.share < 1 and not stop:
+            rate = config.rate(state.step, job.share)
+            loss, parts = step(job, rate)
+            state.step += 1
+            state.seconds = time.perf_counter() - begun
+            if state.step % config.log_every == 0:
                 if not math.isfinite(loss.item()):
                     raise InputError(
-                        f"the loss is {loss.item()} at step {state['step']}; lower "
+                        f"the loss is {loss.item()} at step {state.step}; lower "
                         "--learning-rate and start again in another folder"
                     )
-                last = {name: round(part.item(), 6) for name, part in parts.items()}
-                write({"loss": round(loss.item(), 6), **last, "learning_rate": rate})
-            if state["step"] % config.eval_every == 0:
-                measured = evaluate()
+                row = {"step": state.step, "loss": round(loss.item(), 6)}
+                row |= {name: round(part.item(), 6) for name, part in parts.items()}
+                metrics.write(row | {"learning_rate": rate})
+            if state.step % config.eval_every == 0:
+                measured = evaluate(job, metrics)
             if progress:
                 shown = f"psnr {measured['psnr']:.2f} dB" if measured else f"loss {loss.item():.4f}"
-                progress(state["step"], config.steps or None, shown)
-        if not measured or measured["images"] != state["step"] * config.batch:
-            evaluate()
-    best = read_json(out / "model" / "codec.json")["measured"]
-    return {
-        "out": str(out),
-        "model": str(out / "model"),
-        "steps": state["step"],
-        "stopped": share() < 1,
-        **best,
+                progress(state.step, config.steps or None, shown)
+        if not measured or measured["images"] != state.step * config.batch:
+            evaluate(job, metrics)
+
+
+def step(job: Job, rate: float) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """(loss, its parts) of a batch that follows from the seed and the step's number."""
+    config, number = job.config, job.state.step
+    rng = np.random.default_rng([config.seed, number])
+    torch.manual_seed((config.seed * 1_000_003 + number) % (1 << 63))
+    pixels = job.train[rng.integers(0, len(job.train), config.batch)]
+    flip = rng.random(config.batch) < 0.5
+    pixels[flip] = pixels[flip, :, ::-1]
+    for group in job.optimizer.param_groups:
+        group["lr"] = rate
+    able = has_bfloat16(job.device)
+    with torch.autocast(job.device.type, torch.bfloat16) if able else nullcontext():
+        loss, parts = job.model.loss(to_tensor(pixels).to(job.device))
+    job.optimizer.zero_grad(set_to_none=True)
+    torch.autograd.backward(loss)  # loss.backward() has no types
+    if config.clip:
+        torch.nn.utils.clip_grad_norm_(job.model.parameters(), config.clip)
+    job.optimizer.step()
+    return loss, parts
+
+
+def evaluate(job: Job, metrics: Metrics) -> dict[str, Any]:
+    """Measures on held-out pictures; the best weights so far become OUT/model, the present ones
+    what the run goes on from."""
+    state = job.state
+    images = state.step * job.config.batch
+    measures = measure(job.model, job.held_out) | {
+        "images": images,
+        "flops": images * job.flops,
+        "seconds": round(state.seconds, 1),
     }
+    metrics.write({"step": state.step, **measures})
+    score = measures["objective"]
+    if score < state.best or not (job.out / "model").exists():
+        state.best = score
+        _write_model(job, measures)
+    sheet(job.out / "samples" / f"step-{state.step:06d}.png", job.model, job.held_out[:8])
+    file = io.BytesIO()
+    values = {
+        "model": job.model.state_dict(),
+        "optimizer": job.optimizer.state_dict(),
+        "state": asdict(state),
+    }
+    torch.save(values, file)
+    atomic_write(job.out / "state.pt", file.getvalue())
+    return measures
 
 
 def _facts(record: dict[str, Any]) -> dict[str, Any]:
@@ -240,44 +298,15 @@ def _facts(record: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _measure(model: Any, pixels: np.ndarray) -> dict[str, Any]:
-    """Held-out PSNR, and codebook usage or the ELBO; `objective` is what the best one minimises."""
-    model.eval()
-    rebuilt = reconstruct(model, pixels)
-    measures: dict[str, Any] = {"psnr": round(float(psnr(pixels, rebuilt).mean()), 4)}
-    device = next(model.parameters()).device
-    with torch.inference_mode():
-        batches = [to_tensor(pixels[i : i + 250]).to(device) for i in range(0, len(pixels), 250)]
-        if isinstance(model, VqVae):
-            codes = torch.cat([model.encode(x) for x in batches])
-            used, perplexity = usage(codes, model.config.codes)
-            measures |= {"usage": round(used, 4), "perplexity": round(perplexity, 2)}
-            measures["objective"] = -measures["psnr"]
-        else:
-            # In training mode for z drawn from the posterior: the bound's own expectation.
-            model.train()
-            losses = [model.loss(x)[1] for x in batches]
-            nats = sum(float(part["nll"] + part["kl"]) * len(x) for part, x in zip(losses, batches))
-            # One grey level is 2/255 of the range [-1, 1]; the density becomes bits a value.
-            per_value = nats / len(pixels) / math.log(2) + math.log2(127.5)
-            measures |= {"elbo_bits_per_value": round(per_value, 4), "objective": per_value}
-            measures["kl_nats"] = round(
-                sum(float(p["kl"]) * len(x) for p, x in zip(losses, batches))
-                / len(pixels) * batches[0][0].numel(), 2,
-            )  # fmt: skip
-    model.train()
-    return measures
-
-
-def _write_model(
-    folder: Path, model: Any, width: int, height: int, measured: dict[str, Any]
-) -> None:
+def _write_model(job: Job, measured: dict[str, Any]) -> None:
     """A codec folder; of a VAE, the same form with `codec` = vae, which no tokenizer takes."""
-    tensors = {name: value.detach().cpu().contiguous() for name, value in
-               model.state_dict().items()}  # fmt: skip
-    weights = save(tensors)
-    with atomic_folder(folder, CODEC.names) as draft:
+    model = job.model
+    weights = save(
+        {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    )
+    with atomic_folder(job.out / "model", CODEC.names) as draft:
         if isinstance(model, VqVae):
+            height, width = job.train.shape[1:3]
             config = VqConfig(width, height, model=model.config.to_dict())
             save_codec(VqCodec(config, weights), draft)
         else:
@@ -286,28 +315,3 @@ def _write_model(
             write_json(draft / "codec.json", {"codec": values, "fingerprint": fingerprint(values)})
         record = read_json(draft / "codec.json")
         write_json(draft / "codec.json", {**record, "measured": measured})
-
-
-def _sheet(path: Path, model: Any, pixels: np.ndarray) -> None:
-    model.eval()
-    rows = [pixels, reconstruct(model, pixels)]
-    if isinstance(model, Vae):
-        with torch.inference_mode():
-            rows.append(to_pictures(model.sample(len(pixels))))
-    model.train()
-    sheet = np.concatenate([np.concatenate(list(row), 1) for row in rows], 0)
-    image = Image.fromarray(sheet)
-    scale = max(1, 96 // pixels.shape[1])
-    file = io.BytesIO()
-    image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST).save(
-        file, "PNG"
-    )
-    atomic_write(path, file.getvalue())
-
-
-def _save(path: Path, model: Any, optimizer: Any, state: dict[str, Any]) -> None:
-    out = io.BytesIO()
-    torch.save(
-        {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "state": state}, out
-    )
-    atomic_write(path, out.getvalue())
