@@ -130,7 +130,7 @@ def test_export_loads_in_transformers(jpeglm, road):
     ids = np.array([ours.tokenizer.bos, 5, 40, 200, 280])
     with torch.no_grad():
         expected = theirs(torch.from_numpy(ids)[None]).logits[0, -1].numpy()
-    np.testing.assert_allclose(ours.engine.start([ids])[0], expected, atol=1e-4)
+    np.testing.assert_allclose(ours.engine.add([ids])[0], expected, atol=1e-4)
 
 
 WITHOUT_NUMBA = """
