@@ -38,7 +38,8 @@ class Residual(nn.Module):
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x + self.body(x)
+        added: torch.Tensor = self.body(x)
+        return x + added
 
 
 def encoder(channels: int, blocks: int, downsampling: int, out: int) -> nn.Sequential:

@@ -220,7 +220,7 @@ def _matrices(config: dict[str, Any]) -> int:
     hidden, inner = config["hidden_size"], config["intermediate_size"]
     groups = hidden // config["num_attention_heads"] * config["num_key_value_heads"]
     layer = 2 * hidden * hidden + 2 * hidden * groups + 3 * hidden * inner
-    return config["num_hidden_layers"] * layer
+    return int(config["num_hidden_layers"] * layer)
 
 
 def parameters(config: dict[str, Any]) -> int:
@@ -228,7 +228,7 @@ def parameters(config: dict[str, Any]) -> int:
     hidden = config["hidden_size"]
     tables = config["vocab_size"] * hidden * (1 if config["tie_word_embeddings"] else 2)
     norms = (2 * config["num_hidden_layers"] + 1) * hidden
-    return _matrices(config) + norms + tables
+    return int(_matrices(config) + norms + tables)
 
 
 def flops_per_token(config: dict[str, Any], length: int) -> int:
@@ -238,7 +238,8 @@ def flops_per_token(config: dict[str, Any], length: int) -> int:
     attention, whose causal half is not subtracted (PaLM, arXiv 2204.02311, appendix B).
     """
     products = _matrices(config) + config["vocab_size"] * config["hidden_size"]
-    return 6 * products + 12 * config["num_hidden_layers"] * config["hidden_size"] * length
+    attention = config["num_hidden_layers"] * config["hidden_size"] * length
+    return int(6 * products + 12 * attention)
 
 
 def build(config: dict[str, Any], seed: int, attention: str = "sdpa") -> LlamaForCausalLM:

@@ -85,7 +85,9 @@ class Vae(nn.Module):
         return mean, log_variance.clamp(-20, 10)
 
     def decode(self, z: torch.Tensor) -> torch.Tensor:
-        return self.decoder(self.from_latent(z).unflatten(1, (self.depth, *self.grid)))
+        cells = self.from_latent(z).unflatten(1, (self.depth, *self.grid))
+        pictures: torch.Tensor = self.decoder(cells)
+        return pictures
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """(reconstruction, mean, log variance); z is drawn in training, the mean in eval mode."""

@@ -168,4 +168,6 @@ class VqVae(nn.Module):
 
     def decode(self, codes: torch.Tensor) -> torch.Tensor:
         """Codes int64 [B, h, w] → pictures."""
-        return self.decoder(F.embedding(codes, self.quantiser.codebook).permute(0, 3, 1, 2))
+        vectors = F.embedding(codes, self.quantiser.codebook).permute(0, 3, 1, 2)
+        pictures: torch.Tensor = self.decoder(vectors)
+        return pictures

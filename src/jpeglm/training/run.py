@@ -32,7 +32,7 @@ PACKAGES = ("torch", "transformers", "accelerate", "numpy")
 def has_bfloat16(device: torch.device) -> bool:
     """Whether the device computes in bfloat16 itself; an older CPU emulates it, slowly."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported())
     if device.type != "cpu":
         return False
     able: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()

@@ -70,7 +70,9 @@ def read_last(
         return None
     try:
         load_weights(model, folder, shape)
-        return torch.load(folder / "training_state.pt", map_location="cpu", weights_only=True)
+        file = folder / "training_state.pt"
+        saved: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+        return saved
     except Exception as error:
         raise InputError(
             f"cannot go on from {folder}: {error}; point {checkpoints.pointer} to another "
