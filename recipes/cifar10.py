@@ -18,12 +18,12 @@ from typing import Any
 from PIL import Image
 from release import (
     FIGURES,
-    RESULTS,
     coder_table,
     figure,
     install,
     keep_installed,
     options,
+    publish,
     side_by_side,
     stages,
     train_words,
@@ -115,13 +115,13 @@ def main() -> None:
     )  # fmt: skip
     tables: dict[str, Any] = {}
     for name, words in (("likelihood", []), ("unlabelled", ["--no-labels"])):
-        table = RESULTS / f"cifar10-{name}.json"
+        measured = out / name / "result.json"
         steps.do(
-            out / name,
+            measured,
             *JPEGLM, "evaluate", "likelihood", source / "test.parquet", "--checkpoint", model,
-            "--limit", 2000, *words, "--out", table,
+            "--limit", 2000, *words, "--out", out / name,
         )  # fmt: skip
-        tables[name] = read_json(table)
+        tables[name] = publish(measured, f"cifar10-{name}")
     tokenizer_of = Tokenizer.load(model)
     names, codec = tokenizer_of.class_names, tokenizer_of.codec
     tiles = []

@@ -16,7 +16,17 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
-from release import ASSETS, RESULTS, install, keep_installed, options, stages, train_words, trained
+from release import (
+    ASSETS,
+    RESULTS,
+    install,
+    keep_installed,
+    options,
+    publish,
+    stages,
+    train_words,
+    trained,
+)
 from steps import JPEGLM, ROOT, Steps
 
 from jpeglm.codecs.images import open_image
@@ -134,12 +144,14 @@ def main() -> None:
     }
     for name, source in sets.items():
         for verb in ("likelihood", "continuation"):
-            table = RESULTS / f"clips-{name}-{verb}.json"
+            place = out / f"{name}-{verb}"
             words = ["evaluate", verb, source, "--checkpoint", model, "--limit", 200, *more[verb]]
-            steps.do(out / f"{name}-{verb}", *JPEGLM, *words, "--out", table)
-    table = RESULTS / "clips-validity.json"
-    words = ["evaluate", "validity", "--checkpoint", model, "-n", 100, "--out", table]
-    steps.do(out / "validity", *JPEGLM, *words)
+            steps.do(place / "result.json", *JPEGLM, *words, "--out", place)
+            publish(place / "result.json", f"clips-{name}-{verb}")
+    place = out / "validity"
+    words = ["evaluate", "validity", "--checkpoint", model, "-n", 100, "--out", place]
+    steps.do(place / "result.json", *JPEGLM, *words)
+    publish(place / "result.json", "clips-validity")
     card = make_card(out, data, list(sets), steps.shown, before if arguments.further else None)
     install(model, "clips", card, LIMIT)
     demo_films(ASSETS)

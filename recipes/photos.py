@@ -21,13 +21,13 @@ from PIL import Image
 from release import (
     ASSETS,
     FIGURES,
-    RESULTS,
     best_rival,
     coder_table,
     figure,
     install,
     keep_installed,
     options,
+    publish,
     side_by_side,
     stages,
     take_run,
@@ -106,8 +106,6 @@ def main() -> None:
     arguments = options(__doc__, minutes=90, threads=2, elsewhere=True)
     photos, data, wide = Path("data/photos"), Path("data/photos64"), Path("data/photos64-wide")
     tokenizer, out = Path("data/photos64-tokenizer"), Path("runs/photos")
-    measured = RESULTS / "photos-likelihood.json"
-    transfer = RESULTS / "photos-transfer-likelihood.json"
     model = out / "model"
     if arguments.run:
         take_run(arguments.run, out)  # first, so that a wrong file is told at once
@@ -138,12 +136,14 @@ def main() -> None:
         )  # fmt: skip
         steps.do(out / "finished", *JPEGLM, *words, "--eval-images", 305)
     before = keep_installed("photos", out)
-    for name, source, table in (
-        ("measured", data, measured),
-        ("measured-transfer", photos / "transfer", transfer),
+    tables = {}
+    for place, source, name in (
+        (out / "measured", data, "photos-likelihood"),
+        (out / "measured-transfer", photos / "transfer", "photos-transfer-likelihood"),
     ):
-        words = ["evaluate", "likelihood", source, "--checkpoint", model, "--out", table]
-        steps.do(out / name, *JPEGLM, *words)
+        words = ["evaluate", "likelihood", source, "--checkpoint", model, "--out", place]
+        steps.do(place / "result.json", *JPEGLM, *words)
+        tables[name] = publish(place / "result.json", name)
     samples = out / "samples"
     steps.do(
         samples / "sheet.png",
@@ -156,8 +156,7 @@ def main() -> None:
         out,
         trained_on,
         photos,
-        read_json(measured),
-        read_json(transfer),
+        *tables.values(),
         steps.shown,
         before if arguments.further and not arguments.run else None,
         "recipes/gpu.py, recipes/photos.py --run"

@@ -17,7 +17,7 @@ from typing import Any
 from PIL import Image
 from steps import ROOT
 
-from jpeglm.files import atomic_folder, atomic_write, read_json, told
+from jpeglm.files import atomic_folder, atomic_write, read_json, told, write_json
 from jpeglm.folders import CHECKPOINT
 from jpeglm.generation.loading import load
 from jpeglm.generation.outputs import contact_sheet
@@ -85,6 +85,13 @@ def take_run(file: Path, out: Path) -> None:
         settings = read_json(draft / "config.json")["settings"]
         words = f"python recipes/gpu.py  # {json.dumps(settings)}\n"
         atomic_write(draft / "finished", words.encode())
+
+
+def publish(result: Path, name: str) -> dict[str, Any]:
+    """An evaluation's result.json, kept as docs/results/NAME.json too."""
+    found: dict[str, Any] = read_json(result)
+    write_json(RESULTS / f"{name}.json", found)
+    return found
 
 
 def keep_installed(name: str, out: Path) -> Path:

@@ -122,7 +122,9 @@ def test_export_loads_in_transformers(jpeglm, road):
     from jpeglm.generation.loading import load
 
     folder, _ = road
-    jpeglm.told("export", "run/model", "--out", "hf", "--dtype", "float32", cwd=folder)
+    jpeglm.told(
+        "export", "--checkpoint", "run/model", "--out", "hf", "--dtype", "float32", cwd=folder
+    )
     theirs = AutoModelForCausalLM.from_pretrained(folder / "hf", local_files_only=True)
     tokenizer = AutoTokenizer.from_pretrained(folder / "hf", local_files_only=True)
     ours = load(folder / "run" / "model", precision="float32")
