@@ -18,8 +18,8 @@ from tokens import crops
 
 from jpeglm.checkpoint import shipped_checkpoint
 from jpeglm.evaluation.likelihood import interval, model_bits, ratio_interval
-from jpeglm.generation.engine_cpu import PRECISIONS
 from jpeglm.generation.loading import load
+from jpeglm.generation.weights_cpu import PRECISIONS
 
 
 def measure(name: str, pictures: int) -> dict[str, dict[str, float]]:

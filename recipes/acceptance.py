@@ -20,7 +20,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,17 +80,20 @@ class UniformEngine:
 
     def __init__(self, vocab_size: int, max_length: int) -> None:
         self.vocab_size, self.max_length = vocab_size, max_length
-        self._rows = 0
+        self.sequences = 0
 
-    def start(self, prompts: Sequence[np.ndarray]) -> np.ndarray:
-        self._rows = len(prompts)
-        return self.step(np.zeros(0))
+    def add(self, prompts: Sequence[np.ndarray]) -> np.ndarray:
+        self.sequences += len(prompts)
+        return np.zeros((len(prompts), self.vocab_size), np.float32)
 
     def step(self, ids: np.ndarray) -> np.ndarray:
-        return np.zeros((self._rows, self.vocab_size), np.float32)
+        return np.zeros((self.sequences, self.vocab_size), np.float32)
 
-    def keep(self, rows: np.ndarray) -> None:
-        self._rows = len(rows)
+    def remove(self, rows: np.ndarray) -> None:
+        self.sequences -= len(rows)
+
+    def read(self, ids: np.ndarray) -> Iterator[np.ndarray]:
+        yield np.zeros((len(ids), self.vocab_size), np.float32)
 
 
 def accepted(codec: JpegCodec, name: str, symbols: np.ndarray) -> bool:

@@ -19,7 +19,7 @@ from typing import Any
 from PIL import Image
 from release.card import card, coder_table
 from release.figures import FIGURES, figure, side_by_side
-from release.run import RESULTS, Release, begin
+from release.run import Release, begin, publish
 from steps import JPEGLM, ROOT
 
 from jpeglm.data.open import open_data
@@ -54,13 +54,13 @@ def main() -> None:
     )  # fmt: skip
     tables: dict[str, Any] = {}
     for name, words in (("likelihood", []), ("unlabelled", ["--no-labels"])):
-        table = RESULTS / f"cifar10-{name}.json"
+        measured = out / name / "result.json"
         steps.do(
-            out / name,
+            measured,
             *JPEGLM, "evaluate", "likelihood", source / "test.parquet", "--checkpoint", model,
-            "--limit", 2000, *words, "--out", table,
+            "--limit", 2000, *words, "--out", out / name,
         )  # fmt: skip
-        tables[name] = read_json(table)
+        tables[name] = publish(measured, f"cifar10-{name}")
     tokenizer_of = Tokenizer.load(model)
     names, codec = tokenizer_of.class_names, tokenizer_of.codec
     tiles = []

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 from release.card import card
-from release.run import ASSETS, RESULTS, Release, begin
+from release.run import ASSETS, RESULTS, Release, begin, publish
 from steps import JPEGLM, ROOT
 
 from jpeglm.codecs.images import open_image
@@ -88,12 +88,14 @@ def main() -> None:
     }
     for name, source in sets.items():
         for verb in ("likelihood", "continuation"):
-            table = RESULTS / f"clips-{name}-{verb}.json"
+            place = out / f"{name}-{verb}"
             words = ["evaluate", verb, source, "--checkpoint", model, "--limit", 200, *more[verb]]
-            steps.do(out / f"{name}-{verb}", *JPEGLM, *words, "--out", table)
-    table = RESULTS / "clips-validity.json"
-    words = ["evaluate", "validity", "--checkpoint", model, "-n", 100, "--out", table]
-    steps.do(out / "validity", *JPEGLM, *words)
+            steps.do(place / "result.json", *JPEGLM, *words, "--out", place)
+            publish(place / "result.json", f"clips-{name}-{verb}")
+    place = out / "validity"
+    words = ["evaluate", "validity", "--checkpoint", model, "-n", 100, "--out", place]
+    steps.do(place / "result.json", *JPEGLM, *words)
+    publish(place / "result.json", "clips-validity")
     release.install(make_card(release, data, list(sets)), LIMIT)
     demo_films(ASSETS)
 

@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 from release.card import best_rival, card, coder_table
 from release.figures import FIGURES, figure, side_by_side
-from release.run import ASSETS, RESULTS, Release, begin, take_run
+from release.run import ASSETS, Release, begin, publish, take_run
 from steps import JPEGLM, ROOT
 
 from jpeglm.codecs.images import open_image
@@ -35,8 +35,6 @@ def main() -> None:
     photos, data, wide = Path("data/photos"), Path("data/photos64"), Path("data/photos64-wide")
     tokenizer = Path("data/photos64-tokenizer")
     out, model, steps = release.out, release.model, release.steps
-    measured = RESULTS / "photos-likelihood.json"
-    transfer = RESULTS / "photos-transfer-likelihood.json"
     if release.elsewhere:
         take_run(release.elsewhere, out)  # first, so that a wrong file is told at once
     steps.do(
@@ -65,12 +63,14 @@ def main() -> None:
         )  # fmt: skip
         steps.do(out / "finished", *JPEGLM, *words, "--eval-images", 305)
     release.keep_installed()
-    for name, source, table in (
-        ("measured", data, measured),
-        ("measured-transfer", photos / "transfer", transfer),
+    tables = {}
+    for place, source, name in (
+        (out / "measured", data, "photos-likelihood"),
+        (out / "measured-transfer", photos / "transfer", "photos-transfer-likelihood"),
     ):
-        words = ["evaluate", "likelihood", source, "--checkpoint", model, "--out", table]
-        steps.do(out / name, *JPEGLM, *words)
+        words = ["evaluate", "likelihood", source, "--checkpoint", model, "--out", place]
+        steps.do(place / "result.json", *JPEGLM, *words)
+        tables[name] = publish(place / "result.json", name)
     samples = out / "samples"
     steps.do(
         samples / "sheet.png",
@@ -79,8 +79,7 @@ def main() -> None:
     tiles = [("", Image.open(path)) for path in sorted(samples.glob("sample-*.jpg"))]
     figure(tiles, 16, 64, FIGURES / "photos-samples.jpg")
     compare(release)
-    told = make_card(release, trained_on, photos, read_json(measured), read_json(transfer))
-    release.install(told, LIMIT)
+    release.install(make_card(release, trained_on, photos, *tables.values()), LIMIT)
 
 
 def compare(release: Release) -> None:

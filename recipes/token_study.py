@@ -77,9 +77,9 @@ def train(form: Form, seed: int, threads: int) -> None:
     if seed == 0:
         model = out / "model"
         steps.do(
-            out / "validity.json",
+            out / "validity" / "result.json",
             *JPEGLM, "evaluate", "validity", "--checkpoint", model, "-n", DRAWN,
-            "--out", out / "validity.json",
+            "--out", out / "validity",
         )  # fmt: skip
         steps.do(
             out / "drawn" / "run.json",
@@ -129,9 +129,9 @@ def collect(name: str) -> dict[str, Any]:
         if (first / "drawn" / "run.json").exists():
             drawn = read_json(first / "drawn" / "run.json")
             forms[study.label(form)] |= {
-                "complete_without_grammar": read_json(first / "validity.json")["without_grammar"][
-                    "complete_as_sampled"
-                ],
+                "complete_without_grammar": read_json(first / "validity" / "result.json")[
+                    "without_grammar"
+                ]["complete_as_sampled"],
                 "seconds_a_stream": drawn["seconds"] / drawn["pictures"],
             }
     for row in forms.values():

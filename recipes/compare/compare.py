@@ -30,7 +30,8 @@ from PIL import Image
 
 from jpeglm.data.arrays import load_images
 from jpeglm.data.settings import PrepareConfig
-from jpeglm.evaluation.report import sheet, verdicts, write_report
+from jpeglm.evaluation.figures import sheet
+from jpeglm.evaluation.report import verdicts, write_report
 from jpeglm.files import atomic_write, read_json, write_json
 from jpeglm.models.llama import flops_per_token
 
@@ -157,7 +158,7 @@ class Road:
         return steps * 128.0 * each
 
     def evaluate(self, rival: str) -> None:
-        """Everything about one rival but the training: JSON files in its folder."""
+        """Everything about one rival but the training: a folder for each measure in its own."""
         home, test = self.home / rival, self.data.test
         views = [*self._views(), "--resize", RESIZE, "--pictures", home / "pictures"]
         model = ["--checkpoint", home / "run" / "model"]
@@ -172,8 +173,11 @@ class Road:
             ),
         ]  # fmt: skip
         for name, words in verbs[:1] if rival == "vae" else verbs:
-            out = home / f"{name}.json"
-            self.do(out, *JPEGLM, "evaluate", *words, "--out", out)
+            self.measure(home / name, *words)
+
+    def measure(self, out: Path, *words: Any) -> None:
+        """One evaluation into the folder `out`."""
+        self.do(out / "result.json", *JPEGLM, "evaluate", *words, "--out", out)
 
     def _views(self) -> list[Any]:
         """Options that choose the pictures measured on, the same for every rival."""
@@ -189,21 +193,19 @@ class Road:
             if rival != "jpeg-bytes":  # the same codec as jpeg-symbols
                 folder = "run/model" if rival == "vae" else "tokenizer"
                 coders += ["--checkpoint", self.home / rival / folder]
-        out, words = self.home / "reconstruction.json", [*coders, *self._views(), "--out"]
-        self.do(out, *JPEGLM, "evaluate", "reconstruction", self.data.test, *words, out)
+        words = ["reconstruction", self.data.test, *coders, *self._views()]
+        self.measure(self.home / "reconstruction", *words)
 
     def long_tail(self) -> None:
         """JPEG-LM and VQ on CIFAR-10 with class frequencies from 5000 down to 50."""
         for rival in ("jpeg-symbols", "vq"):
             self.train(rival)
-        out = self.home / "longtail.json"
-        self.do(
-            out,
-            *JPEGLM, "evaluate", "longtail", self.data.test,
+        self.measure(
+            self.home / "longtail",
+            "longtail", self.data.test,
             "--checkpoint", self.home / "jpeg-symbols" / "run" / "model",
             "--rival", self.home / "vq" / "run" / "model", "--trained-on", self.home / "jpeg",
             "--limit", 2 * self.count, "--resize", RESIZE, "--pictures", self.home / "pictures",
-            "--out", out,
         )  # fmt: skip
 
     def collect(self, rivals: list[str], out: Path) -> None:
@@ -212,7 +214,7 @@ class Road:
         for rival in rivals:
             row: dict[str, Any] = {"training": self._training(rival)}
             for name in ("completion", "half", "unconditional", "validity"):
-                file = self.home / rival / f"{name}.json"
+                file = self.home / rival / name / "result.json"
                 if file.exists():
                     row[name] = read_json(file)
             found[rival] = row
@@ -220,12 +222,13 @@ class Road:
             "data": self.name,
             "flops": self.flops,
             "rivals": found,
-            "reconstruction": self._named(read_json(self.home / "reconstruction.json")),
+            "reconstruction": self._named(read_json(self.home / "reconstruction" / "result.json")),
             "commands": (self.home / "commands.txt").read_text().splitlines(),
         }
         tail = self.home.with_name(f"{self.name}-lt")
-        if (tail / "longtail.json").exists():
-            results["longtail"] = read_json(tail / "longtail.json")
+        measured = tail / "longtail" / "result.json"
+        if measured.exists():
+            results["longtail"] = read_json(measured)
             results["commands"] += (tail / "commands.txt").read_text().splitlines()
         write_json(out, results)
         sheets = self._sheets(rivals)

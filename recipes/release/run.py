@@ -15,7 +15,7 @@ from typing import Any
 
 from steps import ROOT, Steps
 
-from jpeglm.files import atomic_folder, atomic_write, read_json, told
+from jpeglm.files import atomic_folder, atomic_write, read_json, told, write_json
 from jpeglm.folders import CHECKPOINT
 
 ASSETS = ROOT / "src" / "jpeglm" / "assets"
@@ -139,6 +139,13 @@ def take_run(file: Path, out: Path) -> None:
         settings = read_json(draft / "config.json")["settings"]
         words = f"python recipes/gpu.py  # {json.dumps(settings)}\n"
         atomic_write(draft / "finished", words.encode())
+
+
+def publish(result: Path, name: str) -> dict[str, Any]:
+    """An evaluation's result.json, kept as docs/results/NAME.json too."""
+    found: dict[str, Any] = read_json(result)
+    write_json(RESULTS / f"{name}.json", found)
+    return found
 
 
 def trained(out: Path) -> dict[str, Any]:

@@ -98,11 +98,16 @@ CODEC = Kind(
     ("codec.json", "codec.safetensors"),
     whole=True,
 )
-KINDS = (DATA, CHECKPOINT, RUN, TOKENIZER, CODEC, PICTURES)
+EVALUATION = Kind(
+    "a result of evaluate",
+    "result.json",
+    lambda record: "evaluated" in record and isinstance(record.get("files"), list),
+    ("result.json", "plot.png", "sheet.png"),
+    whole=False,
+    listed=True,
+)
+KINDS = (DATA, CHECKPOINT, RUN, TOKENIZER, CODEC, PICTURES, EVALUATION)
 """In this order: a checkpoint has a tokenizer's record too, and that is a codec's."""
-
-RESULTS = ({"evaluated"}, {"checkpoint", "version", "engine"}, {"metric", "extractor", "n"})
-"""Keys by which a result of `evaluate` is known; up to version 0.1.0 it had no `evaluated`."""
 
 
 def quoted(path: Path | str) -> str:
@@ -180,34 +185,6 @@ def claim(
                 "give another folder"
             )
     check_writable(out)
-
-
-def claim_file(file: Path | None, *, inputs: Iterable[Path] = ()) -> None:
-    """InputError unless a JSON result can be written to `file`; None is no file.
-
-    A file that is there is replaced only if it is a result of ours.
-    """
-    if file is None:
-        return
-    file = Path(file)
-    if file.is_dir():
-        raise InputError(f"{file} is a folder, but a file is to be written; name one inside it")
-    for source in map(Path, inputs):
-        if same(file, source):
-            raise InputError(f"{file} is read and cannot be written over; give another name")
-    if os.path.lexists(file):
-        try:
-            before = json.loads(file.read_bytes())
-        except (OSError, ValueError, RecursionError):
-            before = None
-        if not (isinstance(before, dict) and any(keys <= before.keys() for keys in RESULTS)):
-            raise InputError(f"{file} was not written by jpeglm evaluate; give another name")
-    holder = kind_of(file.parent)
-    if holder is not None and any(fnmatchcase(file.name, name) for name in holder.names):
-        raise InputError(
-            f"{file.name} is a name that {holder.what} has, which {file.parent} holds; give another"
-        )
-    check_writable(file.parent)
 
 
 def check_writable(folder: Path) -> None:

@@ -140,6 +140,11 @@ def kernel(**options: Any) -> Decorator:
     return _compiled(_nrt=False, **options)
 
 
+def record(**fields: Any) -> np.dtype[Any]:
+    """The type of a table's rows, whose fields are attributes, for numba and for plain Python."""
+    return np.dtype((np.record, np.dtype(list(fields.items()), align=True)))
+
+
 LOWEST = np.float32(-87)
 """Where `exp` stops falling."""
 

@@ -65,7 +65,7 @@ WRONG = {
     "train model": (("train", ".", "--model", "deep"), 1, "KEY=VALUE"),
     "two sizes": (("train", ".", "--init", "model", "--preset", "1m"), 1, "leave one out"),
     "init": (("train", ".", "--init", "lacking"), 1, "model.safetensors"),
-    "export": (("export", "model", "--out", "hf", "--to", "onnx"), 1, "onnx"),
+    "export": (("export", "--checkpoint", "model", "--out", "hf", "--to", "onnx"), 1, "onnx"),
     "check": (("check", "gone.jpg"), 1, None),
 }
 

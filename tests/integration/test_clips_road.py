@@ -148,10 +148,15 @@ def test_clips_are_measured(jpeglm, road):
 
     result = jpeglm.told(
         *("evaluate", "continuation", "data", "--checkpoint", "run/model", "--keep-frames", 2),
-        *("--limit", 6, "--out", "continued.json"),
+        *("--limit", 6, "--out", "continued"),
         cwd=folder,
     )
-    assert json.loads((folder / "continued.json").read_text()) == result
+    assert json.loads((folder / "continued" / "result.json").read_text()) == result
+    # Four clips, all frames of the true one above the model's.
+    assert result["files"] == ["plot.png", "sheet.png"]
+    with Image.open(folder / "continued" / "sheet.png") as sheet:
+        width, height = CODEC.config.frames * CODEC.config.width, 8 * CODEC.config.height
+        assert sheet.width * height == sheet.height * width
     shown = np.stack([CODEC.decode(stream) for stream in streams[:6]]).astype(float)
     errors = np.square(shown[:, 2:] - shown[:, 1:2]).mean((2, 3, 4))
     repeat = result["rows"]["repeat"]

@@ -126,7 +126,7 @@ def test_no_circle_between_train_and_train_tokenizer(jpeglm):
         assert ours(Path(place), kind) == sorted(p.name for p in Path(place).iterdir())
     # The run's folder is as good as the model in it, and a longer budget goes on.
     assert jpeglm("generate", "-n", 1, "--checkpoint", "my runs/a", "--out", "drawn")[0] == 0
-    assert jpeglm("export", "my runs/a", "--out", "hf")[0] == 0
+    assert jpeglm("export", "--checkpoint", "my runs/a", "--out", "hf")[0] == 0
     longer = [3 if word == 2 and train[place - 1] == "--steps" else word
               for place, word in enumerate(train)]  # fmt: skip
     code, out, err = jpeglm(*longer, *shlex.split(second), "--eval-every", 1, "--log-every", 1)

@@ -1,5 +1,7 @@
 """The paper's protocols end to end on small models; features are coarse colours, not a network."""
 
+import json
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -112,7 +114,7 @@ def test_unconditional_and_the_vae(models, references, vae):
     drawn = samples(load(vae), 5, seed=3)["pictures"]
     assert (drawn == samples(load(vae), 5, seed=3)["pictures"]).all()
     with pytest.raises(InputError, match="is a VAE, which has no order to continue in"):
-        protocols.completion(load(vae), references, Colours())
+        protocols.completion(load(vae), references, Colours(), (0.5,), (0,))
     with pytest.raises(InputError, match="has no temperature"):
         load(vae).generate(2, temperature=0.5)
 
@@ -223,6 +225,16 @@ def test_verbs_refuse_in_one_line(jpeglm, tmp_path, references, models):
         result = jpeglm("evaluate", *arguments, cwd=tmp_path)
         assert result.code == 1, result.err
         assert words in result.err.splitlines()[-1], result.err
+    words = ("reconstruction", "two", "--checkpoint", models / "jpeg", "--qualities", "10,50")
+    told = jpeglm.told("evaluate", *words, "--out", "lost", cwd=tmp_path)
+    assert list(told["coders"]) == [
+        str(models / "jpeg"),
+        "jpeg quality 10",
+        "jpeg quality 50",
+    ]
+    assert json.loads((tmp_path / "lost" / "result.json").read_text()) == told
+    with Image.open(tmp_path / "lost" / "sheet.png") as sheet:
+        assert sheet.height == 2 * sheet.width  # two pictures, and their three codings below
     words = ("validity", "--checkpoint", models / "pixels", "-n", 4)
     told = jpeglm.told("evaluate", *words, cwd=tmp_path)
     assert told["with_grammar"]["complete_as_sampled"] == 4

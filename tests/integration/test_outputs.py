@@ -132,7 +132,7 @@ def test_all_that_is_written_is_known_as_ours(here, jpeglm, pictures):
         (("train-vqvae", "pictures", *words, *small, "--out", "vq"), "vq", RUN),
         ((), "vae/model", CODEC_FOLDER),
         ((), "vq/model", CODEC_FOLDER),
-        (("export", "model", "--out", "hf"), "hf", CHECKPOINT),
+        (("export", "--checkpoint", "model", "--out", "hf"), "hf", CHECKPOINT),
         (("generate", "--checkpoint", "vae", "-n", 2, "--out", "s"), "s", PICTURES),
         ((*COMPLETE, "--out", "c"), "c", PICTURES),
     ):
@@ -206,7 +206,7 @@ def test_photos_of_one_name_get_folders_of_their_own(here, jpeglm):
     [
         GENERATE,
         COMPLETE,
-        ("export", "model"),
+        ("export", *MODEL),
         ("train-tokenizer", "pictures", "--size", 32),
         ("prepare", "pictures"),
         ("train", "pictures", "--tokenizer", "model", "--steps", 1),
@@ -242,23 +242,25 @@ def test_where_it_cannot_be_written_is_told_before_the_work(here, jpeglm, words,
 
 
 def test_export_leaves_a_folder_with_anything_of_the_users(here, jpeglm):
-    assert jpeglm("export", "model", "--out", "hf")[0] == 0
-    assert jpeglm("export", "model", "--out", "hf", "--dtype", "float32")[0] == 0  # ours
+    assert jpeglm("export", "--checkpoint", "model", "--out", "hf")[0] == 0
+    assert (
+        jpeglm("export", "--checkpoint", "model", "--out", "hf", "--dtype", "float32")[0] == 0
+    )  # ours
     Path("hf/notes.txt").write_text("mine")
     before = held(here)
-    refused(jpeglm("export", "model", "--out", "hf"), "notes.txt")
-    refused(jpeglm("export", "model", "--out", "."), "was not written by jpeglm")
-    refused(jpeglm("export", "model", "--out", "model"), "model")
-    refused(jpeglm("export", "model", "--out", "model/inside"), "inside")
+    refused(jpeglm("export", "--checkpoint", "model", "--out", "hf"), "notes.txt")
+    refused(jpeglm("export", "--checkpoint", "model", "--out", "."), "was not written by jpeglm")
+    refused(jpeglm("export", "--checkpoint", "model", "--out", "model"), "model")
+    refused(jpeglm("export", "--checkpoint", "model", "--out", "model/inside"), "inside")
     assert held(here) == before
 
 
 def test_a_folder_in_the_place_of_a_file_is_the_users(here, jpeglm):
-    assert jpeglm("export", "model", "--out", "hf")[0] == 0
+    assert jpeglm("export", "--checkpoint", "model", "--out", "hf")[0] == 0
     Path("hf/README.md").unlink()
     Path("hf/README.md").mkdir()
     Path("hf/README.md/mine.txt").write_text("mine")
-    refused(jpeglm("export", "model", "--out", "hf"), "README.md")
+    refused(jpeglm("export", "--checkpoint", "model", "--out", "hf"), "README.md")
     assert Path("hf/README.md/mine.txt").read_text() == "mine"
 
 
@@ -278,13 +280,13 @@ def test_another_programs_llama_is_not_ours(here, jpeglm):
     shutil.copytree("model", "theirs")
     Path("theirs/codec.json").unlink()
     before = held(here)
-    refused(jpeglm("export", "model", "--out", "theirs"), "theirs")
+    refused(jpeglm("export", "--checkpoint", "model", "--out", "theirs"), "theirs")
     refused(jpeglm("train-tokenizer", ".", "--out", "theirs"), "theirs")
     refused(jpeglm("train", ".", "--tokenizer", "model", "--steps", 1, "--out", "theirs"), "theirs")
     assert held(here) == before
 
 
-def test_evaluate_claims_its_file(here, jpeglm, monkeypatch):
+def test_evaluate_claims_its_folder(here, jpeglm, monkeypatch):
     """Before a model is opened, let alone measured."""
     from jpeglm.generation import loading
 
@@ -292,31 +294,41 @@ def test_evaluate_claims_its_file(here, jpeglm, monkeypatch):
         raise AssertionError("the work has begun")
 
     monkeypatch.setattr(loading, "load", never)
-    Path("folder").mkdir()
-    Path("mine.json").write_text('{"mine": 1}')
-    Path("text.json").write_text("mine")
+    for name, text in {"mine": '{"mine": 1}', "text": "mine"}.items():
+        Path(name).mkdir()
+        Path(name, "result.json").write_text(text)
+    Path("drawn").mkdir()
+    Path("drawn/sheet.png").write_text("mine")
     before = held(here)
-    for verb in (("validity",), ("likelihood", "folder"), ("completion", "folder")):
-        for place in ("folder", "mine.json", "text.json", "photo.png", "photo.png/x.json",
-                      "model/config.json", "model/codec.safetensors"):  # fmt: skip
+    for verb in (("validity",), ("likelihood", "mine"), ("completion", "mine")):
+        for place in ("mine", "text", "drawn", "photo.png", "photo.png/x", "model",
+                      "model/config.json"):  # fmt: skip
             refused(jpeglm("evaluate", *verb, *MODEL, "--out", place), place.split("/")[0])
-    refused(jpeglm("evaluate", "completion", "folder", *MODEL, "--pictures", "photo.png"), "photo")
+    refused(jpeglm("evaluate", "completion", "mine", *MODEL, "--pictures", "photo.png"), "photo")
     assert held(here) == before
 
 
 def test_figures_are_shown_though_they_cannot_be_kept(here, jpeglm, small_files):
-    words = ("evaluate", "validity", *MODEL, "-n", 1, "--out", "valid.json")
+    words = ("evaluate", "validity", *MODEL, "-n", 1, "--out", "valid")
     small_files(10)
     code, out, err = jpeglm(*words)
     assert code == 1 and "with grammar" in out and "no space is left" in err
-    assert not Path("valid.json").exists()
+    assert not Path("valid/result.json").exists()
 
 
 def test_evaluate_replaces_its_own_result(here, jpeglm):
-    words = ("evaluate", "validity", *MODEL, "-n", 1, "--out", "new/valid.json")
-    for _ in range(2):
-        assert jpeglm(*words)[0] == 0
-    assert json.loads(Path("new/valid.json").read_text())["evaluated"] == "validity"
+    """And what it drew beside it, though not what others put there."""
+    words = ("evaluate", "validity", *MODEL, "-n", 1, "--out", "new/valid")
+    told = jpeglm.told(*words)
+    assert json.loads(Path("new/valid/result.json").read_text()) == told
+    assert told["evaluated"] == "validity" and told["files"] == []
+    Path("new/valid/plot.png").write_text("an earlier one")
+    Path("new/valid/notes.txt").write_text("mine")
+    refused(jpeglm(*words), "plot.png")
+    record = {**told, "files": ["plot.png"]}
+    Path("new/valid/result.json").write_text(json.dumps(record))
+    assert jpeglm(*words)[0] == 0
+    assert sorted(os.listdir("new/valid")) == ["notes.txt", "result.json"]
 
 
 class Interrupted:
@@ -409,11 +421,11 @@ def test_folders_that_may_not_be_written(here, model):
     program = (
         "import os, sys\n"
         "from pathlib import Path\n"
-        "from jpeglm.folders import PICTURES, claim, claim_file\n"
+        "from jpeglm.folders import EVALUATION, PICTURES, claim\n"
         "if not os.geteuid(): os.setuid(65534)\n"
         "for call in (lambda: claim(Path('closed'), PICTURES),\n"
         "             lambda: claim(Path('closed/below/it'), PICTURES),\n"
-        "             lambda: claim_file(Path('closed/x.json'))):\n"
+        "             lambda: claim(Path('closed/x'), EVALUATION)):\n"
         "    try:\n"
         "        call()\n"
         "    except ValueError as error:\n"
@@ -426,7 +438,7 @@ def test_folders_that_may_not_be_written(here, model):
         pytest.skip("the package itself cannot be read by somebody else here")
     said = done.stdout.splitlines()
     assert [line.split(":")[0] for line in said] == [
-        "cannot use closed", "cannot use closed/below/it", "cannot use closed"
+        "cannot use closed", "cannot use closed/below/it", "cannot use closed/x"
     ]  # fmt: skip
 
 
@@ -688,7 +700,7 @@ def test_links_that_lead_to_themselves(here, jpeglm):
         ["prepare", "round.jpg", "new"],
         ["prepare", "photo.png", "about"],
         ["train-tokenizer", "about", "--out", "new"],
-        ["export", "model", "--out", "about"],
+        ["export", *MODEL, "--out", "about"],
         ["check", "round.jpg"],
     ):
         code, out, err = jpeglm(*words)

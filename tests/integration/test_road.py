@@ -122,7 +122,9 @@ def test_export_loads_in_transformers(jpeglm, road):
     from jpeglm.generation.loading import load
 
     folder, _ = road
-    jpeglm.told("export", "run/model", "--out", "hf", "--dtype", "float32", cwd=folder)
+    jpeglm.told(
+        "export", "--checkpoint", "run/model", "--out", "hf", "--dtype", "float32", cwd=folder
+    )
     theirs = AutoModelForCausalLM.from_pretrained(folder / "hf", local_files_only=True)
     tokenizer = AutoTokenizer.from_pretrained(folder / "hf", local_files_only=True)
     ours = load(folder / "run" / "model", precision="float32")
@@ -130,7 +132,7 @@ def test_export_loads_in_transformers(jpeglm, road):
     ids = np.array([ours.tokenizer.bos, 5, 40, 200, 280])
     with torch.no_grad():
         expected = theirs(torch.from_numpy(ids)[None]).logits[0, -1].numpy()
-    np.testing.assert_allclose(ours.engine.start([ids])[0], expected, atol=1e-4)
+    np.testing.assert_allclose(ours.engine.add([ids])[0], expected, atol=1e-4)
 
 
 WITHOUT_NUMBA = """

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from jpeglm import __version__
+from jpeglm.cli.options import constant
 from jpeglm.config import MAX_SEED
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
@@ -35,6 +36,7 @@ MaxTokensOption = Annotated[
     int | None,
     typer.Option(min=2, help="Token budget, prompt included. Default: the model's context."),
 ]
+BATCH = constant("BATCH", "generation.model")
 BatchOption = Annotated[int, typer.Option(min=1, help="Pictures drawn together.")]
 SeedOption = Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Same seed, same pictures.")]
 LabelOption = Annotated[

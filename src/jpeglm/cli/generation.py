@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from jpeglm.cli.common import (
+    BATCH,
     BatchOption,
     CheckpointOption,
     DeviceOption,
@@ -49,7 +50,7 @@ def generate(
     label: LabelOption = None,
     sampling: dict[str, Any],
     max_tokens: MaxTokensOption = None,
-    batch: BatchOption = 16,
+    batch: BatchOption = BATCH,
     engine: EngineOption = "cpu",
     precision: PrecisionOption = None,
     device: DeviceOption = None,
@@ -119,7 +120,7 @@ def complete(
     label: LabelOption = None,
     sampling: dict[str, Any],
     max_tokens: MaxTokensOption = None,
-    batch: BatchOption = 16,
+    batch: BatchOption = BATCH,
     engine: EngineOption = "cpu",
     precision: PrecisionOption = None,
     device: DeviceOption = None,
@@ -216,10 +217,8 @@ def _told(result: dict[str, Any], kind: str) -> list[str]:
 
 @verbs.command()
 def export(
-    checkpoint: Annotated[
-        Path, typer.Argument(help="A checkpoint folder of ours, or a shipped one's name.")
-    ],
     out: Annotated[Path, typer.Option(help="Folder to write.")],
+    checkpoint: CheckpointOption = None,
     to: Annotated[str, typer.Option(help="hf: Hugging Face transformers.")] = "hf",
     dtype: Annotated[str, typer.Option(help="bfloat16 or float32.")] = "bfloat16",
     as_json: JsonOption = False,

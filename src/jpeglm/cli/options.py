@@ -52,6 +52,19 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(parts[0]), int(parts[-1])
 
 
+def numbers(
+    option: str, text: str, kind: type[int] | type[float], form: str, most: float = math.inf
+) -> list[Any]:
+    """An option's numbers from 0 to `most`, with commas between; `form`: how they are written."""
+    try:
+        found = [kind(part) for part in text.split(",")]
+    except ValueError:
+        found = []
+    if not found or not all(0 <= number <= most and math.isfinite(number) for number in found):
+        raise InputError(f"{option} is {text!r}; write {form}")
+    return found
+
+
 class Field(NamedTuple):
     """A field as its dataclass' source has it."""
 
@@ -192,8 +205,9 @@ def _sized(fields: tuple[Field, ...]) -> Iterator[Field]:
             yield field
         elif field.name == "width":
             width, height = field.default, named["height"].default
-            size = f"{width}" if width == height else f"{width}x{height}"
-            yield Field("size", "str", size, "Pixels, as 64 or 128x96 (width x height).")
+            size = None if width is None else f"{width}x{height}" if width != height else f"{width}"
+            usual = "Pixels, as 64 or 128x96 (width x height)."
+            yield Field("size", "str", size, field.help if size is None else usual)
 
 
 def _defaults(fields: dict[str, Field]) -> str:
@@ -249,12 +263,12 @@ def _value(node: ast.expr | None, module: str) -> Any:
         return None
     known: dict[str, Any] = {"bounded": _Bounded, "field": lambda **_: None, "dict": dict}
     names = {part.id for part in ast.walk(node) if isinstance(part, ast.Name)}
-    known |= {name: _constant(name, module) for name in names - known.keys()}
+    known |= {name: constant(name, module) for name in names - known.keys()}
     return eval(compile(ast.Expression(node), module, "eval"), known)
 
 
 @functools.cache
-def _constant(name: str, module: str) -> Any:
+def constant(name: str, module: str) -> Any:
     """A constant of a module, or of the one that it imports it from."""
     text = _text(module)
     if found := re.search(rf"^{name} = (.+)$", text, re.MULTILINE):
@@ -263,7 +277,7 @@ def _constant(name: str, module: str) -> Any:
         r"^from jpeglm\.(\S+) import (.+|\([^)]+\))$", text, re.MULTILINE
     ):
         if re.search(rf"\b{name}\b", names):
-            return _constant(name, source)
+            return constant(name, source)
     raise LookupError(f"{module} has no constant {name}")
 
 

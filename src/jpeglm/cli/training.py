@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from jpeglm.cli.common import JsonOption, show
-from jpeglm.cli.options import Fields, parse_size, with_options
+from jpeglm.cli.options import Fields, with_options
 from jpeglm.config import InputError
 
 if TYPE_CHECKING:
@@ -110,8 +110,9 @@ VIEWS = Fields("data.settings:PrepareConfig", only=("crops", "validation"))
 
 @verbs.command("train-vqvae")
 @with_options(
-    views=VIEWS,
+    size=Fields("codecs.vq:VqConfig", only=("size",), given=True),
     model=Fields("models.vqvae:VqVaeConfig"),
+    views=VIEWS,
     config=Fields("training.autoencoder:AutoencoderConfig"),
 )
 def train_vqvae(
@@ -120,14 +121,17 @@ def train_vqvae(
     out: Annotated[Path, typer.Option(help="Run folder; OUT/model is the codec folder.")] = Path(
         "runs/vqvae"
     ),
-    size: Annotated[str, typer.Option(help="Pixels, as 64 or 128x96 (width x height).")] = "32",
-    views: PrepareConfig,
+    size: dict[str, int],
     model: VqVaeConfig,
+    views: PrepareConfig,
     config: AutoencoderConfig,
     as_json: JsonOption = False,
 ) -> None:
     """Train a VQ-VAE, the codec of `prepare --codec vq`; run it again to go on after a stop."""
-    _autoencoder("train-vqvae", data, out, parse_size(size), views, model, config, as_json)
+    from jpeglm.codecs.vq import VqConfig
+
+    shape = (size.get("width", VqConfig.width), size.get("height", VqConfig.height))
+    _autoencoder("train-vqvae", data, out, shape, views, model, config, as_json)
 
 
 @verbs.command("train-vae")

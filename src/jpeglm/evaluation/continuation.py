@@ -15,8 +15,11 @@ from jpeglm.evaluation.likelihood import interval, pictures_of, ratio_interval
 from jpeglm.generation.model import KEEP, Model
 from jpeglm.generation.pictures import Drawn
 
+Show = Callable[[np.ndarray], None]
 Progress = Callable[[int, int, str], None]
 
+SHOWN = 4
+"""Clips to look at: all frames of the true one, and of the model's below it."""
 EXACT = 1e-10
 """Mean square error that stands for none: 148 dB."""
 
@@ -35,6 +38,7 @@ def continuation(
     seeds: Sequence[int] = (0,),
     extractor: Extractor | None = None,
     progress: Progress | None = None,
+    show: Show | None = None,
     **sampling: Any,
 ) -> dict[str, Any]:
     """Continue held-out clips; by frame, the distance to the true frames of model and rivals.
@@ -62,6 +66,10 @@ def continuation(
     bits = [found[number].bits for number in range(len(seeds) * count)]
     made = np.stack(drawn).reshape(len(seeds), *truth.shape)
     future, shown = truth[:, keep:], made[:, :, keep:]
+    if show:
+        for clip in range(min(count, SHOWN)):
+            show(truth[clip])
+            show(made[0, clip])
     repeated = np.broadcast_to(truth[:, keep - 1 : keep], future.shape)
     errors = {"model": _errors(shown, future).mean(0), "repeat": _errors(repeated, future)}
     films = pictures_of(keys)

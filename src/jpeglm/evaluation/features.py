@@ -9,6 +9,7 @@ with `inception` may a distance be called FID; results always name extractor, re
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,7 +17,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from jpeglm.config import InputError
+from jpeglm.config import InputError, Settings
 
 Progress = Callable[[int, int, str], None]
 RESNET50 = Path("data/resnet50.safetensors")
@@ -128,24 +129,28 @@ class Inception:
 EXTRACTORS = ("resnet50", "inception")
 
 
-def make_extractor(
-    name: str = "resnet50",
-    weights: Path | None = None,
-    device: str | None = None,
-    resize: int | None = None,
-) -> Extractor:
-    """The extractor `name`; weights default to where its recipe or library puts them.
+@dataclass(frozen=True)
+class ExtractorConfig(Settings):
+    """What a picture is to a Fréchet distance."""
 
-    resize: side in pixels that ResNet-50 sees; 112 costs a quarter of its own 224 and shows as much
-    of pictures that are smaller than that anyway.
-    """
-    if name == "resnet50":
-        return ResNet50(weights or RESNET50, device, resize or 224)
-    if name == "inception":
-        if resize is not None:
+    extractor: str = "resnet50"
+    """resnet50 (local weights) or inception (FID; the extra fid)."""
+    weights: Path | None = None
+    """The extractor's weights file; of resnet50 by default data/resnet50.safetensors."""
+    resize: int | None = None
+    """Pixels a side that resnet50 sees, by default its own 224; 112 costs a quarter and shows as
+    much of pictures that are smaller than that anyway."""
+
+
+def make_extractor(config: ExtractorConfig, device: str | None = None) -> Extractor:
+    """The extractor; weights default to where its recipe or library puts them."""
+    if config.extractor == "resnet50":
+        return ResNet50(config.weights or RESNET50, device, config.resize or 224)
+    if config.extractor == "inception":
+        if config.resize is not None:
             raise InputError("--resize is resnet50's; inception resizes to 299 as FID prescribes")
-        return Inception(weights, device)
-    raise InputError(f"--extractor is {name!r}; choose one of {', '.join(EXTRACTORS)}")
+        return Inception(config.weights, device)
+    raise InputError(f"--extractor is {config.extractor!r}; choose one of {', '.join(EXTRACTORS)}")
 
 
 def extract(

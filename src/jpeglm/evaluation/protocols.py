@@ -3,6 +3,7 @@
 Each function gives the JSON that its verb of `jpeglm evaluate` prints. Drawn sets are kept in a
 folder if one is given, so that a stopped measurement goes on.
 
+    frechet         the distance of two sets of pictures
     completion      table 1, and table 4 with half: Fréchet distance of completions, by share kept
     unconditional   table 3
     reconstruction  what the codecs themselves lose, at their number of tokens
@@ -36,6 +37,8 @@ from jpeglm.generation.model import Model
 from jpeglm.tokenizer import Tokenizer
 
 Progress = Callable[[int, int, str], None]
+Show = Callable[[np.ndarray], None]
+"""Called with pictures to look at: the references, then what was made of them, set by set."""
 
 
 def _named(extractor: Extractor) -> dict[str, Any]:
@@ -64,16 +67,25 @@ def _mean(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return joined
 
 
+def frechet(
+    pictures: Images, real: Images, extractor: Extractor, progress: Progress | None = None
+) -> dict[str, Any]:
+    """Two sets of pictures of one size."""
+    drawn, truth = (extract(extractor, x.pixels, progress=progress) for x in (pictures, real))
+    return {**_named(extractor), **compare(drawn, truth)}
+
+
 def completion(
     model: Any,
     references: Images,
     extractor: Extractor,
-    ratios: Sequence[float] = (0.25, 0.5, 0.75),
-    seeds: Sequence[int] = (0, 1, 2),
+    ratios: Sequence[float],
+    seeds: Sequence[int],
     *,
     half: bool = False,
     folder: Path | None = None,
     progress: Progress | None = None,
+    show: Show | None = None,
 ) -> dict[str, Any]:
     """Complete every reference at every ratio and seed; distances to the references themselves.
 
@@ -89,14 +101,18 @@ def completion(
     def features(x: np.ndarray) -> np.ndarray:
         return extract(extractor, view(_fitted(x, pictures.shape[1:3])), progress=progress)
 
+    shown = show or (lambda x: None)
+    shown(pictures)
     truth = features(pictures)
     rows: dict[str, Any] = {"codec": compare(features(coded(model, pictures)), truth)}
     name = "half-" if half else ""
     for ratio in ratios:
-        found = []
+        found: list[dict[str, Any]] = []
         for seed in seeds:
             file = folder / f"{name}completion-{ratio:g}-{seed}.npz" if folder else None
             drawn = _completed(model, references, pictures, file, ratio, seed, progress, half)
+            if not found:
+                shown(_fitted(drawn["pictures"], pictures.shape[1:3]))
             row = compare(features(drawn["pictures"]), truth)
             found.append(row | {"bits": float(drawn["bits"].mean())})
         rows[f"{ratio:g}"] = _mean(found) | {"bits": float(np.mean([r["bits"] for r in found]))}
@@ -126,10 +142,11 @@ def unconditional(
     references: Images,
     extractor: Extractor,
     n: int,
-    seeds: Sequence[int] = (0,),
+    seeds: Sequence[int],
     *,
     folder: Path | None = None,
     progress: Progress | None = None,
+    show: Show | None = None,
 ) -> dict[str, Any]:
     """n new pictures a seed against the references; of a class-conditional model, their labels."""
     check_count(references.pixels, "unconditional")
@@ -144,6 +161,8 @@ def unconditional(
             lambda s=seed: samples(model, n, s, references.labels, progress),  # type: ignore[misc]
         )
         shown = _fitted(drawn["pictures"], references.pixels.shape[1:3])
+        if show:
+            show(shown)
         found.append(compare(extract(extractor, shown, progress=progress), truth))
     return {
         **_named(extractor),
@@ -170,6 +189,7 @@ def reconstruction(
     references: Images,
     extractor: Extractor | None = None,
     progress: Progress | None = None,
+    show: Show | None = None,
 ) -> dict[str, Any]:
     """PSNR, SSIM and Fréchet distance of codecs alone, with tokens and bits a picture.
 
@@ -183,6 +203,8 @@ def reconstruction(
         return torch.from_numpy(x).permute(0, 3, 1, 2).float()
 
     pixels = references.pixels
+    if show:
+        show(pixels)
     truth = extract(extractor, pixels, progress=progress) if extractor else None
     rows: dict[str, Any] = {}
     for number, (name, coder) in enumerate(coders.items()):
@@ -199,6 +221,8 @@ def reconstruction(
             lengths = [len(coder.encode_stream(s)) for s in streams]
             row["tokens"] = float(np.mean(lengths))
             row["bits"] = float(np.mean([len(s) for s in streams]) * 8)
+        if show:
+            show(shown)
         decibels = psnr(pixels, shown)
         row["psnr"] = float(decibels.mean())
         row["psnr_interval"] = [
@@ -227,18 +251,23 @@ def longtail(
     references: Images,
     extractor: Extractor,
     frequency: dict[int, int],
-    keep: float = 0.25,
-    seed: int = 0,
+    keep: float,
+    seed: int,
     *,
     folder: Path | None = None,
     progress: Progress | None = None,
+    show: Show | None = None,
 ) -> dict[str, Any]:
     """Completions by two models, class by class; frequency: class → pictures in training."""
+    if show:
+        show(references.pixels)
     truth = extract(extractor, references.pixels, progress=progress)
     features = []
     for name, drawer in (("checkpoint", model), ("rival", rival)):
         file = folder / f"longtail-{name}-{keep:g}-{seed}.npz" if folder else None
         drawn = _completed(drawer, references, references.pixels, file, keep, seed, progress)
+        if show:
+            show(_fitted(drawn["pictures"], references.pixels.shape[1:3]))
         features.append(extract(extractor, drawn["pictures"], progress=progress))
     by_class = class_differences(features[0], features[1], references.labels, truth, frequency)
     return {**_named(extractor), "keep": keep, **by_class}

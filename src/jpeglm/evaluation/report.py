@@ -11,14 +11,12 @@ from __future__ import annotations
 
 import base64
 import html
-import io
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
+from jpeglm.evaluation.figures import completion_plot
 from jpeglm.files import atomic_write
 
 STYLE = """
@@ -64,42 +62,6 @@ def _embedded(png: bytes, caption: str) -> str:
         f'<figure><img src="data:image/png;base64,{data}" alt="{html.escape(caption)}">'
         f"<figcaption>{html.escape(caption)}</figcaption></figure>"
     )
-
-
-def sheet(rows: Iterable[np.ndarray], scale: int = 2) -> bytes:
-    """PNG of rows of pictures, uint8 [N, H, W, 3] each; the captions are the caller's."""
-    stacked = np.concatenate([np.concatenate(list(row), 1) for row in rows], 0)
-    image = Image.fromarray(stacked)
-    image = image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
-    out = io.BytesIO()
-    image.save(out, "PNG", optimize=True)
-    return out.getvalue()
-
-
-def completion_plot(tables: dict[str, dict[str, Any]], metric: str) -> bytes:
-    """Distance against the share kept, one line a rival, bars for the intervals."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(7, 4), dpi=110)
-    for name, table in tables.items():
-        shares = [key for key in table if key != "codec"]
-        values = [table[key]["distance"] for key in shares]
-        spread = np.abs(np.array([table[k]["interval"] for k in shares]).T - values)
-        line = axes.errorbar([float(k) for k in shares], values, spread, marker="o", label=name,
-                             capsize=3)  # fmt: skip
-        axes.axhline(table["codec"]["distance"], ls=":", color=line[0].get_color(), lw=1)
-    axes.set_xlabel("share of the picture kept (dotted: the codec alone)")
-    axes.set_ylabel(metric)
-    axes.set_ylim(bottom=0)
-    axes.legend()
-    figure.tight_layout()
-    out = io.BytesIO()
-    figure.savefig(out, format="png")
-    plt.close(figure)
-    return out.getvalue()
 
 
 def verdicts(results: dict[str, Any]) -> list[str]:

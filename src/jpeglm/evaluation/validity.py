@@ -24,6 +24,7 @@ from jpeglm.codecs import AvcCodec, JpegCodec
 from jpeglm.codecs.avc import STRICT, complaints
 from jpeglm.config import InputError
 from jpeglm.generation.model import Model
+from jpeglm.generation.sampling import Sampling
 from jpeglm.syntax.machine import accepts
 
 Progress = Callable[[int, int, str], None]
@@ -95,14 +96,16 @@ def sampled_whole(model: Model, drawn: Sequence[np.ndarray]) -> int:
 
 
 def validity(
-    model: Model, n: int = 200, seed: int = 0, progress: Progress | None = None, **sampling: Any
+    model: Model, n: int, seed: int = 0, progress: Progress | None = None, **sampling: Any
 ) -> dict[str, Any]:
     """n pictures or clips with the grammar and n without; counts of each judge.
 
     sampling: temperature, top_k, top_p; by default the model's whole distribution, which is the
     hardest.
     """
-    sampling = {"temperature": 1.0, "top_k": 0, "top_p": 1.0} | sampling
+    whole = Sampling()
+    sampling = {"temperature": whole.temperature, "top_k": whole.top_k,
+                "top_p": whole.top_p} | sampling  # fmt: skip
     if not isinstance(model, Model):
         raise InputError("a VAE draws pixels, not streams; there is nothing that could be invalid")
     rows: dict[str, Any] = {}

@@ -15,12 +15,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jpeglm.kernels import kernel
+from jpeglm.kernels import kernel, record
 from jpeglm.syntax.machine import complete, key, shortest, start_state, step
 
-WALK = np.dtype(
-    [("at", "i8"), ("known", "i8"), ("value", "i8"), ("bits", "i8"), ("need", "i8"), ("left", "i8")]
-)
+WALK = record(at="i8", known="i8", value="i8", bits="i8", need="i8", left="i8")
 """How far a stream is beside its grammar's state. A prompt leaves `known` symbols to be spelt (they
 lie beside), of which `at` are, then the leading `bits` bits of the byte `value`; need: symbols of
 the shortest completion behind them. left: tokens that may still come, EOS among them."""

@@ -17,23 +17,13 @@ from jpeglm.config import MAX_SEED, InputError, Settings, check_seed
 from jpeglm.generation.masks import WALK, Vocabulary, advance, token_mask
 from jpeglm.generation.matcher import Constraint
 from jpeglm.generation.nucleus import nucleus
-from jpeglm.kernels import LOWEST, exp, highest, kernel, log
+from jpeglm.kernels import LOWEST, exp, highest, kernel, log, record
 
 MAX_GUIDANCE = 1e6
 """Beyond it guided logits would leave float32."""
 
 
-DRAW = np.dtype(
-    [
-        ("grammar", "?"),
-        ("inverse", "f8"),
-        ("top_k", "i8"),
-        ("top_p", "f8"),
-        ("seed", "i8"),
-        ("picture", "i8"),
-    ],
-    align=True,
-)
+DRAW = record(grammar="?", inverse="f8", top_k="i8", top_p="f8", seed="i8", picture="i8")
 """`Sampling`, seed and the picture's number in it, as numba takes them; an inverse temperature of 0
 is greedy."""
 
@@ -172,17 +162,7 @@ class Table(NamedTuple):
     """float64 [rows, tokens]: −ln p of each under the model's own distribution."""
 
 
-ROW = np.dtype(
-    [
-        ("walk", WALK),
-        ("draw", DRAW),
-        ("kind", "i8"),
-        ("count", "i8"),
-        ("token", "i8"),
-        ("nats", "f8"),
-    ],
-    align=True,
-)
+ROW = record(walk=WALK, draw=DRAW, kind="i8", count="i8", token="i8", nats="f8")
 """kind: the chooser's number; token: the last one; nats: the sum of all."""
 
 

@@ -1,0 +1,295 @@
+"""Verbs that measure drawn pictures: distances to real ones, and what codecs alone lose."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from jpeglm.cli.common import (
+    CheckpointOption,
+    DeviceOption,
+    EngineOption,
+    JsonOption,
+    PrecisionOption,
+    SeedOption,
+    open_model,
+    record_of,
+)
+from jpeglm.cli.evaluation import (
+    DISTANCES,
+    EXTRACTOR,
+    LimitOption,
+    OutOption,
+    SeedsOption,
+    claim_output,
+    engine_device,
+    evaluate,
+    finish,
+    optional_extractor,
+)
+from jpeglm.cli.options import Fields, numbers, parse_size, with_options
+from jpeglm.config import MAX_SEED, InputError
+
+if TYPE_CHECKING:
+    from jpeglm.evaluation.features import ExtractorConfig
+    from jpeglm.evaluation.inputs import ReferenceConfig
+
+KeepOption = Annotated[
+    Path | None,
+    typer.Option("--pictures", help="Folder that keeps what was drawn; a second run goes on."),
+]
+CONFIG = "evaluation.inputs:ReferenceConfig"
+
+
+@evaluate.command()
+@with_options(extracting=Fields(EXTRACTOR))
+def frechet(
+    *,
+    pictures: Annotated[Path, typer.Argument(help="Pictures: a folder, tars, Parquet.")],
+    references: Annotated[Path, typer.Argument(help="Real pictures, in any of these forms.")],
+    size: Annotated[
+        str | None,
+        typer.Option(help="Pixels, as 64 or 128x96 (width x height). Default: the pictures' own."),
+    ] = None,
+    limit: LimitOption = 50_000,
+    extracting: ExtractorConfig,
+    device: DeviceOption = None,
+    out: OutOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Fréchet distance and KID between two sets of pictures.
+
+    Without --size every picture must have one size. Called FID only with the extractor inception.
+    """
+    from jpeglm.evaluation.features import make_extractor
+    from jpeglm.evaluation.inputs import pairs
+    from jpeglm.evaluation.protocols import frechet as measure
+    from jpeglm.progress import Reporter
+
+    output = claim_output(out, pictures, references)
+    sets = pairs(pictures, references, parse_size(size) if size else None, limit)
+    made = make_extractor(extracting, device)
+    with Reporter("frechet", "pictures", as_json) as report:
+        result = measure(*sets, made, report)
+    result |= {"pictures": str(pictures), "references": str(references)}
+    lines = [f"{made.metric}: {_distance(result)}", *_warned(result)]
+    finish("frechet", result, output, as_json, lines)
+
+
+@evaluate.command()
+@with_options(config=Fields(CONFIG), extracting=Fields(EXTRACTOR))
+def completion(
+    *,
+    data: Annotated[Path, typer.Argument(help="Real pictures that training never saw.")],
+    checkpoint: CheckpointOption = None,
+    ratios: Annotated[
+        str, typer.Option(help="Shares of the picture that are kept, with commas between.")
+    ] = "0.25,0.5,0.75",
+    seeds: SeedsOption = 3,
+    half: Annotated[
+        bool, typer.Option("--half", help="Pictures at half size on black (the paper's table 4).")
+    ] = False,
+    config: ReferenceConfig,
+    pictures: KeepOption = None,
+    extracting: ExtractorConfig,
+    engine: EngineOption = "cpu",
+    precision: PrecisionOption = None,
+    device: DeviceOption = None,
+    out: OutOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Fréchet distance of completions, by share kept (the paper's tables 1, 2 and 4)."""
+    from jpeglm.evaluation import protocols
+    from jpeglm.evaluation.features import make_extractor
+    from jpeglm.evaluation.inputs import references, size_of
+    from jpeglm.progress import Reporter
+
+    output = claim_output(out, data, checkpoint, pictures=pictures)
+    shares = numbers("--ratios", ratios, float, "shares from 0 to 1 as 0.25,0.5,0.75", most=1)
+    model = _picture_model(checkpoint, engine, precision, engine_device(engine, device))
+    made = make_extractor(extracting, device)
+    found = references(data, size_of(model), config)
+    with Reporter("completion", "pictures", as_json) as report:
+        result = protocols.completion(
+            model,
+            found,
+            made,
+            shares,
+            range(seeds),
+            half=half,
+            folder=pictures,
+            progress=report,
+            show=output.show,
+        )
+    result |= record_of(checkpoint, model, engine, precision) | {"data": str(data)}
+    lines = [f"{result['metric']} of completions, by share kept ({_seeds(seeds)})"]
+    lines += [f"  {name:>6s}  {_distance(row)}" for name, row in result["ratios"].items()]
+    finish("completion", result, output, as_json, lines + _warned(result["ratios"]["codec"]))
+
+
+@evaluate.command()
+@with_options(config=Fields(CONFIG), extracting=Fields(EXTRACTOR))
+def unconditional(
+    *,
+    data: Annotated[Path, typer.Argument(help="Real pictures that training never saw.")],
+    checkpoint: CheckpointOption = None,
+    n: Annotated[int, typer.Option("-n", min=2, max=MAX_SEED, help="New pictures a seed.")] = 1000,
+    seeds: SeedsOption = 1,
+    config: ReferenceConfig,
+    pictures: KeepOption = None,
+    extracting: ExtractorConfig,
+    engine: EngineOption = "cpu",
+    precision: PrecisionOption = None,
+    device: DeviceOption = None,
+    out: OutOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Fréchet distance of new pictures (the paper's table 3); takes a VAE too."""
+    from jpeglm.evaluation import protocols
+    from jpeglm.evaluation.features import make_extractor
+    from jpeglm.evaluation.inputs import references, size_of
+    from jpeglm.progress import Reporter
+
+    output = claim_output(out, data, checkpoint, pictures=pictures)
+    model = _picture_model(checkpoint, engine, precision, engine_device(engine, device))
+    made = make_extractor(extracting, device)
+    found = references(data, size_of(model), config)
+    with Reporter("unconditional", "pictures", as_json) as report:
+        result = protocols.unconditional(
+            model,
+            found,
+            made,
+            n,
+            range(seeds),
+            folder=pictures,
+            progress=report,
+            show=output.show,
+        )
+    result |= record_of(checkpoint, model, engine, precision) | {"data": str(data)}
+    lines = [f"{result['metric']} of new pictures ({_seeds(seeds)}): {_distance(result)}"]
+    finish("unconditional", result, output, as_json, lines + _warned(result))
+
+
+@evaluate.command()
+@with_options(config=Fields(CONFIG), **DISTANCES)
+def reconstruction(
+    *,
+    data: Annotated[Path, typer.Argument(help="Real pictures.")],
+    checkpoint: Annotated[
+        list[Path] | None,
+        typer.Option(help="A checkpoint, tokenizer or VAE folder; give it several times."),
+    ] = None,
+    qualities: Annotated[
+        str, typer.Option(help="JPEG qualities beside them, with commas between; empty: none.")
+    ] = "5,10,25,50,75",
+    config: ReferenceConfig,
+    distances: dict[str, Any],
+    network: dict[str, Any],
+    device: DeviceOption = None,
+    out: OutOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """What the codecs alone lose: PSNR, SSIM, at their tokens and bits a picture."""
+    from jpeglm.evaluation import protocols
+    from jpeglm.evaluation.inputs import coders_of
+    from jpeglm.progress import Reporter
+
+    output = claim_output(out, data, *(checkpoint or []))
+    known = numbers("--qualities", qualities, int, "it as 10,25,50") if qualities else []
+    coders, found = coders_of(checkpoint or [], known, data, config)
+    made = optional_extractor(distances, network, device)
+    with Reporter("reconstruction", "codecs", as_json) as report:
+        result = protocols.reconstruction(coders, found, made, report, output.show)
+    result["data"] = str(data)
+    lines = [f"{result['n']} pictures"]
+    for name, row in result["coders"].items():
+        length = f"{row['tokens']:.0f} tokens" if "tokens" in row else f"{row['latents']} numbers"
+        lines.append(f"  {name:32s} {row['psnr']:6.2f} dB   SSIM {row['ssim']:.4f}   {length}")
+    finish("reconstruction", result, output, as_json, lines)
+
+
+@evaluate.command()
+@with_options(config=Fields(CONFIG), extracting=Fields(EXTRACTOR))
+def longtail(
+    *,
+    data: Annotated[Path, typer.Argument(help="Real pictures with labels.")],
+    checkpoint: CheckpointOption = None,
+    rival: Annotated[Path | None, typer.Option(help="The other checkpoint.")] = None,
+    trained_on: Annotated[
+        Path | None, typer.Option(help="Prepared shards of training, whose labels are counted.")
+    ] = None,
+    keep: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share that is kept.")] = 0.25,
+    seed: SeedOption = 0,
+    config: ReferenceConfig,
+    pictures: KeepOption = None,
+    extracting: ExtractorConfig,
+    engine: EngineOption = "cpu",
+    precision: PrecisionOption = None,
+    device: DeviceOption = None,
+    out: OutOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Per class: how much better the checkpoint completes than its rival, against frequency."""
+    from jpeglm.evaluation import protocols
+    from jpeglm.evaluation.features import make_extractor
+    from jpeglm.evaluation.inputs import class_counts, references, size_of
+    from jpeglm.progress import Reporter
+
+    output = claim_output(out, data, checkpoint, rival, trained_on, pictures=pictures)
+    if rival is None or trained_on is None:
+        raise InputError("longtail compares two checkpoints; give --rival and --trained-on")
+    place = engine_device(engine, device)
+    models = [_picture_model(folder, engine, precision, place) for folder in (checkpoint, rival)]
+    made = make_extractor(extracting, device)
+    found = references(data, size_of(models[0]), config)
+    with Reporter("longtail", "pictures", as_json) as report:
+        result = protocols.longtail(
+            models[0],
+            models[1],
+            found,
+            made,
+            class_counts(trained_on),
+            keep,
+            seed,
+            folder=pictures,
+            progress=report,
+            show=output.show,
+        )
+    result |= {"checkpoint": str(checkpoint), "rival": str(rival), "data": str(data)}
+    lines = ["class  training pictures  checkpoint   rival   difference"]
+    lines += [
+        f"{r['label']:5d}  {r['frequency']:17d}  {r['a']:10.2f}  {r['b']:6.2f}  "
+        f"{r['difference']:+9.2f}"
+        for r in result["classes"]
+    ]
+    correlation = result["pearson_log_frequency"]
+    lines.append(f"Pearson with log frequency: r {correlation['r']:+.3f}, p {correlation['p']:.4f}")
+    finish("longtail", result, output, as_json, lines)
+
+
+def _picture_model(
+    checkpoint: Path | None, engine: str, precision: str | None, device: str | None
+) -> Any:
+    from jpeglm.evaluation.inputs import check_pictures
+
+    model = open_model(checkpoint, engine, precision, device)
+    check_pictures(model, checkpoint)
+    return model
+
+
+def _seeds(count: int) -> str:
+    return f"{count} seed" + "s" * (count > 1)
+
+
+def _distance(row: dict[str, Any]) -> str:
+    low, high = row["interval"]
+    return (
+        f"{row['distance']:8.2f}  ({low:.2f} to {high:.2f})   KID {row['kid']:.5f} "
+        f"± {row['kid_error']:.5f}   N {row['n'][0]} and {row['n'][1]}"
+    )
+
+
+def _warned(result: dict[str, Any]) -> list[str]:
+    return [f"warning: {result['warning']}"] if "warning" in result else []

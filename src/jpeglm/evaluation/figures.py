@@ -1,0 +1,67 @@
+"""Pictures of results: contact sheets, and plots through matplotlib."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+
+def sheet(rows: Iterable[np.ndarray], scale: int = 2) -> bytes:
+    """PNG of rows of pictures, uint8 [N, H, W, 3] each; the captions are the caller's."""
+    stacked = np.concatenate([np.concatenate(list(row), 1) for row in rows], 0)
+    image = Image.fromarray(stacked)
+    image = image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
+    out = io.BytesIO()
+    image.save(out, "PNG", optimize=True)
+    return out.getvalue()
+
+
+def completion_plot(tables: dict[str, dict[str, Any]], metric: str) -> bytes:
+    """PNG of the distance against the share kept, one line a rival, bars for the intervals."""
+    figure, axes = _axes()
+    for name, table in tables.items():
+        shares = [key for key in table if key != "codec"]
+        values = [table[key]["distance"] for key in shares]
+        spread = np.abs(np.array([table[k]["interval"] for k in shares]).T - values)
+        line = axes.errorbar([float(k) for k in shares], values, spread, marker="o", label=name,
+                             capsize=3)  # fmt: skip
+        axes.axhline(table["codec"]["distance"], ls=":", color=line[0].get_color(), lw=1)
+    axes.set_xlabel("share of the picture kept (dotted: the codec alone)")
+    axes.set_ylabel(metric)
+    axes.set_ylim(bottom=0)
+    axes.legend()
+    return _png(figure)
+
+
+def frames_plot(rows: dict[str, dict[str, Any]], kept: int) -> bytes:
+    """PNG of PSNR against the frame's number, one line a rival; `kept` frames come before."""
+    figure, axes = _axes()
+    for name, row in rows.items():
+        axes.plot(range(kept, kept + len(row["by_frame"])), row["by_frame"], marker="o", label=name)
+    axes.set_xlabel("frame")
+    axes.set_ylabel("PSNR, dB")
+    axes.legend()
+    return _png(figure)
+
+
+def _axes() -> tuple[Any, Any]:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    return plt.subplots(figsize=(7, 4), dpi=110)
+
+
+def _png(figure: Any) -> bytes:
+    import matplotlib.pyplot as plt
+
+    figure.tight_layout()
+    out = io.BytesIO()
+    figure.savefig(out, format="png")
+    plt.close(figure)
+    return out.getvalue()

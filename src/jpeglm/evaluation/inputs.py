@@ -1,0 +1,137 @@
+"""What is measured: held-out pictures at a model's size, held-out streams, JPEG beside codecs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jpeglm.codecs import JpegCodec
+from jpeglm.config import MAX_SEED, InputError, JpegConfig, Settings, bounded
+from jpeglm.data.arrays import Images, load_images, load_set, to_images
+from jpeglm.data.open import open_data
+from jpeglm.data.settings import PrepareConfig
+from jpeglm.generation.loading import open_coder
+from jpeglm.generation.model import Model
+from jpeglm.tokenizer import Tokenizer
+
+JPEG_PICTURES = 300
+"""From which the tokenizers of other JPEG qualities are learnt."""
+
+
+@dataclass(frozen=True)
+class ReferenceConfig(Settings):
+    """Which real pictures, at which size."""
+
+    limit: int = bounded(1000, least=2, most=MAX_SEED)
+    """Pictures at most."""
+    width: int | None = None
+    """Pixels, as 64 or 128x96 (width x height). Default: the checkpoint's."""
+    height: int | None = None
+    """Pixels."""
+    split: str | None = None
+    """train or validation, by content as prepare, or all. Default: all, but of prepared shards
+    validation."""
+    crops: int = bounded(0, least=0)
+    """Random crops of each picture, as prepare; 0: whole."""
+
+    def __post_init__(self) -> None:
+        self.check_bounds()
+
+
+def references(data: Path, size: tuple[int, int], config: ReferenceConfig) -> Images:
+    """Pictures to measure against, at `size` (width, height) unless another is given."""
+    width, height = config.width or size[0], config.height or size[1]
+    split = config.split
+    if split is None and (data / "dataset.json").exists():
+        split = "validation"
+    views = PrepareConfig(crops=config.crops)
+    return load_images(
+        data, width, height, views, None if split == "all" else split, limit=config.limit
+    )
+
+
+def size_of(model: Any) -> tuple[int, int]:
+    """Width and height of what a `Model`, a `Tokenizer` or a `VaePrior` makes."""
+    config = model.codec.config if isinstance(model, Model | Tokenizer) else model.config
+    return config.width, config.height
+
+
+def pairs(
+    pictures: Path, real: Path, size: tuple[int, int] | None, limit: int
+) -> tuple[Images, Images]:
+    """Two sets of pictures of one size, two or more in each."""
+    paths = (pictures, real)
+    first, second = (load_set(path, size, limit) for path in paths)
+    for path, found in zip(paths, (first, second)):
+        if len(found.pixels) < 2:
+            raise InputError(f"{path} has one picture; a distance needs at least two a side")
+    if first.pixels.shape[1:] != second.pixels.shape[1:]:
+        (h, w), (height, width) = (found.pixels.shape[1:3] for found in (first, second))
+        raise InputError(
+            f"{pictures} has pictures of {w} × {h}, {real} of {width} × {height}; give --size to "
+            "bring both to one size"
+        )
+    return first, second
+
+
+def held_out_streams(
+    data: Path, model: Model, split: str, limit: int
+) -> list[tuple[str, bytes, int]]:
+    """(key, stream, label) of a split of prepared shards, or all that films or pictures give."""
+    prepared = (data / "dataset.json").exists()
+    found = open_data(data, model.codec, model.tokenizer.folder)
+    rows = list(islice(found.streams(split if prepared else None), limit))
+    if not rows and found.rejected:
+        raise InputError(found.rejected[0]["reason"])
+    if not rows:
+        raise InputError(f"{data} has no {split} streams; choose another --split")
+    return rows
+
+
+def check_pictures(model: Any, name: Path | None) -> None:
+    """InputError where a model writes clips, which are measured by continuation."""
+    if isinstance(model, Model) and model.codec.media == "clip":
+        raise InputError(f"{name} writes clips; use evaluate continuation")
+
+
+def class_counts(data: Path) -> dict[int, int]:
+    """Class → streams of it that training saw."""
+    counts = np.bincount([label for _, _, label in open_data(data).streams("train")])
+    return {label: int(count) for label, count in enumerate(counts) if count}
+
+
+def coders_of(
+    folders: Sequence[Path], qualities: Sequence[int], data: Path, config: ReferenceConfig
+) -> tuple[dict[str, Any], Images]:
+    """What `reconstruction` measures, by name, and the pictures: the codecs of checkpoints, and
+    JPEG at other qualities beside them."""
+    coders: dict[str, Any] = {str(folder): open_coder(folder) for folder in folders}
+    for name, coder in coders.items():
+        if isinstance(coder, Tokenizer) and coder.codec.media == "clip":
+            raise InputError(f"{name} codes clips; reconstruction is measured on pictures")
+    usual = JpegConfig()
+    size = (usual.width, usual.height)
+    if coders:
+        size = size_of(next(iter(coders.values())))
+    found = references(data, size, config)
+    if not coders and not qualities:
+        raise InputError("there is nothing to measure; give --checkpoint or --qualities")
+    return coders | _jpegs(qualities, found), found
+
+
+def _jpegs(qualities: Sequence[int], found: Images) -> dict[str, Tokenizer]:
+    """A tokenizer for each JPEG quality, learnt from pictures that are measured: the number of
+    tokens is what is wanted, not what a model makes of them."""
+    height, width = found.pixels.shape[1:3]
+    images = to_images(found.pixels[:JPEG_PICTURES])
+    made = {}
+    for quality in qualities:
+        codec = JpegCodec(JpegConfig(width, height, quality=quality))
+        streams = [codec.encode(image) for image in images]
+        made[f"jpeg quality {quality}"] = Tokenizer.train(streams, codec)
+    return made

@@ -1,0 +1,231 @@
+"""Options come from the dataclasses of settings: all of their fields, with their defaults.
+
+tests/golden/options.json freezes what the command line takes: verb → option → [type, default,
+first line of the help]. After a change that is meant, rewrite it:
+
+    JPEGLM_REGENERATE=1 python -m pytest tests/unit/test_options.py
+"""
+
+import inspect
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import MISSING, dataclass, field, fields
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple, get_args
+
+import pytest
+import typer
+from typer.models import ArgumentInfo
+
+from jpeglm import cli
+from jpeglm.cli import distances
+from jpeglm.cli.data import CODECS, FOUND
+from jpeglm.cli.options import Fields, read, with_options
+from jpeglm.config import InputError, Settings, bounded
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "options.json"
+VERBS = {
+    "prepare": ["data.choose:CodecChoice", "data.settings:PrepareConfig", *CODECS.values()],
+    "train-tokenizer": ["data.vocabulary:TokenizerConfig"],
+    "train": ["training:TrainConfig"],
+    "train-vae": ["models.vae:VaeConfig", "training.autoencoder:AutoencoderConfig"],
+    "train-vqvae": ["models.vqvae:VqVaeConfig", "training.autoencoder:AutoencoderConfig"],
+    "generate": ["generation.sampling:Sampling"],
+    "complete": ["generation.sampling:Sampling"],
+    "evaluate frechet": ["evaluation.features:ExtractorConfig"],
+    **{
+        f"evaluate {name}": [
+            "evaluation.inputs:ReferenceConfig", "evaluation.features:ExtractorConfig"
+        ]
+        for name in ("completion", "unconditional", "reconstruction", "longtail")
+    },
+    "evaluate continuation": ["evaluation.features:ExtractorConfig"],
+}  # fmt: skip
+"""The dataclasses whose every field each verb takes."""
+CLASSES = sorted({where for wheres in VERBS.values() for where in wheres})
+
+
+class Taken(NamedTuple):
+    """An option or argument as a verb declares it to typer."""
+
+    shown: str
+    kind: str
+    default: Any
+    help: str
+
+
+def taken():
+    """verb → parameter → what is declared of it"""
+    groups = {"": cli.app.registered_commands, "evaluate ": distances.evaluate.registered_commands}
+    found = {}
+    for prefix, registered in groups.items():
+        for command in registered:
+            verb = prefix + (command.name or command.callback.__name__)
+            found[verb] = {}
+            for one in inspect.signature(command.callback, eval_str=True).parameters.values():
+                if one.annotation is typer.Context:
+                    continue
+                kind, info = get_args(one.annotation)
+                kind = kind.__name__ if isinstance(kind, type) else str(kind)
+                kind = kind.replace("pathlib.Path", "Path").replace("pathlib._local.", "")
+                shown = f"--{one.name.replace('_', '-')}"
+                if isinstance(info, ArgumentInfo):
+                    shown = one.name
+                elif name := [info.default, *(info.param_decls or ())]:
+                    shown = name[0] if isinstance(name[0], str) else shown
+                default = None if one.default is inspect.Parameter.empty else one.default
+                default = str(default) if isinstance(default, Path) else default
+                found[verb][one.name] = Taken(shown, kind, default, info.help)
+    return found
+
+
+def pretty(found):
+    """JSON, an option a line."""
+    verbs = []
+    for verb, own in found.items():
+        rows = [f"  {json.dumps(k)}: {json.dumps(v, ensure_ascii=False)}" for k, v in own.items()]
+        verbs.append(f" {json.dumps(verb)}: {{\n" + ",\n".join(rows) + "\n }")
+    return "{\n" + ",\n".join(verbs) + "\n}\n"
+
+
+def imported(where):
+    module, name = where.split(":")
+    return getattr(import_module(f"jpeglm.{module}"), name)
+
+
+def test_the_command_line_is_the_frozen_one():
+    found = {
+        verb: {one.shown: [one.kind, one.default, one.help.split(". ")[0]] for one in own.values()}
+        for verb, own in taken().items()
+    }
+    if os.environ.get("JPEGLM_REGENERATE"):
+        GOLDEN.write_text(pretty(found))
+    frozen = json.loads(GOLDEN.read_text())
+    assert found.keys() == frozen.keys()
+    for verb, known in frozen.items():
+        assert found[verb] == known, verb
+
+
+@pytest.mark.parametrize("where", CLASSES)
+def test_the_source_says_what_the_dataclass_is(where):
+    kind = imported(where)
+    true = {one.name: one for one in fields(kind)}
+    known = {one.name: one for one in read(where)}
+    assert list(known) == list(true)
+    for name, one in true.items():
+        default = one.default
+        if default is MISSING:
+            default = None  # made by a factory: an empty dict
+            assert one.default_factory() == {}
+        assert (known[name].default, known[name].kind) == (default, one.type)
+        limits = one.metadata or {"least": None, "most": None}
+        assert (known[name].least, known[name].most) == (limits["least"], limits["most"])
+        assert known[name].help, f"{where} {name} has no docstring"
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_field_is_an_option_with_its_default(verb):
+    """And with its help: no option of that name is declared beside the dataclass."""
+    declared = taken()[verb]
+    for where in VERBS[verb]:
+        coded = where in CODECS.values()
+        for one in read(where):
+            if one.name in ("width", "height"):
+                assert "size" in declared
+            elif not (coded and one.name in FOUND):
+                assert one.name in declared, f"{verb} has no --{one.name}"
+                found = declared[one.name]
+                assert found.default in (None, one.default), f"{verb} --{one.name}"
+                assert coded or one.help.rstrip(".") in found.help, f"{verb} --{one.name}"
+
+
+@dataclass(frozen=True)
+class Painting(Settings):
+    """A painting, for the tests below."""
+
+    width: int = 8
+    """Pixels."""
+    height: int = 4
+    """Pixels."""
+    coats: int = bounded(2, least=1, most=9)
+    """Coats of paint;
+    one is `thin`."""
+    shine: float = bounded(0.5, least=0, below=1)
+    """Of the varnish."""
+    framed: bool = True
+    """In wood."""
+    notes: dict[str, int] = field(default_factory=dict)
+    """KEY=VALUE."""
+
+    def __post_init__(self) -> None:
+        self.check_bounds()
+
+
+@pytest.fixture
+def paint(monkeypatch):
+    """A command line of one verb that takes a `Painting`, or what was given of it."""
+    source = Path(__file__).read_text()
+    monkeypatch.setattr("jpeglm.cli.options._text", lambda module: source)
+    read.cache_clear()
+
+    def run(*words, given=False):
+        app, seen = typer.Typer(add_completion=False, rich_markup_mode=None), []
+
+        @app.command()
+        @with_options(painting=Fields("easel:Painting", given=given))
+        def verb(*, painting: Painting) -> None:
+            seen.append(painting)
+
+        command = typer.main.get_command(app)
+        monkeypatch.setattr("jpeglm.cli.options.import_module", lambda name: sys.modules[__name__])
+        command.main([*map(str, words)], standalone_mode=False)
+        return seen[0] if seen else None
+
+    yield run
+    read.cache_clear()
+
+
+def test_a_verb_receives_the_dataclass_of_what_was_given(paint):
+    assert paint() == Painting()
+    found = paint(
+        "--size", "16x32", "--coats", 9, "--no-framed", "--notes", "a=1", "--notes", "b=2"
+    )
+    assert found == Painting(16, 32, 9, framed=False, notes={"a": 1, "b": 2})
+
+
+def test_or_a_dict_of_that_alone(paint):
+    assert paint(given=True) == {}
+    # A default that is given stands against a checkpoint's or a preset's.
+    assert paint("--coats", 2, "--size", 8, given=True) == {"coats": 2, "width": 8, "height": 8}
+
+
+def test_help_and_bounds(paint, capsys):
+    paint("--help")
+    text = " ".join(capsys.readouterr().out.split())
+    for words in ("Coats of paint; one is thin. [default: 2; 1<=x<=9]", "--framed / --no-framed",
+                  "[default: 8x4]", "--notes KEY=VALUE", "--shine"):  # fmt: skip
+        assert words in text, text
+    for words in (("--coats", 10), ("--coats", 0), ("--shine", "nan"), ("--shine", -1)):
+        with pytest.raises(typer.BadParameter) as refused:
+            paint(*words)
+        assert words[0] in refused.value.format_message()
+    with pytest.raises(InputError, match=re.escape("shine is 1.0; it goes from 0 to below 1")):
+        paint("--shine", 1)
+    with pytest.raises(InputError, match="KEY=VALUE"):
+        paint("--notes", "a")
+
+
+def test_help_loads_nothing_heavy():
+    """Of a verb whose settings stand in modules that import torch or numba."""
+    program = (
+        "import sys\nfrom jpeglm import cli\nsys.argv = ['jpeglm', *sys.argv[1:], '--help']\n"
+        "try:\n    cli.main()\nexcept SystemExit:\n"
+        "    print(*{'torch', 'numba', 'numpy', 'PIL', 'pyarrow'} & sys.modules.keys())"
+    )
+    for verb in ("train-vae", "generate", "prepare"):
+        done = subprocess.run([sys.executable, "-c", program, verb], capture_output=True, text=True)
+        assert done.stdout.splitlines()[-1] == "", verb
