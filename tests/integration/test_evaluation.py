@@ -1,6 +1,7 @@
 """The paper's protocols end to end on small models; features are coarse colours, not a network."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from jpeglm.data.encode import item_rows
 from jpeglm.data.settings import PrepareConfig
 from jpeglm.data.sources import Item
 from jpeglm.evaluation import protocols
+from jpeglm.evaluation.output import Output
 from jpeglm.evaluation.report import verdicts, write_report
 from jpeglm.evaluation.sets import samples
 from jpeglm.evaluation.validity import validity
@@ -97,6 +99,25 @@ def test_completion_gets_harder_with_less_kept(models, name, references, tmp_pat
     assert rows["0.25"]["bits"] > rows["0.75"]["bits"] and len(rows["0.25"]["seeds"]) == 2
     assert "keep 0.25, seed 1" in said and "fewer than the 48 dimensions" in rows["1"]["warning"]
     assert len(list(tmp_path.glob("completion-*.npz"))) == 6
+
+
+def test_a_completion_leaves_a_plot_and_a_sheet(models, references, tmp_path, monkeypatch):
+    out, said = tmp_path / "out", []
+    for files in (["plot.png", "sheet.png"], ["sheet.png"]):
+        output = Output(out, [])
+        result = {"evaluated": "completion"} | protocols.completion(
+            load(models / "jpeg"), references, Colours(), (0.5, 1), (0, 1), show=output.show
+        )
+        output.write("completion", result, said.append)
+        assert result["files"] == files and sorted([*files, "result.json"]) == sorted(
+            path.name for path in out.iterdir()
+        )
+        for name in files:
+            Image.open(out / name).verify()
+        with Image.open(out / "sheet.png") as sheet:
+            assert sheet.width * 3 == sheet.height * 16  # originals, and a row for each share
+        monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert len(said) == 1 and "matplotlib" in said[0] and "[eval]" in said[0]
 
 
 def test_half_size_is_measured_on_its_part(models, references):

@@ -50,8 +50,8 @@ def check(
 ) -> None:
     """Tell of each file whether it is a canonical, complete stream, or at which byte it is not.
 
-    Settings that are given are demanded; what is not is read from the file itself. Exit code 1 if
-    any file fails.
+    A setting that is given is demanded; one that is not is read from the file itself. Exit code 1
+    if any file fails.
     """
     from jpeglm.data.judge import judge_files
 

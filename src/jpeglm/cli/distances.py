@@ -22,6 +22,7 @@ from jpeglm.cli.evaluation import (
     EXTRACTOR,
     LimitOption,
     OutOption,
+    PlotOption,
     SeedsOption,
     claim_output,
     engine_device,
@@ -39,6 +40,10 @@ if TYPE_CHECKING:
 KeepOption = Annotated[
     Path | None,
     typer.Option("--pictures", help="Folder that keeps what was drawn; a second run goes on."),
+]
+SheetOption = Annotated[
+    Path | None,
+    typer.Option(help="Folder for result.json, and sheet.png: pictures as they come."),
 ]
 CONFIG = "evaluation.inputs:ReferenceConfig"
 
@@ -97,7 +102,7 @@ def completion(
     engine: EngineOption = "cpu",
     precision: PrecisionOption = None,
     device: DeviceOption = None,
-    out: OutOption = None,
+    out: PlotOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Fréchet distance of completions, by share kept (the paper's tables 1, 2 and 4)."""
@@ -143,7 +148,7 @@ def unconditional(
     engine: EngineOption = "cpu",
     precision: PrecisionOption = None,
     device: DeviceOption = None,
-    out: OutOption = None,
+    out: SheetOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Fréchet distance of new pictures (the paper's table 3); takes a VAE too."""
@@ -188,7 +193,7 @@ def reconstruction(
     distances: dict[str, Any],
     network: dict[str, Any],
     device: DeviceOption = None,
-    out: OutOption = None,
+    out: SheetOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """What the codecs alone lose: PSNR, SSIM, at their tokens and bits a picture."""
@@ -228,7 +233,7 @@ def longtail(
     engine: EngineOption = "cpu",
     precision: PrecisionOption = None,
     device: DeviceOption = None,
-    out: OutOption = None,
+    out: SheetOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Per class: how much better the checkpoint completes than its rival, against frequency."""

@@ -25,8 +25,10 @@ from jpeglm.config import MAX_SEED
 if TYPE_CHECKING:
     from jpeglm.evaluation.output import Output
 
-OutOption = Annotated[
-    Path | None, typer.Option(help="Folder for result.json, and a plot and a sheet of pictures.")
+OutOption = Annotated[Path | None, typer.Option(help="Folder for result.json.")]
+PlotOption = Annotated[
+    Path | None,
+    typer.Option(help="Folder for result.json, plot.png, and sheet.png: pictures as they come."),
 ]
 SeedsOption = Annotated[int, typer.Option(min=1, max=MAX_SEED, help="Seeds: 0, 1, …")]
 LimitOption = Annotated[int, typer.Option(min=1, max=MAX_SEED, help="Pictures at most.")]
@@ -161,7 +163,7 @@ def continuation(
     engine: EngineOption = "cpu",
     precision: PrecisionOption = None,
     device: DeviceOption = None,
-    out: OutOption = None,
+    out: PlotOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """PSNR of a clip's next frames, beside «repeat the last frame»."""

@@ -18,7 +18,7 @@ class PrepareConfig(Settings):
     """Random crops of many scales, and flips, of each picture, or of each clip's length of a film;
     0: whole."""
     clips: int = bounded(0, least=0)
-    """Only so many clips from each film's beginning; 0: all."""
+    """Only so many clips from each film's beginning (avc); 0: all."""
     min_scale: float = bounded(0.25, least=0, most=1)
     """Side of the smallest crop, as a share of the largest that fits in the picture; never smaller
     than the codec's own size unless the picture is."""

@@ -41,8 +41,8 @@ class VqVaeConfig(Settings):
     ema: float = bounded(0.99, least=0, below=1)
     """Decay of the codebook's moving averages; 0 learns it by the codebook loss instead."""
     restart_below: float = bounded(0.03, least=0)
-    """A code whose average use falls below this share of even use restarts; 0 is off. Only where
-    ema is not 0."""
+    """A code whose average use falls below this share of even use restarts; 0 is off. Only with
+    --ema."""
 
     def __post_init__(self) -> None:
         stages(self.downsampling)
@@ -63,7 +63,7 @@ class Quantised(NamedTuple):
 class Quantiser(nn.Module):
     """The codebook, float32 [codes, d], and the nearest-neighbour rule."""
 
-    def __init__(self, codes: int, dim: int, ema: float = 0.99, restart_below: float = 0.0) -> None:
+    def __init__(self, codes: int, dim: int, ema: float, restart_below: float = 0.0) -> None:
         super().__init__()
         self.ema, self.restart_below = ema, restart_below
         self.codebook: torch.Tensor

@@ -41,7 +41,7 @@ class TrainConfig(Settings):
     """Checkpoint whose weights and size to begin with: a folder, or one that ships (photos,
     cifar10, clips). Its tokenizer is the default then."""
     steps: int = bounded(0, least=0)
-    """Budget in steps; 0: not given. One of --steps, --epochs and --minutes is."""
+    """Budget in steps; 0 is none. --steps, --epochs or --minutes is needed."""
     epochs: float = bounded(0.0, least=0)
     """Budget in passes over the data."""
     minutes: float = bounded(0.0, least=0)

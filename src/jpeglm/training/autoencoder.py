@@ -58,7 +58,7 @@ class AutoencoderConfig(Settings):
     """Budget in steps or minutes (at least one; 0: not given) and how the steps are taken."""
 
     steps: int = bounded(0, least=0)
-    """Budget in steps; 0: not given. One of --steps and --minutes is."""
+    """Budget in steps; 0 is none. --steps or --minutes is needed."""
     minutes: float = bounded(0.0, least=0)
     """Budget in minutes."""
     batch: int = bounded(128, least=1)
