@@ -2,11 +2,13 @@
 
 import io
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from jpeglm.checkpoint import Checkpoint
 from jpeglm.codecs import JpegCodec
 from jpeglm.config import JpegConfig
 from jpeglm.evaluation.coders import (
@@ -17,19 +19,11 @@ from jpeglm.evaluation.coders import (
     without_markers,
 )
 from jpeglm.evaluation.likelihood import interval, model_bits, pictures_of, ratio_interval
-from jpeglm.generation.matcher import Constraint
+from jpeglm.generation.model import Model
 
 from .conftest import hugging_face, random_llama
 
 torch = pytest.importorskip("torch")
-
-
-class Loaded:
-    """What `model_bits` uses of a `generate.Model`."""
-
-    def __init__(self, tokenizer, engine):
-        self.tokenizer, self.engine = tokenizer, engine
-        self.codec, self.constraint = tokenizer.codec, Constraint(tokenizer)
 
 
 def test_model_bits_are_transformers_loss(tokenizer, engine, pictures):
@@ -38,7 +32,8 @@ def test_model_bits_are_transformers_loss(tokenizer, engine, pictures):
     streams = [tokenizer.codec.encode(picture) for picture in pictures[:4] + pictures[5:]]
     streams = [s for s in streams if len(tokenizer.encode_stream(s)) < 598]
     assert len(streams) >= 2
-    bits, legal, tokens = model_bits(Loaded(tokenizer, engine), streams, batch=3)
+    opened = Checkpoint(Path(), config, tokenizer, {})
+    bits, legal, tokens = model_bits(Model(opened, engine), streams)
     for stream, ours, renormalised, count in zip(streams, bits, legal, tokens, strict=True):
         ids = [tokenizer.bos, *tokenizer.encode_stream(stream), tokenizer.eos]
         row = torch.tensor([ids])
