@@ -20,7 +20,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from jpeglm.data.sources import EXTENSIONS
 from jpeglm.environment import environment
 from jpeglm.evaluation.validity import judge, validity
 from jpeglm.files import to_json, write_json
+from jpeglm.generation.engine import Pieces
 from jpeglm.generation.matcher import Constraint, Prompt, make_prompt
 from jpeglm.generation.model import Model
 from jpeglm.generation.sampling import Sampling
@@ -92,7 +93,7 @@ class UniformEngine:
     def remove(self, rows: np.ndarray) -> None:
         self.sequences -= len(rows)
 
-    def read(self, ids: np.ndarray) -> Iterator[np.ndarray]:
+    def read(self, ids: np.ndarray) -> Pieces:
         yield np.zeros((len(ids), self.vocab_size), np.float32)
 
 

@@ -11,7 +11,7 @@ from jpeglm.config import InputError
 from jpeglm.generation.engine_cpu import CpuEngine
 from jpeglm.generation.given import Given
 from jpeglm.generation.loading import load
-from jpeglm.generation.matcher import Constraint, bare_prompt, make_prompt
+from jpeglm.generation.matcher import Constraint, Prompt, bare_prompt, make_prompt
 from jpeglm.generation.requests import Request
 from jpeglm.generation.sampling import Sampling
 from jpeglm.generation.session import Session, draw_ids
@@ -251,6 +251,100 @@ def test_a_step_that_fails_ends_it_for_all_and_the_next_call_works(weights, cons
     again = [event.ids for event in session.run([Request(bare_prompt(tokenizer.bos))])]
     expected, _ = draw_ids(engine, constraint, bare_prompt(tokenizer.bos), 1, Sampling())
     assert again[0].tolist() == expected[0].tolist()
+
+
+@pytest.mark.parametrize("where", ["join", "add", "step", "read"])
+def test_a_failure_anywhere_leaves_nobody_waiting(weights, constraint, tokenizer, where):
+    """Rows, rows that are joining, and streams that are read are told; who waits goes on."""
+    engine = CpuEngine(*weights, threads=1)
+    session = Session(engine, constraint, rows=3)
+    given = Given(np.array([*np.arange(90) % 50, tokenizer.eos]))
+    asked = [Request(bare_prompt(tokenizer.bos), picture=i) for i in range(2)]
+    numbers = [session.add(request) for request in asked]
+    numbers.append(session.add(Request(bare_prompt(tokenizer.bos), given)))
+    read = engine.read
+
+    def broken(*_):
+        raise KeyboardInterrupt
+
+    def half(ids):
+        yield next(read(ids))
+        raise KeyboardInterrupt
+
+    owner = session._rows if where == "join" else engine
+    if where in ("join", "add"):
+        setattr(owner, where, broken)
+    else:
+        if where == "read":
+            engine.read = half
+        assert not session.step()
+        if where == "step":
+            engine.step = broken
+    late = [session.add(Request(bare_prompt(tokenizer.bos), picture=i)) for i in (5, 6, 7)]
+    with pytest.raises(KeyboardInterrupt):
+        session.step()
+    owner.__dict__.pop(where)
+    told = {}
+    while session.busy:
+        for event in session.step():
+            assert event.ended and event.number not in told
+            told[event.number] = event
+    assert set(told) == {*numbers, *late}
+    lost = {*numbers, late[0]} - ({numbers[2]} if where == "step" else set())  # was read before
+    assert {number for number in told if told[number].error} == lost
+    assert told[late[2]].ids[-1] == tokenizer.eos and engine.sequences == 0
+
+
+def test_an_end_that_comes_with_a_step_that_fails_is_told(weights, constraint, tokenizer):
+    engine = CpuEngine(*weights, threads=1)
+    session = Session(engine, constraint)
+    for i in range(4):
+        session.add(Request(bare_prompt(tokenizer.bos), picture=i))
+    step, told = engine.step, []
+
+    def stopped(ids):
+        if len(ids) < 4:
+            raise KeyboardInterrupt
+        return step(ids)
+
+    engine.step = stopped
+    with pytest.raises(KeyboardInterrupt):
+        while session.busy:
+            told += session.step()
+    told += session.step()
+    assert len(told) == 4 and sum(event.error is None for event in told) == 1
+
+
+def test_who_has_left_is_told_nothing(weights, constraint, tokenizer):
+    """Not even the end that comes in the step during which somebody leaves."""
+    engine = CpuEngine(*weights, threads=1)
+    session = Session(engine, constraint)
+    read = engine.read
+
+    def left(ids):
+        for piece in read(ids):
+            session.remove(number)
+            yield piece
+
+    engine.read = left
+    number = session.add(Request(bare_prompt(tokenizer.bos), Given(np.arange(20))))
+    assert not session.step() and not session.busy
+
+
+def test_a_stream_may_be_given_behind_a_prompt(weights, constraint, tokenizer, pictures):
+    """Its tokens cost what they cost in the whole stream, under the grammar too."""
+    session = Session(CpuEngine(*weights, threads=1), constraint)
+    ids = np.concatenate(
+        [tokenizer.encode_stream(tokenizer.codec.encode(pictures[5])), [tokenizer.eos]]
+    )
+    half = len(ids) // 2
+    (whole,) = session.run([Request(bare_prompt(tokenizer.bos), Given(ids))])
+    prompt = Prompt(np.array([tokenizer.bos, *ids[:half]], np.int32), np.zeros(0, np.int32))
+    (rest,) = session.run([Request(prompt, Given(ids[half:]))])
+    assert rest.ids.tolist() == ids[half:].tolist()
+    assert (rest.reading.costs == whole.reading.costs[:, half:]).all()
+    assert (rest.reading.units == whole.reading.units[half:]).all()
+    assert np.isfinite(rest.reading.costs).all() and rest.units == tokenizer.codec.units
 
 
 def test_a_loop_that_is_left_frees_its_rows(weights, constraint, tokenizer):

@@ -80,9 +80,11 @@ def pairs(
 
 
 def held_out_streams(
-    data: Path, model: Model, split: str, limit: int
+    data: Path, model: Any, split: str, limit: int
 ) -> list[tuple[str, bytes, int]]:
     """(key, stream, label) of a split of prepared shards, or all that films or pictures give."""
+    if not isinstance(model, Model):
+        raise InputError("a VAE writes no streams; give the checkpoint of a language model")
     prepared = (data / "dataset.json").exists()
     found = open_data(data, model.codec, model.tokenizer.folder)
     rows = list(islice(found.streams(split if prepared else None), limit))

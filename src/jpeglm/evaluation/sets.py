@@ -100,7 +100,7 @@ def completions(
     streams = (model.codec.encode(Image.fromarray(picture)) for picture in pictures)
     known = labels.tolist() if labels is not None and model.classes else [None] * len(pictures)
     found: dict[int, Drawn] = {}
-    units = int(keep * model.codec.units + 1e-9)
+    units, _ = model.units_kept(keep)
     for drawn in model.continue_each(streams, units, seeds, known):
         found[drawn.number] = drawn
         if progress and (len(found) % 16 == 0 or len(found) == len(pictures)):

@@ -6,11 +6,13 @@ join and leave at any time, each at its own position; those that are there advan
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
+
+Pieces = Generator[np.ndarray, None, None]
 
 
 class Engine(Protocol):
@@ -36,7 +38,7 @@ class Engine(Protocol):
     def remove(self, rows: np.ndarray) -> None:
         """End these sequences, by their numbers; the others keep their order."""
 
-    def read(self, ids: np.ndarray) -> Iterator[np.ndarray]:
+    def read(self, ids: np.ndarray) -> Pieces:
         """Float32 logits [N, V] after each of N known ids, in pieces; a sequence of its own, beside
         those that are there. A piece is valid until the next one."""
 

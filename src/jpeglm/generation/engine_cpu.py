@@ -23,6 +23,7 @@ import numpy as np
 
 from jpeglm.config import InputError
 from jpeglm.environment import cores
+from jpeglm.generation.engine import Pieces
 from jpeglm.generation.forward import Cache, Rooms, Shape, assist, forward, make_rooms
 from jpeglm.generation.matmul import FUSED, NARROW, PANEL
 from jpeglm.generation.threads import ALONE, STOP, make_board
@@ -244,7 +245,7 @@ class CpuEngine:
             self._compute(part, first, out, helpers=self._helpers)
             yield out
 
-    def read(self, ids: np.ndarray) -> Iterator[np.ndarray]:
+    def read(self, ids: np.ndarray) -> Pieces:
         self._check([ids])
         slot = min(self._free(1, len(ids)), key=lambda s: s in self._held)
         self._held.pop(slot, None)

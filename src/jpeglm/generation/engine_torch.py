@@ -9,7 +9,7 @@ Run it: `TorchEngine.from_checkpoint(folder, "cuda", "bfloat16").add([ids])`.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from transformers import DynamicCache, LlamaForCausalLM
 
 from jpeglm.config import InputError
+from jpeglm.generation.engine import Pieces
 
 PIECE = 512
 """Tokens of a known stream that are read at once."""
@@ -149,7 +150,7 @@ class TorchEngine:
                 layer.keys, layer.values = layer.keys[:, :, spare:], layer.values[:, :, spare:]
             self._padding, self._columns = self._padding - spare, self._columns - spare
 
-    def read(self, ids: np.ndarray) -> Iterator[np.ndarray]:
+    def read(self, ids: np.ndarray) -> Pieces:
         if len(ids) > self.max_length:
             raise InputError(
                 f"the stream has {len(ids)} tokens, the model's context {self.max_length}"

@@ -13,7 +13,7 @@ import numpy as np
 from jpeglm.generation.masks import WALK, advance, token_mask
 from jpeglm.generation.matcher import ENDLESS, Constraint
 from jpeglm.kernels import LOWEST, exp, highest, kernel, log
-from jpeglm.syntax.machine import start_state, units
+from jpeglm.syntax.machine import units
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,15 +53,18 @@ def _cost(spec, state, walk, forced, logits, ids, vocabulary, masks, weight, cos
 class Reading:
     """One stream on its way through the model."""
 
-    def __init__(self, constraint: Constraint, prompt: int, given: Given) -> None:
-        """prompt: tokens before the first that is given, whose costs are not asked for."""
+    def __init__(
+        self, constraint: Constraint, given: Given, state: np.ndarray, before: int
+    ) -> None:
+        """state: the grammar's before the first token that is given; before: how many logits come
+        ahead of its own, those of the prompt."""
         self.constraint, self.ids = constraint, np.ascontiguousarray(given.ids, np.int64)
         count, size = len(self.ids), constraint.tokenizer.vocab_size
-        self._before = prompt - 1
+        self._before = before
         self.costs = np.zeros((2, count))
         self.units = np.zeros(count, np.int64)
         self.done = 0
-        self._state = start_state(constraint.spec)
+        self._state = state.copy()
         self._walk = np.zeros(1, WALK)
         self._walk["left"] = ENDLESS
         self._weight = np.empty(size, np.float32)

@@ -103,8 +103,8 @@ class Model:
         prefix = self.tokenizer.alphabet.prefix(stream, units)
         return make_prompt(self.tokenizer, prefix, self._first(label))
 
-    def _units(self, keep: float | None) -> tuple[int, float]:
-        """(units, share) that `complete` keeps."""
+    def units_kept(self, keep: float | None) -> tuple[int, float]:
+        """(units, share) that `complete` keeps of a picture or clip."""
         if keep is None:
             keep = KEEP[self.codec.media]
         if not 0 <= keep <= 1:
@@ -184,7 +184,7 @@ class Model:
         any size and mode; it is fitted to the codec's size first. Of a clip frames are kept. keep:
         default a half of a picture, two thirds of a clip; `units` gives MCUs or frames instead.
         """
-        kept, share = self._units(keep)
+        kept, share = self.units_kept(keep)
         stream = self.codec.encode(media)
         if units is not None:
             kept, share = units, units / self.codec.units
@@ -253,7 +253,7 @@ class Model:
         if media is None:
             prompt = bare_prompt(self._first(label))
         else:
-            prompt = self._prompt(self.codec.encode(media), self._units(keep)[0], label)
+            prompt = self._prompt(self.codec.encode(media), self.units_kept(keep)[0], label)
         requests = (
             Request(prompt, chooser, seed, i, max_tokens, watch=every, tag=i)
             for i in range(whole("n", n, 1))
@@ -292,6 +292,7 @@ class Model:
             for number, (stream, label) in enumerate(zip(streams, labels or [None] * len(streams)))
         )
         found: dict[int, Score] = {}
+        before = self.session.tokens
         for event in self.session.run(requests):
             reading = event.reading
             assert reading is not None
@@ -300,5 +301,5 @@ class Model:
                 event.ids, bits, legal, reading.units, self.codec.units
             )
             if progress:
-                progress(len(found), len(streams), self.session.tokens)
+                progress(len(found), len(streams), self.session.tokens - before)
         return [found[number] for number in range(len(streams))]

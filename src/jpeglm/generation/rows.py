@@ -9,7 +9,7 @@ import numpy as np
 from jpeglm.config import InputError
 from jpeglm.generation.given import Reading
 from jpeglm.generation.matcher import Constraint, Prompt
-from jpeglm.generation.requests import CHOOSERS, Event, Request
+from jpeglm.generation.requests import Chooser, Event, Request
 from jpeglm.generation.sampling import ROW, Sampling, Table
 from jpeglm.syntax.machine import units as whole_units
 
@@ -21,6 +21,21 @@ class Entry(NamedTuple):
     """Without a grammar its last tokens are taken as they are."""
     state: np.ndarray
     walk: np.ndarray
+
+
+class Plan(NamedTuple):
+    """What a step asks of the rows that are there; made anew when rows join or leave."""
+
+    places: np.ndarray
+    """int64 [B]: the table's row of each sequence that is chosen for."""
+    choosers: list[tuple[Chooser, np.ndarray | None]]
+    """Each with its numbers among `places`; None: all of them."""
+    guided: np.ndarray
+    """Numbers of guided ones among `places`."""
+    seconds: np.ndarray
+    """The engine's numbers of their runs without a class."""
+    strength: np.ndarray
+    """float32: their guidance."""
 
 
 class Rows:
@@ -64,7 +79,6 @@ class Rows:
             row["walk"], row["count"], row["nats"] = entry.walk[0], 0, 0.0
             if isinstance(chooser, Sampling):
                 row["draw"] = chooser.draw(request.seed, request.picture)
-            row["kind"] = list(CHOOSERS).index(type(chooser))
             self.table.states[place] = entry.state
             self.table.forced[place, : len(entry.prompt.forced)] = entry.prompt.forced
             places.append(place)

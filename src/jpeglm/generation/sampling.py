@@ -162,8 +162,8 @@ class Table(NamedTuple):
     """float64 [rows, tokens]: −ln p of each under the model's own distribution."""
 
 
-ROW = record(walk=WALK, draw=DRAW, kind="i8", count="i8", token="i8", nats="f8")
-"""kind: the chooser's number; token: the last one; nats: the sum of all."""
+ROW = record(walk=WALK, draw=DRAW, count="i8", token="i8", nats="f8")
+"""token: the last one; nats: the sum of all."""
 
 
 class Scratch(NamedTuple):

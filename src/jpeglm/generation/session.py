@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
 from itertools import count
 
@@ -27,13 +27,13 @@ import numpy as np
 
 from jpeglm.config import InputError
 from jpeglm.generation.device_tables import DeviceGrammar
-from jpeglm.generation.engine import DeviceEngine, Engine
+from jpeglm.generation.engine import DeviceEngine, Engine, Pieces
 from jpeglm.generation.given import Given, Reading
 from jpeglm.generation.guidance import guide, without_class
 from jpeglm.generation.masks import WALK
 from jpeglm.generation.matcher import Constraint, Prompt
 from jpeglm.generation.requests import CHOOSERS, Chooser, Event, Request
-from jpeglm.generation.rows import Entry, Rows, end
+from jpeglm.generation.rows import Entry, Plan, Rows, end
 from jpeglm.generation.sampling import Sampling, follow
 
 BURST = 32
@@ -55,7 +55,9 @@ class Session:
         self._numbers = count(1)
         self._waiting: deque[Entry] = deque()
         self._leaving: deque[int] = deque()
-        self._readings: deque[tuple[Entry, Reading, Iterator[np.ndarray]]] = deque()
+        self._joining: list[Entry] = []
+        """Between waiting and their rows."""
+        self._readings: deque[tuple[Entry, Reading, Pieces]] = deque()
         self._choosers: dict[type, Chooser] = {}
         self._rows = Rows(constraint, engine.max_length)
         self._places = np.zeros(0, np.int64)
@@ -63,7 +65,7 @@ class Session:
         self._second = np.zeros(0, bool)
         """Whether it is a guided row's run without a class."""
         self._logits = np.zeros((0, engine.vocab_size), np.float32)
-        self._pairs: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
+        self._plan: Plan | None = None
         self._inbox: dict[int, deque[Event]] = {}
         """Of requests that `run` waits for."""
         self._stray: list[Event] = []
@@ -123,7 +125,7 @@ class Session:
         """Let waiting requests join, and choose a token for every row (on a device, several). Gives
         the events of requests that `add` took, if there are any."""
         with self._lock:
-            self._deliver(self._step())
+            self._step()
             told, self._stray = self._stray, []
             return told
 
@@ -168,7 +170,7 @@ class Session:
         """What has come for these requests, after a step for all if nothing has yet."""
         with self._lock:
             if not any(self._inbox[number] for number in numbers):
-                self._deliver(self._step())
+                self._step()
         found = []
         for number in sorted(numbers):
             inbox = self._inbox[number]
@@ -177,29 +179,43 @@ class Session:
         return found
 
     def _deliver(self, events: list[Event]) -> None:
-        """Put events where `run` or `step` looks for them."""
+        """Put events where `run` or `step` looks for them, unless nobody does any more."""
         for event in events:
             inbox = self._inbox.get(event.number)
-            (self._stray if inbox is None else inbox).append(event)
+            if inbox is not None:
+                inbox.append(event)
+            elif event.number not in self._leaving:
+                self._stray.append(event)
 
     # One step.
 
-    def _step(self) -> list[Event]:
+    def _step(self) -> None:
         try:
             self._let_leave()
             self._admit()
-            events = self._read()
+            if self._readings:
+                self._read()
             if len(self._places):
-                events += self._advance()
-            return events
+                self._advance()
         except BaseException:
             # Engine and table may not agree any more, as after Ctrl-C: everybody starts anew.
-            error = InputError("the session was stopped while it drew this; ask again")
-            readings = [entry for entry, _, _ in self._readings]
-            self._deliver([end(e, error=error) for e in (*self._rows.entries.values(), *readings)])
-            self._readings.clear()
-            self._drop(np.ones(len(self._places), bool))
+            self._abandon()
             raise
+
+    def _abandon(self) -> None:
+        """End all but those that still wait."""
+        error = InputError("the session was stopped while it drew this; ask again")
+        open_ = {entry.number: entry for entry in (*self._rows.entries.values(), *self._joining)}
+        for entry, _, pieces in self._readings:
+            open_[entry.number] = entry
+            pieces.close()
+        self._deliver([end(entry, error=error) for entry in open_.values()])
+        self._joining.clear()
+        self._readings.clear()
+        self._rows.leave(set(self._rows.entries))
+        self.engine.remove(np.arange(self.engine.sequences))
+        self._places, self._second = self._places[:0], self._second[:0]
+        self._logits, self._plan = self._logits[:0], None
 
     def _let_leave(self) -> None:
         leaving = set()
@@ -211,6 +227,9 @@ class Session:
             entry = self._waiting.popleft()
             if entry.number not in leaving:
                 self._waiting.append(entry)
+        for entry, _, pieces in self._readings:
+            if entry.number in leaving:
+                pieces.close()
         self._readings = deque(item for item in self._readings if item[0].number not in leaving)
         gone = [place for place, entry in self._rows.entries.items() if entry.number in leaving]
         if gone:
@@ -222,18 +241,19 @@ class Session:
             self.engine.remove(np.flatnonzero(rows))
         self._rows.leave(set(self._places[rows].tolist()))
         self._places, self._second = self._places[~rows], self._second[~rows]
-        self._logits, self._pairs = self._logits[~rows], None
+        self._logits, self._plan = self._logits[~rows], None
 
     def _admit(self) -> None:
         """Requests that wait become rows, as far as there is room."""
-        joining: list[Entry] = []
+        joining = self._joining
         while self._waiting:
             if self.rows and len(self._rows.entries) + len(joining) >= self.rows:
                 break
             entry = self._waiting.popleft()
             if isinstance(entry.request.chooser, Given):
-                reading = Reading(self.constraint, len(entry.prompt.ids), entry.request.chooser)
-                ids = np.concatenate([entry.prompt.ids, entry.request.chooser.ids[:-1]])
+                given = entry.request.chooser
+                reading = Reading(self.constraint, given, entry.state, len(entry.prompt.ids) - 1)
+                ids = np.concatenate([entry.prompt.ids, given.ids[:-1]])
                 self._readings.append((entry, reading, self.engine.read(ids)))
             else:
                 joining.append(entry)
@@ -252,91 +272,87 @@ class Session:
         self._logits = np.concatenate([self._logits, logits])
         self._places = np.concatenate([self._places, places, places[guided]])
         second = np.arange(len(prompts)) >= len(joining)
-        self._second, self._pairs = np.concatenate([self._second, second]), None
+        self._second, self._plan = np.concatenate([self._second, second]), None
+        joining.clear()
 
-    def _read(self) -> list[Event]:
+    def _read(self) -> None:
         """One piece of the first stream that is given."""
-        if not self._readings:
-            return []
         entry, reading, pieces = self._readings[0]
         piece = next(pieces)
         reading.take(piece)
-        if reading.done < len(reading.ids):
-            return []
-        self._readings.popleft()
-        self.tokens += len(reading.ids)
-        return [end(entry, reading)]
+        if reading.done == len(reading.ids):
+            self._readings.popleft()
+            pieces.close()
+            self.tokens += len(reading.ids)
+            self._deliver([end(entry, reading)])
 
-    def _advance(self) -> list[Event]:
+    def _advance(self) -> None:
         """A token for every row, or several; the engine goes on with those that have not ended."""
-        table, places = self._rows.table, self._places[~self._second]
-        found = self._burst(places)
-        tokens, ending = found or (len(places), self._choose(places))
+        plan = self._plan = self._plan or self._make_plan()
+        table, places = self._rows.table, plan.places
+        found = self._burst(plan)
+        tokens, ending = found or (len(places), self._choose(plan))
         self.tokens += tokens
-        events = []
         if ending or self._rows.watched:
-            rows = table.rows[places]
+            rows, events = table.rows[places], []
             last = (rows["token"] == self.constraint.vocabulary.eos) | (rows["walk"]["left"] <= 0)
             for place, end in zip(places.tolist(), last.tolist()):
                 if end or place in self._rows.watched:
                     events += self._rows.tell(place, end)
+            self._deliver(events)  # first: what fails below must not take them along
             if ending:
                 self._drop(np.isin(self._places, places[last]))
         if not found and len(self._places):
             self._logits = self.engine.step(table.rows["token"][self._places])
-        return events
 
-    def _choose(self, places: np.ndarray) -> int:
-        """A token for every row, by its chooser; how many have ended."""
-        table, logits = self._rows.table, self._logits
-        if self._second.any():
-            rows, seconds, strength = self._guided(places)
-            mixed = logits[~self._second]
-            mixed[rows] = guide(mixed[rows], logits[seconds], strength)
-            logits = mixed
-        ended = 0
-        kinds = table.rows["kind"][places]
-        for number, (kind, make) in enumerate(CHOOSERS.items()):
-            own = kinds == number
+    def _make_plan(self) -> Plan:
+        places, seconds = self._places[~self._second], np.flatnonzero(self._second)
+        entries = [self._rows.entries[place] for place in places.tolist()]
+        choosers: list[tuple[Chooser, np.ndarray | None]] = []
+        for kind, make in CHOOSERS.items():
             if kind not in self._choosers:
                 self._choosers[kind] = make(self.constraint)
-            chooser = self._choosers[kind]
-            if own.all():
-                return chooser.choose(table, places, logits)
-            if own.any():
-                ended += chooser.choose(table, places[own], logits[own])
+            own = [i for i, entry in enumerate(entries) if type(entry.request.chooser) is kind]
+            if own:
+                part = np.array(own) if len(own) < len(entries) else None
+                choosers.append((self._choosers[kind], part))
+        order = np.argsort(places)
+        guided = order[np.searchsorted(places[order], self._places[seconds])]
+        strength = [entries[i].request.chooser.guidance for i in guided]  # type: ignore[union-attr]
+        return Plan(places, choosers, guided, seconds, np.array(strength, np.float32))
+
+    def _choose(self, plan: Plan) -> int:
+        """A token for every row, by its chooser; how many have ended."""
+        table, logits = self._rows.table, self._logits
+        if len(plan.guided):
+            mixed = logits[~self._second]
+            mixed[plan.guided] = guide(mixed[plan.guided], logits[plan.seconds], plan.strength)
+            logits = mixed
+        ended = 0
+        for chooser, part in plan.choosers:
+            whole = part is None
+            ended += chooser.choose(
+                table,
+                plan.places if whole else plan.places[part],
+                logits if whole else logits[part],
+            )
         return ended
 
-    def _guided(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Of guided rows: their number among `places`, the engine's number of their second runs,
-        and the guidance, float32."""
-        if self._pairs is None:
-            seconds = np.flatnonzero(self._second)
-            order = np.argsort(places)
-            rows = order[np.searchsorted(places[order], self._places[seconds])]
-            strength = [
-                self._rows.entries[place].request.chooser.guidance  # type: ignore[union-attr]
-                for place in places[rows].tolist()
-            ]
-            self._pairs = rows, seconds, np.array(strength, np.float32)
-        return self._pairs
-
-    def _burst(self, places: np.ndarray) -> tuple[int, int] | None:
+    def _burst(self, plan: Plan) -> tuple[int, int] | None:
         """Let the device choose some tokens for every row: how many, and how many rows have ended;
         None where the host has to choose."""
         table, engine = self._rows.table, self.engine
         if self._device is None or not isinstance(engine, DeviceEngine):
             return None
-        rows = table.rows[places]
+        places, rows = plan.places, table.rows[plan.places]
         walk = rows["walk"]
         free = walk["at"] >= walk["known"] + (walk["bits"] > 0)
         if not (free & rows["draw"]["grammar"]).all():
             return None
         leader, guidance = np.arange(len(self._places)), np.ones(len(self._places), np.float32)
         firsts = np.flatnonzero(~self._second)
-        guided, seconds, strength = self._guided(places)
-        leader[seconds] = firsts[guided]
-        guidance[firsts[guided]] = strength
+        leader[plan.seconds] = firsts[plan.guided]
+        guidance[firsts[plan.guided]] = plan.strength
         steps = int(min(BURST, walk["left"].max()))
         chosen, nats, self._logits = engine.decode_on_device(
             self._device.tables, self._logits, *self._device.places(table.states[self._places]),
