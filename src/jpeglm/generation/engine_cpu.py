@@ -24,7 +24,7 @@ import numpy as np
 from jpeglm.config import InputError
 from jpeglm.environment import cores
 from jpeglm.generation.engine import Pieces
-from jpeglm.generation.forward import Cache, Rooms, Shape, assist, forward, make_rooms
+from jpeglm.generation.forward import Cache, Matrix, Rooms, Shape, assist, forward, make_rooms
 from jpeglm.generation.matmul import FUSED, NARROW, PANEL
 from jpeglm.generation.threads import ALONE, STOP, make_board
 from jpeglm.generation.weights_cpu import load_weights, shape_of
@@ -81,7 +81,9 @@ class CpuEngine:
         self.vocab_size = int(config["vocab_size"])
         self.max_length = int(max_length or config["max_position_embeddings"])
         shape = self._shape = shape_of(config, PREFILL, self.max_length)
-        self._weights = load_weights(config, weights, shape, precision)
+        own = self._weights = load_weights(config, weights, shape, precision)
+        self._plain = tuple(tuple(w) if isinstance(w, Matrix) else w for w in own)
+        """As `forward` takes them."""
         self._threads = threads or cores()
         self._pool = ThreadPoolExecutor(self._threads - 1) if self._threads > 1 else None
         self._helpers = min(self._threads - 1, MOST_HELPERS)
@@ -168,7 +170,10 @@ class CpuEngine:
                 self._assisting[who] = self._pool.submit(
                     assist, who, self._board, rooms, shape, self._weights, self._cache
                 )
-        forward(tokens, first, helpers, self._board, rooms, shape, self._weights, self._cache, out)
+        forward(
+            tokens, first, helpers, self._board, tuple(rooms), tuple(shape), self._plain,
+            tuple(self._cache), out,
+        )  # fmt: skip
 
     def _dismiss(self) -> None:
         """Send the helpers away: they know this cache and these rooms, and they hold threads."""

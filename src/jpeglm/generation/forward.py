@@ -258,8 +258,21 @@ def assist(who, board, rooms, shape, model, cache):
 def forward(tokens, first_logit, helpers, board, rooms, shape, model, cache, logits):
     """All layers for N tokens; logits of tokens first_logit.. go to logits [N - first_logit, V].
 
-    tokens: int64 [3, N], id, cache slot and position of each.
+    tokens: int64 [3, N], id, cache slot and position of each. rooms, shape, model, cache: `Rooms`,
+    `Shape`, `Weights`, `Cache` as plain tuples all the way down: of a named one numba asks its
+    class at every call, one to three microseconds each.
     """
+    embedding, qkv, output, gate_up, down, final, norms, cos, sin, eps = model
+    weights = Weights(
+        embedding, Matrix(*qkv), Matrix(*output), Matrix(*gate_up), Matrix(*down), Matrix(*final),
+        norms, cos, sin, eps,
+    )  # fmt: skip
+    named = Rooms(*rooms), Shape(*shape), weights, Cache(*cache)
+    _forward(tokens, first_logit, helpers, board, *named, logits)
+
+
+@njit(nogil=True)
+def _forward(tokens, first_logit, helpers, board, rooms, shape, model, cache, logits):
     heads, kv_heads, head = shape.heads, shape.kv_heads, shape.head
     embedding, norms, eps = model.embedding, model.norms, model.eps
     keys, values = cache.keys, cache.values

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jpeglm.config import MAX_SEED, InputError, Settings, check_seed
-from jpeglm.generation.masks import WALK, Vocabulary, advance, token_mask
+from jpeglm.generation.masks import WALK, Masks, Vocabulary, advance, token_mask
 from jpeglm.generation.matcher import Constraint
 from jpeglm.generation.nucleus import nucleus
 from jpeglm.kernels import LOWEST, exp, highest, kernel, log, record
@@ -194,7 +194,11 @@ def sample_step(spec, table, places, logits, vocabulary, masks, room):
     """A token for each row of logits [B, V], which belong to the table's rows `places` int64 [B]:
     chosen, written down, and the grammar moved on. V is the vocabulary's size and the width of
     masks and scratch (a checkpoint with another is refused). Gives how many have ended.
+
+    table, vocabulary, masks, room: their fields, as a plain tuple (see `forward.forward`).
     """
+    table, vocabulary = Table(*table), Vocabulary(*vocabulary)
+    masks, room = Masks(*masks), Scratch(*room)
     ended = 0
     for i in range(len(places)):
         place = places[i]
@@ -248,6 +252,8 @@ class Die:
 
     def choose(self, table: Table, places: np.ndarray, logits: np.ndarray) -> int:
         own = self.constraint
-        return int(
-            sample_step(own.spec, table, places, logits, own.vocabulary, own.masks, self._scratch)
-        )
+        ended = sample_step(
+            own.spec, tuple(table), places, logits, tuple(own.vocabulary), tuple(own.masks),
+            tuple(self._scratch),
+        )  # fmt: skip
+        return int(ended)
