@@ -100,11 +100,12 @@ class Sampler:
 
     def ours(self, batch: int, grammar: bool) -> Figures:
         """Our engine; without grammar it follows tables in which every token is legal."""
+        from jpeglm.config import Sampling
         from jpeglm.generation.engine import DeviceTables
         from jpeglm.generation.engine_cuda import GraphEngine
         from jpeglm.generation.matcher import ENDLESS, Constraint, bare_prompt
         from jpeglm.generation.requests import Request
-        from jpeglm.generation.sampling import ROW, Sampling
+        from jpeglm.generation.sampling import ROW, make_draw
         from jpeglm.generation.session import Session
 
         if not COMPILED:
@@ -118,7 +119,7 @@ class Sampler:
         rows = np.zeros(batch, ROW)
         rows["walk"]["left"] = ENDLESS
         for number in range(batch):
-            rows["draw"][number] = sampling.draw(0, number)
+            rows["draw"][number] = make_draw(sampling, 0, number)
         drawn: list[int] = []
 
         def with_grammar() -> None:

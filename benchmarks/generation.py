@@ -29,10 +29,10 @@ from jpeglm.checkpoint import (
     shipped_checkpoint,
     write_checkpoint,
 )
+from jpeglm.config import Sampling
 from jpeglm.generation.loading import make_engine
 from jpeglm.generation.matcher import Constraint, bare_prompt
 from jpeglm.generation.requests import Request
-from jpeglm.generation.sampling import Sampling
 from jpeglm.generation.session import Session
 from jpeglm.models.llama import build, parameters, preset
 

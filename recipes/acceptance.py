@@ -30,7 +30,7 @@ from PIL import Image
 import jpeglm
 from jpeglm.codecs import JpegCodec
 from jpeglm.codecs.images import open_image
-from jpeglm.config import PAPER_JPEG, InputError, JpegConfig
+from jpeglm.config import PAPER_JPEG, InputError, JpegConfig, Sampling
 from jpeglm.data.sources import EXTENSIONS
 from jpeglm.environment import environment
 from jpeglm.evaluation.validity import judge, validity
@@ -38,7 +38,6 @@ from jpeglm.files import to_json, write_json
 from jpeglm.generation.engine import Pieces
 from jpeglm.generation.matcher import Constraint, Prompt, make_prompt
 from jpeglm.generation.model import Model
-from jpeglm.generation.sampling import Sampling
 from jpeglm.generation.session import draw_ids
 from jpeglm.progress import Reporter
 from jpeglm.syntax.alphabet import ALPHABETS

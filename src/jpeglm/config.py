@@ -68,9 +68,11 @@ def bounded(
     least: float,
     most: float | None = None,
     below: float | None = None,
+    above: float | None = None,
 ) -> Any:
-    """A number among settings, with its range; `Settings.check_bounds` demands it."""
-    limits = {"least": least, "most": most, "below": below}
+    """A number among settings, with its range; `Settings.check_bounds` demands it. above: the range
+    begins behind it."""
+    limits = {"least": least, "most": most, "below": below, "above": above}
     return dataclasses.field(default=default, metadata=limits)
 
 
@@ -85,8 +87,11 @@ class Settings:
             if not limits:
                 continue
             least, most, below = limits["least"], limits["most"], limits["below"]
-            if most is not None:
-                words, inside = f"goes from {least} to {most}", least <= value <= most
+            above = limits["above"]
+            if above is not None:
+                words, inside = f"must be above {above} and at most {most}", above < value <= most
+            elif most is not None:
+                words, inside = f"goes from {least:g} to {most:g}", least <= value <= most
             elif below is not None:
                 words, inside = f"goes from {least} to below {below}", least <= value < below
             else:
@@ -99,13 +104,16 @@ class Settings:
         return dataclasses.asdict(self)
 
     @classmethod
+    def names(cls) -> list[str]:
+        return [field.name for field in dataclasses.fields(cls)]
+
+    @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        known = {field.name for field in dataclasses.fields(cls)}
-        unknown = sorted(set(values) - known)
+        unknown = sorted(set(values) - set(cls.names()))
         if unknown:
             raise InputError(
                 f"{cls.__name__} has no setting {', '.join(unknown)}; it knows "
-                f"{', '.join(sorted(known))}"
+                f"{', '.join(sorted(cls.names()))}"
             )
         for field in dataclasses.fields(cls):
             if field.name in values and not fits(values[field.name], str(field.type)):
@@ -151,6 +159,26 @@ def fingerprint(values: dict[str, Any]) -> str:
     """16 hex digits that name a set of settings; equal settings, equal fingerprint."""
     text = json.dumps(values, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Sampling(Settings):
+    """How tokens are drawn; top_k = 0 and top_p = 1 leave the distribution as it is, and so does
+    guidance = 1 (`generation.guidance`)."""
+
+    temperature: float = bounded(1.0, least=0.0)
+    """1 is the model's own distribution, 0 is greedy."""
+    top_k: int = bounded(0, least=0)
+    """Draw among the k most probable tokens; 0 is off."""
+    top_p: float = bounded(1.0, least=0.0, most=1.0, above=0.0)
+    """Draw among the most probable tokens of this total."""
+    grammar: bool = True
+    """Allow only what keeps the file valid; without it broken files are drawn too."""
+    guidance: float = bounded(1.0, least=0.0, most=1e6)
+    """With a label: 1 is the model as it is, 0 is without the class, more exaggerates it."""
+
+    def __post_init__(self) -> None:
+        self.check_bounds()
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,12 @@ from PIL import Image
 from jpeglm import cli
 from jpeglm.checkpoint import checkpoint_folder, write_checkpoint
 from jpeglm.codecs import JpegCodec, make_codec, open_codec
-from jpeglm.config import MAX_SEED, InputError, JpegConfig
+from jpeglm.config import MAX_SEED, InputError, JpegConfig, Sampling
 from jpeglm.files import read_json, write_json
 from jpeglm.folders import CHECKPOINT, RUN, TOKENIZER, ours
 from jpeglm.generation.loading import load
 from jpeglm.generation.model import Model
-from jpeglm.generation.sampling import Sampling
+from jpeglm.generation.sampling import make_draw
 from jpeglm.tokenizer import Tokenizer
 
 from ..unit.conftest import random_llama
@@ -424,7 +424,7 @@ def test_shares_and_units_that_make_no_sense(model, pictures):
 def test_numbers_of_numpy_are_numbers(model):
     plain = model.generate(1, seed=7).streams
     assert model.generate(1, seed=np.int64(7)).streams == plain
-    assert Sampling().draw(np.uint8(7)) == Sampling().draw(7)
+    assert make_draw(Sampling(), np.uint8(7)) == make_draw(Sampling(), 7)
 
 
 def test_ids_that_no_token_has(model):

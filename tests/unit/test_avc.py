@@ -12,10 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jpeglm.config import InputError
+from jpeglm.config import InputError, Sampling
 from jpeglm.generation.engine_cpu import CpuEngine
 from jpeglm.generation.matcher import Constraint, Prompt, make_prompt
-from jpeglm.generation.sampling import Sampling
 from jpeglm.generation.session import draw_ids
 from jpeglm.syntax import avc
 from jpeglm.syntax.avc.tables import CBP_INTER, CBP_INTRA, LENGTH, LOOKUP, TABLES

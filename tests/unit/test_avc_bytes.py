@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 
-from jpeglm.config import InputError
+from jpeglm.config import InputError, Sampling
 from jpeglm.generation.engine_cpu import CpuEngine
 from jpeglm.generation.matcher import Constraint, Prompt, make_prompt
-from jpeglm.generation.sampling import Sampling
 from jpeglm.generation.session import draw_ids
 from jpeglm.syntax.avc import nal_bytes as avc_bytes
 from jpeglm.tokenizer import Tokenizer

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from jpeglm.config import Sampling
 from jpeglm.generation.engine_cpu import CpuEngine
 from jpeglm.generation.matcher import Constraint, Prompt, make_prompt
-from jpeglm.generation.sampling import Sampling
 from jpeglm.generation.session import draw_ids
 from jpeglm.syntax import avc
 from jpeglm.syntax.avc import placed as avc_placed

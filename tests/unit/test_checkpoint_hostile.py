@@ -54,7 +54,7 @@ def test_sampling_defaults(folder, key):
     file = folder / "generation_config.json"
     for value in ("1", [], {}, -1, float("nan"), float("inf"), 2**70, True):
         change(file, **{key: value})
-        with pytest.raises(InputError, match=rf"{key} in .*generation_config\.json is"):
+        with pytest.raises(InputError, match=rf"generation_config\.json: {key} is"):
             load_checkpoint(folder)
     change(file, **{key: None})  # as transformers writes what is not set
     assert load_checkpoint(folder).generation.get(key) is None

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from jpeglm.codecs import make_codec
+from jpeglm.config import Sampling
 from jpeglm.generation.device_tables import DeviceGrammar
 from jpeglm.generation.matcher import Constraint, Prompt, make_prompt
-from jpeglm.generation.sampling import Sampling, _uniform
+from jpeglm.generation.sampling import _uniform, make_draw
 from jpeglm.generation.sampling import choose as choose_on_host
 from jpeglm.generation.session import draw_ids
 from jpeglm.tokenizer import Tokenizer
@@ -107,15 +108,15 @@ def test_the_device_chooses_what_the_host_chooses(top_k, top_p, temperature):
     mask = rng.random((40, 60)) < 0.3
     mask[:, 5] = True
     uniform = rng.random(40)
-    draw = Sampling(temperature, top_k, top_p).draw(0)
+    draw = make_draw(Sampling(temperature, top_k, top_p))
     weight, order = np.empty(60, np.float32), np.empty(60, np.int64)
     expected = [
         choose_on_host(row, legal, draw, u, weight, order)
         for row, legal, u in zip(logits, mask, uniform)
     ]
-    settings = [torch.full((40,), draw[name].item()) for name in ("inverse", "top_k", "top_p")]
+    settings = {name: torch.full((40,), draw[name].item()) for name in draw.dtype.names}
     token, nats = choose(
-        torch.from_numpy(logits), torch.from_numpy(mask), *settings, torch.from_numpy(uniform)
+        torch.from_numpy(logits), torch.from_numpy(mask), settings.get, torch.from_numpy(uniform)
     )
     assert token.tolist() == [one for one, _ in expected]
     np.testing.assert_allclose(nats, [one for _, one in expected], rtol=1e-4, atol=1e-5)

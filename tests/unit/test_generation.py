@@ -7,13 +7,13 @@ import pytest
 
 from jpeglm.checkpoint import write_checkpoint
 from jpeglm.codecs import make_codec
-from jpeglm.config import InputError
+from jpeglm.config import InputError, Sampling
 from jpeglm.evaluation.validity import judge
 from jpeglm.generation.engine_cpu import CpuEngine
 from jpeglm.generation.loading import load
 from jpeglm.generation.matcher import Constraint, Prompt, make_prompt
 from jpeglm.generation.nucleus import nucleus
-from jpeglm.generation.sampling import Sampling, choose
+from jpeglm.generation.sampling import choose, make_draw
 from jpeglm.generation.session import draw_ids
 from jpeglm.syntax.alphabet import ALPHABETS, Prefix
 from jpeglm.tokenizer import Tokenizer
@@ -187,7 +187,7 @@ def test_choose_follows_the_stated_order():
     scratch = np.empty(4, np.float32), np.empty(4, np.int64)
 
     def share(mask, temperature=1.0, top_k=0, top_p=1.0):
-        draw = Sampling(temperature, top_k, top_p).draw(0)
+        draw = make_draw(Sampling(temperature, top_k, top_p))
         drawn = [choose(logits, mask, draw, (i + 0.5) / 1000, *scratch)[0] for i in range(1000)]
         return np.bincount(drawn, minlength=4) / 1000
 

@@ -34,8 +34,8 @@ VERBS = {
     "train": ["training:TrainConfig"],
     "train-vae": ["models.vae:VaeConfig", "training.autoencoder:AutoencoderConfig"],
     "train-vqvae": ["models.vqvae:VqVaeConfig", "training.autoencoder:AutoencoderConfig"],
-    "generate": ["generation.sampling:Sampling"],
-    "complete": ["generation.sampling:Sampling"],
+    "generate": ["config:Sampling"],
+    "complete": ["config:Sampling"],
     "evaluate frechet": ["evaluation.features:ExtractorConfig"],
     **{
         f"evaluate {name}": [

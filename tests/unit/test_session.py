@@ -7,13 +7,12 @@ import pytest
 
 from jpeglm.checkpoint import load_checkpoint, shipped_checkpoint
 from jpeglm.codecs import make_codec
-from jpeglm.config import InputError
+from jpeglm.config import InputError, Sampling
 from jpeglm.generation.engine_cpu import CpuEngine
 from jpeglm.generation.given import Given
 from jpeglm.generation.loading import load
 from jpeglm.generation.matcher import Constraint, Prompt, bare_prompt, make_prompt
 from jpeglm.generation.requests import Request
-from jpeglm.generation.sampling import Sampling
 from jpeglm.generation.session import Session, draw_ids
 from jpeglm.tokenizer import Tokenizer
 

@@ -32,7 +32,7 @@ from jpeglm.checkpoint.weights import (
     weight_files,
 )
 from jpeglm.codecs import Codec
-from jpeglm.config import InputError, fits, shorten
+from jpeglm.config import InputError, Sampling, shorten
 from jpeglm.files import atomic_folder, atomic_write, read_json, write_json
 from jpeglm.folders import CHECKPOINT, RUN, record_of
 from jpeglm.models.llama import check as check_llama
@@ -65,7 +65,7 @@ class Checkpoint:
     """Hugging Face's Llama configuration."""
     tokenizer: Tokenizer
     generation: dict[str, Any]
-    """Sampling defaults: temperature, top_p, top_k."""
+    """Defaults of `Sampling`, among others of transformers'."""
 
     @property
     def codec(self) -> Codec:
@@ -171,25 +171,13 @@ def read_config(path: Path) -> dict[str, Any]:
     return config
 
 
-SAMPLING = {
-    "temperature": ("float", 0.0, 1e6),
-    "top_k": ("int", 0, 1 << 31),
-    "top_p": ("float", 0.0, 1.0),
-}
-"""Type and range of the sampling defaults; what is null, as transformers writes it, is not set."""
-
-
 def _read_generation(path: Path) -> dict[str, Any]:
-    values = read_json(path)
-    values = {name: value for name, value in values.items() if value is not None}
-    for name, (kind, least, most) in SAMPLING.items():
-        value = values.get(name, most)
-        above_0 = name != "top_p" or (fits(value, kind) and value > 0)
-        if not (fits(value, kind) and least <= value <= most and above_0):
-            raise InputError(
-                f"{name} in {path} is {shorten(value)}; it must be {kind} from {least:g} to "
-                f"{most:g}"
-            )
+    """What is null, as transformers writes it, is not set."""
+    values = {name: value for name, value in read_json(path).items() if value is not None}
+    try:
+        Sampling.from_dict({name: values[name] for name in values.keys() & Sampling.names()})
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
     return values
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -35,8 +36,7 @@ LimitOption = Annotated[int, typer.Option(min=1, max=MAX_SEED, help="Pictures at
 SplitOption = Annotated[str, typer.Option(help="Of prepared shards: validation or train.")]
 
 EXTRACTOR = "evaluation.features:ExtractorConfig"
-SAMPLING = "generation.sampling:Sampling"
-NUCLEUS = ("temperature", "top_k", "top_p")
+SAMPLING = Fields("config:Sampling", skip=("grammar", "guidance"), given=True)
 DISTANCES = {
     "distances": Fields(
         EXTRACTOR, only=("extractor",), given=True, default="no Fréchet distances are measured"
@@ -138,9 +138,7 @@ def likelihood(
 
 
 @evaluate.command()
-@with_options(
-    sampling=Fields(SAMPLING, only=NUCLEUS, given=True, default="the checkpoint's"), **DISTANCES
-)
+@with_options(sampling=replace(SAMPLING, default="the checkpoint's"), **DISTANCES)
 def continuation(
     *,
     data: Annotated[Path, typer.Argument(help="Held-out clips: prepared shards, or films.")],
@@ -201,7 +199,7 @@ def continuation(
 
 
 @evaluate.command()
-@with_options(sampling=Fields(SAMPLING, only=NUCLEUS, given=True))
+@with_options(sampling=SAMPLING)
 def validity(
     *,
     checkpoint: CheckpointOption = None,

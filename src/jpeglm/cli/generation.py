@@ -34,7 +34,7 @@ verbs = typer.Typer()
 
 MOST = 1_000_000
 """Pictures of a call, which keeps them all in memory."""
-SAMPLING = Fields("generation.sampling:Sampling", given=True, default="the checkpoint's")
+SAMPLING = Fields("config:Sampling", given=True, default="the checkpoint's")
 BOTH = ("run.json", "sheet.png")
 """What every run writes, whatever its model codes."""
 

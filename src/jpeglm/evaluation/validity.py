@@ -22,9 +22,8 @@ import numpy as np
 
 from jpeglm.codecs import AvcCodec, JpegCodec
 from jpeglm.codecs.avc import STRICT, complaints
-from jpeglm.config import InputError
+from jpeglm.config import InputError, Sampling
 from jpeglm.generation.model import Model
-from jpeglm.generation.sampling import Sampling
 from jpeglm.syntax.machine import accepts
 
 Progress = Callable[[int, int, str], None]
@@ -100,12 +99,11 @@ def validity(
 ) -> dict[str, Any]:
     """n pictures or clips with the grammar and n without; counts of each judge.
 
-    sampling: temperature, top_k, top_p; by default the model's whole distribution, which is the
+    sampling: `Sampling`'s, but `grammar`; by default the model's whole distribution, which is the
     hardest.
     """
-    whole = Sampling()
-    sampling = {"temperature": whole.temperature, "top_k": whole.top_k,
-                "top_p": whole.top_p} | sampling  # fmt: skip
+    sampling = Sampling().to_dict() | sampling
+    sampling.pop("grammar")
     if not isinstance(model, Model):
         raise InputError("a VAE draws pixels, not streams; there is nothing that could be invalid")
     rows: dict[str, Any] = {}

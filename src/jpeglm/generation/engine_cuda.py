@@ -12,13 +12,14 @@ agree.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 
-from jpeglm.config import InputError
+from jpeglm.config import InputError, Sampling
 from jpeglm.generation.engine import DeviceTables
 from jpeglm.generation.engine_torch import TorchEngine
 from jpeglm.generation.llama_torch import Weights
@@ -26,10 +27,10 @@ from jpeglm.generation.llama_torch import Weights
 SHORTEST = 256
 """Positions that the smallest graph looks at; each next one has twice as many."""
 INTEGERS = (
-    "token", "position", "place", "remaining", "count", "left", "seed", "picture", "top_k",
-    "leader", "partner",
+    "token", "position", "place", "remaining", "count", "left", "seed", "picture", "leader",
+    "partner", *(field.name for field in fields(Sampling) if field.type == "int"),
 )  # fmt: skip
-FLOATS = ("inverse", "top_p", "guidance", "alive")
+FLOATS = ("inverse", "alive", *(field.name for field in fields(Sampling) if field.type == "float"))
 """What a step reads and changes of each slot, a row of `State.integers` or `State.floats`."""
 
 
@@ -127,12 +128,10 @@ class GraphEngine(TorchEngine):
         partner = np.arange(len(own))
         partner[leader] = np.arange(len(own))  # the run without a class comes later, and stays
         draw = rows["draw"]
-        values = {
+        values = {name: draw[name] for name in draw.dtype.names if name in INTEGERS + FLOATS} | {
             "place": places, "remaining": remaining, "count": rows["count"],
-            "left": rows["walk"]["left"], "seed": draw["seed"], "picture": draw["picture"],
-            "top_k": draw["top_k"], "leader": own[leader], "partner": own[partner],
-            "inverse": draw["inverse"], "top_p": draw["top_p"], "guidance": guidance,
-            "alive": np.ones(len(own)),
+            "left": rows["walk"]["left"], "leader": own[leader], "partner": own[partner],
+            "guidance": guidance, "alive": np.ones(len(own)),
         }  # fmt: skip
         everywhere = {}
         for name, value in values.items():
@@ -251,9 +250,7 @@ class State:
         free, strength = self.logits[get("partner")], get("guidance")[:, None].float()
         logits = free + strength * (self.logits - free)
         alive = get("alive") > 0
-        token, nat = choose(
-            logits, self.legal(), get("inverse"), get("top_k"), get("top_p"), self.uniform()
-        )
+        token, nat = choose(logits, self.legal(), get, self.uniform())
         token = torch.where(alive, token, self.eos)[get("leader")]
         self.drawn.index_copy_(1, self.number, token[:, None])
         self.nats.index_copy_(1, self.number, torch.where(alive, nat, 0.0)[:, None])
@@ -305,13 +302,12 @@ def _shifted(x: torch.Tensor, by: int) -> torch.Tensor:
 def choose(
     logits: torch.Tensor,
     mask: torch.Tensor,
-    inverse: torch.Tensor,
-    top_k: torch.Tensor,
-    top_p: torch.Tensor,
+    get: Callable[[str], torch.Tensor],
     uniform: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """(token, nats), int64 and float64 [B]; as `sampling.choose`, for rows of logits [B, V], each
-    with its own settings [B] of `sampling.DRAW`."""
+    """(token, nats), int64 and float64 [B]; as `sampling.choose`, for rows of logits [B, V]; `get`
+    gives each one's own settings [B] by their names in `sampling.DRAW`."""
+    inverse, top_k, top_p = get("inverse"), get("top_k"), get("top_p")
     logits = logits.float()
     size = logits.shape[1]
     chances = logits.double().log_softmax(-1)

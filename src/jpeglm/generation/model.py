@@ -16,20 +16,18 @@ import hashlib
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import fields
 from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 
 from jpeglm.checkpoint import Checkpoint
-from jpeglm.config import MAX_SEED, InputError, check_seed, whole
+from jpeglm.config import MAX_SEED, InputError, Sampling, check_seed, whole
 from jpeglm.generation.engine import Engine
 from jpeglm.generation.given import Given
 from jpeglm.generation.matcher import Constraint, Prompt, bare_prompt, make_prompt
 from jpeglm.generation.pictures import Drawing, Drawn, Each, Pictures, Progress, Score
 from jpeglm.generation.requests import Event, Request
-from jpeglm.generation.sampling import Sampling
 from jpeglm.generation.session import Session
 from jpeglm.tokenizer import Tokenizer
 
@@ -84,7 +82,7 @@ class Model:
 
     def sampling(self, **changes: Any) -> Sampling:
         """The checkpoint's sampling defaults with changes; None means unchanged."""
-        known = [field.name for field in fields(Sampling)]
+        known = Sampling.names()
         for name in changes:
             if name not in known:
                 raise InputError(f"there is no option {name!r}; sampling has {', '.join(known)}")

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from jpeglm.config import InputError
+from jpeglm.config import InputError, Sampling
 from jpeglm.generation.engine_torch import TorchEngine
 from jpeglm.generation.matcher import Constraint, Prompt, bare_prompt, make_prompt
 from jpeglm.generation.outputs import strips
-from jpeglm.generation.sampling import Sampling
 from jpeglm.generation.session import draw_ids
 
 if TYPE_CHECKING:

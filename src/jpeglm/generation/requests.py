@@ -8,10 +8,10 @@ from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 
-from jpeglm.config import InputError
+from jpeglm.config import InputError, Sampling
 from jpeglm.generation.given import Given, Reading
 from jpeglm.generation.matcher import Constraint, Prompt
-from jpeglm.generation.sampling import Die, Sampling, Table
+from jpeglm.generation.sampling import Die, Table
 
 LN2 = float(np.log(2))
 

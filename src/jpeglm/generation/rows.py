@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jpeglm.config import InputError
+from jpeglm.config import InputError, Sampling
 from jpeglm.generation.given import Reading
 from jpeglm.generation.matcher import Constraint, Prompt
 from jpeglm.generation.requests import Chooser, Event, Request
-from jpeglm.generation.sampling import ROW, Sampling, Table
+from jpeglm.generation.sampling import ROW, Table, make_draw
 from jpeglm.syntax.machine import units as whole_units
 
 
@@ -78,7 +78,7 @@ class Rows:
             row = self.table.rows[place]
             row["walk"], row["count"], row["nats"] = entry.walk[0], 0, 0.0
             if isinstance(chooser, Sampling):
-                row["draw"] = chooser.draw(request.seed, request.picture)
+                row["draw"] = make_draw(chooser, request.seed, request.picture)
             self.table.states[place] = entry.state
             self.table.forced[place, : len(entry.prompt.forced)] = entry.prompt.forced
             places.append(place)

@@ -7,67 +7,33 @@ so a picture does not depend on the batch it was drawn in.
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from dataclasses import astuple, fields, replace
 from typing import NamedTuple
 
 import numpy as np
 
-from jpeglm.config import MAX_SEED, InputError, Settings, check_seed
+from jpeglm.config import MAX_SEED, Sampling, check_seed
 from jpeglm.generation.masks import WALK, Masks, Vocabulary, advance, token_mask
 from jpeglm.generation.matcher import Constraint
 from jpeglm.generation.nucleus import nucleus
 from jpeglm.kernels import LOWEST, exp, highest, kernel, log, record
 
-MAX_GUIDANCE = 1e6
-"""Beyond it guided logits would leave float32."""
+KINDS = {"bool": "?", "int": "i8", "float": "f8"}
+SETTINGS = {field.name: KINDS[str(field.type)] for field in fields(Sampling)}
+DRAW = record(**SETTINGS, inverse="f8", seed="i8", picture="i8")
+"""`Sampling`, seed and the picture's number in it, as numba takes them; inverse: of the
+temperature, 0 is greedy."""
 
 
-DRAW = record(grammar="?", inverse="f8", top_k="i8", top_p="f8", seed="i8", picture="i8")
-"""`Sampling`, seed and the picture's number in it, as numba takes them; an inverse temperature of 0
-is greedy."""
-
-
-@dataclass(frozen=True)
-class Sampling(Settings):
-    """How tokens are drawn; top_k = 0 and top_p = 1 leave the distribution as it is, and so does
-    guidance = 1 (`generation.guidance`)."""
-
-    temperature: float = 1.0
-    """1 is the model's own distribution, 0 is greedy."""
-    top_k: int = 0
-    """Draw among the k most probable tokens; 0 is off."""
-    top_p: float = 1.0
-    """Draw among the most probable tokens of this total."""
-    grammar: bool = True
-    """Allow only what keeps the file valid; without it broken files are drawn too."""
-    guidance: float = 1.0
-    """With a label: 1 is the model as it is, more exaggerates the class."""
-
-    def __post_init__(self) -> None:
-        for name in ("temperature", "guidance"):
-            if not math.isfinite(getattr(self, name)):
-                raise InputError(f"{name} is {getattr(self, name)}; it must be a finite number")
-        if self.temperature < 0:
-            raise InputError(f"temperature is {self.temperature}; it must be 0 (greedy) or more")
-        if self.top_k < 0:
-            raise InputError(f"top_k is {self.top_k}; it must be 0 (off) or more")
-        if not 0 <= self.guidance <= MAX_GUIDANCE:
-            raise InputError(
-                f"guidance is {self.guidance}; it goes from 0 (no class) to {MAX_GUIDANCE:g}"
-            )
-        if not 0 < self.top_p <= 1:
-            raise InputError(f"top_p is {self.top_p}; it must be above 0 and at most 1")
-
-    def draw(self, seed: int = 0, picture: int = 0) -> np.void:
-        """A `DRAW`: what compiled code needs of it."""
-        inverse = 0.0
-        if self.temperature:  # as much as float32 holds; beyond, nothing changes any more
-            inverse = 1.0 / min(max(self.temperature, 1e-30), 1e30)
-        top_k = min(self.top_k, MAX_SEED)
-        made = np.zeros(1, DRAW)
-        made[0] = (self.grammar, inverse, top_k, self.top_p, check_seed(seed), picture)
-        return made[0]
+def make_draw(sampling: Sampling, seed: int = 0, picture: int = 0) -> np.void:
+    """A `DRAW`: what compiled code needs of it."""
+    inverse = 0.0
+    if sampling.temperature:  # as much as float32 holds; beyond, nothing changes any more
+        inverse = 1.0 / min(max(sampling.temperature, 1e-30), 1e30)
+    made = np.zeros(1, DRAW)
+    settings = replace(sampling, top_k=min(sampling.top_k, MAX_SEED))
+    made[0] = (*astuple(settings), inverse, check_seed(seed), picture)
+    return made[0]
 
 
 @kernel()

@@ -25,7 +25,7 @@ from itertools import count
 
 import numpy as np
 
-from jpeglm.config import InputError
+from jpeglm.config import InputError, Sampling
 from jpeglm.generation.device_tables import DeviceGrammar
 from jpeglm.generation.engine import DeviceEngine, Engine, Pieces
 from jpeglm.generation.given import Given, Reading
@@ -34,7 +34,7 @@ from jpeglm.generation.masks import WALK
 from jpeglm.generation.matcher import Constraint, Prompt
 from jpeglm.generation.requests import CHOOSERS, Chooser, Event, Request
 from jpeglm.generation.rows import Entry, Plan, Rows, end
-from jpeglm.generation.sampling import Sampling, follow
+from jpeglm.generation.sampling import follow
 
 BURST = 32
 """Tokens that a device chooses by itself before the host looks."""
