@@ -12,6 +12,29 @@ from typing import Any, Protocol
 from jpeglm.syntax.alphabet import Alphabet
 
 
+class PictureShape(Protocol):
+    """What a picture is to be."""
+
+    @property
+    def width(self) -> int:
+        """Pixels."""
+
+    @property
+    def height(self) -> int:
+        """Pixels."""
+
+
+class CodecConfig(PictureShape, Protocol):
+    """What the settings of every codec have."""
+
+    @property
+    def fit(self) -> str:
+        """`crop` the middle out, or `pad` with black, of media of another shape."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Name → value; the class' `from_dict` inverts it."""
+
+
 class Codec(Protocol):
     """`units` are what a prompt is cut at, in coding order: MCUs, frames or codes."""
 
@@ -26,8 +49,8 @@ class Codec(Protocol):
         """Names that `alphabet` takes, the default one first."""
 
     @property
-    def config(self) -> Any:
-        """Settings, with at least width, height (pixels) and fit."""
+    def config(self) -> CodecConfig:
+        """Settings."""
 
     @property
     def fingerprint(self) -> str:

@@ -105,7 +105,9 @@ def continuation(
 
 def _errors(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Mean square error of each frame: float64, the three last axes taken."""
-    return np.square(a.astype(np.float32) - b.astype(np.float32)).mean((-3, -2, -1), np.float64)
+    squares = np.square(a.astype(np.float32) - b.astype(np.float32))
+    errors: np.ndarray = squares.mean((-3, -2, -1), np.float64)
+    return errors
 
 
 def _decibels(error: float) -> float:

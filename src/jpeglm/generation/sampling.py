@@ -67,7 +67,8 @@ class Sampling(Settings):
         top_k = min(self.top_k, MAX_SEED)
         made = np.zeros(1, DRAW)
         made[0] = (self.grammar, inverse, top_k, self.top_p, check_seed(seed), picture)
-        return made[0]
+        row: np.void = made[0]
+        return row
 
 
 @kernel()

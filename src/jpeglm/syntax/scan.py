@@ -4,7 +4,8 @@ Reading uses 16-bit look-up tables (T.81 F.2.2) and checks everything that makes
 canonical: fill bits, stuffing, markers, coefficient counts, nothing after the last MCU. So
 `write_scan(inspect_scan(x)[0]) == x` for every x that is accepted. Writing steps the grammar of
 `syntax.jpeg` and never fails: at the first illegal symbol, or where the symbols end early, the
-rest of the picture is coded flat.
+rest of the picture is coded flat. Kernels take a `JpegSpec`; data and `out` are uint8 arrays,
+symbols int32 ones.
 """
 
 from __future__ import annotations
