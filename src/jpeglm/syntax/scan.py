@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from jpeglm.config import InputError
+from jpeglm.config import StreamError
 from jpeglm.kernels import kernel
 from jpeglm.syntax.jpeg import (
     AC_FIRST,
@@ -328,14 +328,6 @@ def inspect_scan(data: bytes, spec: JpegSpec) -> tuple[np.ndarray, np.ndarray, b
     if problem:
         raise StreamError(PROBLEMS[problem], int(place))
     return symbols[:n].copy(), starts, bool(peaks.max() <= DC_LIMIT)
-
-
-class StreamError(InputError):
-    """Why a stream is not canonical, and at which of its bytes."""
-
-    def __init__(self, reason: str, place: int) -> None:
-        super().__init__(f"{reason}, at byte {place}")
-        self.reason, self.place = reason, place
 
 
 def write_scan(
