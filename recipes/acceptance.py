@@ -30,7 +30,7 @@ from PIL import Image
 import jpeglm
 from jpeglm.codecs import JpegCodec
 from jpeglm.codecs.images import open_image
-from jpeglm.config import PAPER_JPEG, InputError, JpegConfig, Sampling
+from jpeglm.config import PAPER_JPEG, JpegConfig, Sampling
 from jpeglm.data.sources import EXTENSIONS
 from jpeglm.environment import environment
 from jpeglm.evaluation.validity import judge, validity
@@ -203,13 +203,10 @@ def completions(
                 kept = plain.prefix(original, used.units * eighth // 8).symbols
                 for stream in draw(image, eighth):
                     counts["completions"] += 1
-                    try:
-                        used.check(stream)
+                    if used.check(stream).valid:
                         counts["canonical"] += 1
                         same = np.array_equal(plain.split(stream)[: len(kept)], kept)
                         counts["prompt_kept"] += same
-                    except InputError:
-                        pass
             report(number + 1, len(images), f"photographs completed, {name}")
         result[name] = counts
     return result

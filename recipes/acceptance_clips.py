@@ -29,7 +29,6 @@ import jpeglm
 from jpeglm.checkpoint import shipped_checkpoint
 from jpeglm.codecs.avc import AvcCodec, AvcConfig
 from jpeglm.codecs.clips import Shot, measure, pyav, read_shots
-from jpeglm.config import InputError
 from jpeglm.data.arrays import film_clips
 from jpeglm.environment import environment
 from jpeglm.evaluation.validity import judge_clips, validity
@@ -95,14 +94,9 @@ def blind(tokenizer: Tokenizer, n: int, budget: int, report: Reporter) -> dict[s
             matcher.accept(int(rng.choice(np.flatnonzero(matcher.allowed()))))
         streams.append(tokenizer.decode_stream(np.array(matcher.ids)))
         report(number + 1, n, f"blind, {tokenizer.alphabet.name}")
-    judged, unavailable = judge_clips(tokenizer.codec, streams)  # type: ignore[arg-type]
-    canonical = 0
-    for stream in streams:
-        try:
-            tokenizer.codec.check(stream)  # type: ignore[attr-defined]
-            canonical += 1
-        except InputError:
-            pass
+    assert isinstance(tokenizer.codec, AvcCodec)
+    judged, unavailable = judge_clips(tokenizer.codec, streams)
+    canonical = sum(tokenizer.codec.check(stream).valid for stream in streams)
     return {"streams": n, "canonical": canonical, **judged, "unavailable": unavailable}
 
 

@@ -35,9 +35,7 @@ def clips_of(source: Path, config: AvcConfig) -> list[np.ndarray]:
     items = (item for unit in open_source(source, films=True).units for item in unit.read())
     chosen = islice((item for item in items if isinstance(item, Item)), 25)
     crops = PrepareConfig(crops=2, split="train")
-    return [
-        clip for item in chosen for _, clip in islice(crops_of(item, "clip", config, crops)[1], 2)
-    ]
+    return [clip for item in chosen for _, clip in islice(crops_of(item, config, crops)[1], 2)]
 
 
 def decoded(annex_b: bytes) -> np.ndarray:

@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -121,6 +122,79 @@ def test_a_circle_is_found():
         "g": {"d"},
     }
     assert circles(graph) == {("a", "b", "c"), ("e", "f")}
+
+
+KERNELS = {"kernel", "njit", "intrinsic", "overload"}
+ROOT = Path(__file__).parents[1]
+
+
+def decorators(function):
+    """Names of a function's decorators that compile it."""
+    called = [d.func if isinstance(d, ast.Call) else d for d in function.decorator_list]
+    return {d.id for d in called if isinstance(d, ast.Name)} & KERNELS
+
+
+def functions(node, inside=()):
+    """(function, the functions around it) of all functions in a tree."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.FunctionDef):
+            yield child, inside
+            yield from functions(child, (*inside, child))
+        else:
+            yield from functions(child, inside)
+
+
+def untyped(function):
+    arguments = function.args.posonlyargs + function.args.args + function.args.kwonlyargs
+    return function.returns is None or any(
+        a.annotation is None for a in arguments if a.arg not in ("self", "cls")
+    )
+
+
+def lax_functions(tree):
+    """Names of functions without types that are no kernels, nor in one, nor a kernel's stand-in,
+    nor what `overload` puts in a function's place."""
+    found = list(functions(tree))
+    exempt = {f.name for f, _ in found if decorators(f)}
+    for function, _ in found:
+        if "overload" in decorators(function):
+            exempt |= {n.id for n in ast.walk(function) if isinstance(n, ast.Name)}
+    return [
+        function.name
+        for function, around in found
+        if untyped(function) and function.name not in exempt and not any(map(decorators, around))
+    ]
+
+
+def silent_kernels(tree):
+    """Names of kernels that no docstring describes; that of a factory counts."""
+    return [
+        function.name
+        for function, around in functions(tree)
+        if decorators(function) - {"overload"}
+        and not any(ast.get_docstring(f) for f in (function, *around))
+    ]
+
+
+TREES = {path_of(file): ast.parse(file.read_text()) for file in MODULES}
+
+
+def test_files_without_types_are_those_with_kernels():
+    """mypy lets functions without types pass in these files; nowhere else."""
+    overrides = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["mypy"]["overrides"]
+    (lax,) = (part["module"] for part in overrides if "disallow_untyped_defs" in part)
+    held = [
+        file
+        for file, tree in TREES.items()
+        if any(decorators(function) for function, _ in functions(tree))
+    ]
+    assert lax == ["jpeglm." + file.removesuffix(".py").replace("/", ".") for file in held]
+
+
+@pytest.mark.parametrize("file", TREES)
+def test_what_has_no_types_is_a_kernel_and_says_them_in_words(file):
+    assert not lax_functions(TREES[file])
+    assert not silent_kernels(TREES[file])
 
 
 @pytest.mark.parametrize("engine", sorted((SOURCE / "generation").glob("engine*.py")))

@@ -10,6 +10,7 @@ merges share a token, which happens in small data, that is not so, and the merge
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -56,6 +57,7 @@ def _best_pair(counts, size, most, sure):
 
 @kernel()
 def _change(counts, a, b, by, most, sure):
+    """counts[a, b] += by, and what is known of the row's largest count kept right."""
     counts[a, b] += by
     if counts[a, b] > most[a]:
         most[a] = counts[a, b]
@@ -117,7 +119,11 @@ def _merge_pair(data, n, left, right, new, mergeable, counts, most, sure, out):
 
 
 def train_merges(
-    data: np.ndarray, n_base: int, n_tokens: int, atomic: tuple[int, ...] = (), progress=None
+    data: np.ndarray,
+    n_base: int,
+    n_tokens: int,
+    atomic: tuple[int, ...] = (),
+    progress: Callable[[int, int], None] | None = None,
 ) -> list[tuple[int, int]]:
     """Merges, in order, until there are `n_tokens` tokens (base symbols included).
 

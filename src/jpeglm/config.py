@@ -23,6 +23,14 @@ class InputError(ValueError):
         super().__init__(" ".join(message.splitlines()))
 
 
+class StreamError(InputError):
+    """Why a stream is not canonical, and at which of its bytes."""
+
+    def __init__(self, reason: str, place: int) -> None:
+        super().__init__(f"{reason}, at byte {place}")
+        self.reason, self.place = reason, place
+
+
 def install(extra: str) -> str:
     """How to get what an extra brings, for the end of an error's sentence."""
     return (

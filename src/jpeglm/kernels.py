@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -30,7 +30,13 @@ try:
 except ImportError:  # a numba that does not know this numpy says so in the same way
     COMPILED = False
 
-Decorator = Callable[[Any], Any]
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Decorator(Protocol):
+    """Gives a function of the same signature, compiled when it is first called."""
+
+    def __call__(self, function: F, /) -> F: ...
 
 
 _KERNEL = re.compile(rb"^@(kernel|njit|intrinsic|overload)\b", re.MULTILINE)
@@ -80,9 +86,10 @@ if COMPILED:
 
         def _load_index(self) -> dict[Any, str]:
             try:
-                return super()._load_index()
+                index: dict[Any, str] = super()._load_index()  # type: ignore[no-untyped-call]
             except Exception:  # unpickling damaged bytes raises anything
                 return {}
+            return index
 
         def _load_data(self, name: str) -> Any:
             content = Path(self._data_path(name)).read_bytes()
@@ -97,7 +104,7 @@ if COMPILED:
 
         def save(self, key: Any, data: Any) -> None:
             try:
-                super().save(key, data)
+                super().save(key, data)  # type: ignore[no-untyped-call]
             except OSError:
                 _say_uncached()
 
@@ -140,31 +147,43 @@ def kernel(**options: Any) -> Decorator:
     return _compiled(_nrt=False, **options)
 
 
+def cache_folder(function: Callable[..., Any]) -> Path:
+    """Where numba keeps a compiled function."""
+    dispatcher: Any = function
+    return Path(dispatcher.stats.cache_path or ".")
+
+
 def record(**fields: Any) -> np.dtype[Any]:
     """The type of a table's rows, whose fields are attributes, for numba and for plain Python."""
     return np.dtype((np.record, np.dtype(list(fields.items()), align=True)))
+
+
+def intrinsic(build: Callable[..., Any]) -> Callable[..., Any]:
+    """numba's `intrinsic`: a function whose instructions `build`(context, *types) writes, called
+    with values of these types by compiled code alone."""
+    made: Callable[..., Any] = extending.intrinsic(build) if COMPILED else build
+    return made
 
 
 LOWEST = np.float32(-87)
 """Where `exp` stops falling."""
 
 if COMPILED:
-    intrinsic: Any = extending.intrinsic
 
     @intrinsic
-    def float_of(context, bits):  # type: ignore[no-untyped-def]
+    def float_of(context, bits):
         """The float32 whose bits an int32 holds."""
 
-        def build(context, b, signature, arguments):  # type: ignore[no-untyped-def]
+        def build(context, b, signature, arguments):
             return b.bitcast(arguments[0], ir.FloatType())
 
         return types.float32(types.int32), build
 
     @intrinsic
-    def bits_of(context, x):  # type: ignore[no-untyped-def]
+    def bits_of(context, x):
         """The bits of a float32 as an int32."""
 
-        def build(context, b, signature, arguments):  # type: ignore[no-untyped-def]
+        def build(context, b, signature, arguments):
             return b.bitcast(arguments[0], ir.IntType(32))
 
         return types.int32(types.float32), build
@@ -179,7 +198,7 @@ if COMPILED:
     _E3, _E2, _E1 = np.float32(4.1665795894e-2), np.float32(1.6666665459e-1), np.float32(0.5)
 
     @kernel(fastmath={"contract", "nsz"}, nogil=True)
-    def exp(x):  # type: ignore[no-untyped-def]
+    def exp(x):
         """float32 e^x for x below 88, to 2e-7 (Cephes' expf); unlike the library's it vectorises.
         Below LOWEST it is e^-87."""
         x = max(x, LOWEST)
@@ -190,15 +209,15 @@ if COMPILED:
 
 else:
 
-    def exp(x):  # type: ignore[no-untyped-def]
+    def exp(x):
         """The same, by numpy."""
         return np.exp(np.maximum(np.float32(x), LOWEST))
 
-    def float_of(bits):  # type: ignore[no-untyped-def]
+    def float_of(bits):
         """The same, by numpy."""
         return np.int32(bits).view(np.float32)
 
-    def bits_of(x):  # type: ignore[no-untyped-def]
+    def bits_of(x):
         """The same, by numpy."""
         return np.float32(x).view(np.int32)
 
@@ -208,7 +227,7 @@ _ATANH = tuple(1 / (2 * n + 1) for n in range(12))
 
 
 @kernel()
-def log(x):  # type: ignore[no-untyped-def]
+def log(x):
     """ln x of a positive float64, to 1e-15, by operations that IEEE 754 fixes: the C library's
     differs from one machine to the next. With x = m 2^k, 2 artanh((m - 1) / (m + 1)) + k ln 2."""
     m, k = math.frexp(x)
@@ -226,7 +245,7 @@ _BELOW_SIGN = np.int32(0x7FFFFFFF)
 
 
 @kernel(nogil=True)
-def highest(row):  # type: ignore[no-untyped-def]
+def highest(row):
     """Largest of float32 [n], none NaN: as integers in the same order, whose maximum vectorises
     (six times as fast)."""
     top = np.int32(-(1 << 31))
@@ -237,7 +256,7 @@ def highest(row):  # type: ignore[no-untyped-def]
 
 
 @kernel(nogil=True)
-def magnitude(row):  # type: ignore[no-untyped-def]
+def magnitude(row):
     """Largest absolute value of float32 [n], none NaN."""
     top = np.int32(0)
     for i in range(len(row)):
@@ -249,9 +268,11 @@ __all__ = [
     "COMPILED",
     "LOWEST",
     "bits_of",
+    "cache_folder",
     "exp",
     "float_of",
     "highest",
+    "intrinsic",
     "kernel",
     "log",
     "magnitude",

@@ -83,18 +83,19 @@ def test_check_judges_every_file_at_once(here, jpeglm):
     whole = CODEC.wrap(CODEC.encode(Image.new("RGB", (32, 32), (9, 99, 9))))
     frame = whole.index(b"\xff\xc0")
     files = {
-        "len0.jpg": (b"\xff\xd8\xff\xc0\0\0" + grey, "byte 2"),
-        "empty.jpg": (b"\xff\xd8\xff\xc0\0\2" + grey, "byte 2"),
-        "short.jpg": (b"\xff\xd8\xff\xc0\0\7\x08\0\x10\0\x10" + grey, "byte 2"),
-        "65535.jpg": (b"\xff\xd8\xff\xc0\0\x0b\x08\xff\xf8\xff\xf8\1\1\x11\0" + grey, ""),
+        "len0.jpg": (b"\xff\xd8\xff\xc0\0\0" + grey, "", 2),
+        "empty.jpg": (b"\xff\xd8\xff\xc0\0\2" + grey, "", 2),
+        "short.jpg": (b"\xff\xd8\xff\xc0\0\7\x08\0\x10\0\x10" + grey, "", 2),
+        "65535.jpg": (b"\xff\xd8\xff\xc0\0\x0b\x08\xff\xf8\xff\xf8\1\1\x11\0" + grey, "", None),
         "gray.jpg": (
-            b"\xff\xd8" + ones + b"\xff\xc0\0\x0b\x08\xff\xd0\xff\xd0\1\1\x11\0" + grey, "",
+            b"\xff\xd8" + ones + b"\xff\xc0\0\x0b\x08\xff\xd0\xff\xd0\1\1\x11\0" + grey,
+            "", None,
         ),
         "fill.jpg": (
-            whole[:frame] + b"\xff" + whole[frame:], f"not canonical: fill bytes at byte {frame}",
+            whole[:frame] + b"\xff" + whole[frame:], "not canonical: fill bytes", frame,
         ),
     }  # fmt: skip
-    for name, (data, _) in files.items():
+    for name, (data, _, _) in files.items():
         Path(name).write_bytes(data)
     os.mkfifo("pipe.jpg")
     Path("whole.jpg").write_bytes(whole)
@@ -108,11 +109,12 @@ def test_check_judges_every_file_at_once(here, jpeglm):
     told = {one["file"]: one for one in json.loads(out)["files"]}
     assert list(told) == names
     assert [name for name in names if told[name]["valid"]] == ["whole.jpg"]
-    for name, (_, said) in files.items():
-        reason = told[name]["reason"]
-        assert reason and said in reason and "cannot be judged" not in reason, reason
+    for name, (_, said, where) in files.items():
+        why = told[name]["why"]
+        assert why and said in why and "cannot be judged" not in why, why
+        assert where is None or told[name]["where"] == where, name
     for name in ("pipe.jpg", "/dev/zero"):
-        assert "pipe or a device" in told[name]["reason"]
+        assert "pipe or a device" in told[name]["why"]
 
 
 # prepare

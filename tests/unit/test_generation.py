@@ -97,7 +97,7 @@ def test_masks_that_are_found_again_are_those_computed_anew(alphabet, geometry, 
         streams.append(tokenizer.decode_stream(np.array(ids)))
     assert 1 < constraint.masks.used[0] < seen
     for stream in streams:
-        codec.check(stream)
+        assert codec.check(stream).valid
     if shutil.which("djpeg") and shutil.which("jpegtran"):
         told = judge(codec, streams)
         assert told["djpeg_silent"] == len(streams) and not told["differs_though_dc_fits"]
@@ -112,7 +112,7 @@ def test_every_sample_is_a_canonical_stream_within_budget(tokenizer, engine, tem
         ids, bits = draw_ids(engine, constraint, start(tokenizer), 3, sampling, 1, budget)
         for row, cost in zip(ids, bits):
             assert len(row) + 1 <= budget and row[-1] == tokenizer.eos and cost > 0
-            tokenizer.codec.check(tokenizer.decode_stream(row))
+            assert tokenizer.codec.check(tokenizer.decode_stream(row)).valid
 
 
 def test_completions_keep_every_mcu_as_given(tokenizer, engine, pictures):
@@ -129,7 +129,7 @@ def test_completions_keep_every_mcu_as_given(tokenizer, engine, pictures):
         given = plain.prefix(stream, units).symbols
         for row in ids:
             completion = tokenizer.decode_stream(np.concatenate([prompt.ids, row]))
-            codec.check(completion)
+            assert codec.check(completion).valid
             assert (plain.split(completion)[: len(given)] == given).all()
             if units == codec.units:
                 assert completion == stream
@@ -261,7 +261,7 @@ def test_guided_pictures(pictures, tmp_path):
     assert guided.streams != plain and guided.settings["guidance"] == 3.0
     assert model.generate(3, label=1, seed=5, guidance=3.0, batch=2).streams == guided.streams
     for stream in guided.streams:
-        codec.check(stream)
+        assert codec.check(stream).valid
     # With no weight on the class, every class draws what none draws.
     free = model.generate(2, seed=5).streams
     assert model.generate(2, label=2, seed=5, guidance=0.0).streams == free

@@ -67,7 +67,8 @@ def test_streams_of_pillow_are_accepted_and_come_back(config, pictures):
     codec = JpegCodec(config)
     for picture in pictures:
         stream = codec.encode(picture)
-        assert codec.check(stream)
+        verdict = codec.check(stream)
+        assert verdict.valid and verdict.dc_fits
         for name in ALPHABETS:
             alphabet = codec.alphabet(name)
             symbols = alphabet.split(stream)
@@ -123,7 +124,7 @@ def test_random_legal_symbols_end_in_canonical_streams(config, name, slack):
     rng = np.random.default_rng(slack)
     codec = JpegCodec(config)
     stream = random_stream(codec.alphabet(name), rng, slack)
-    codec.check(stream)
+    assert codec.check(stream).valid
 
 
 @pytest.mark.skipif(not shutil.which("djpeg"), reason="libjpeg-turbo-progs is not installed")
@@ -212,8 +213,8 @@ def test_joining_never_raises_and_showing_neither(junk):
 def test_symbols_repair_themselves():
     codec = JpegCodec(JpegConfig(32, 32))
     alphabet = codec.alphabet("jpeg-symbols")
-    codec.check(alphabet.join(np.array([3, 174, 200], np.int32)))
-    codec.check(alphabet.join(np.array([], np.int32)))
+    assert codec.check(alphabet.join(np.array([3, 174, 200], np.int32))).valid
+    assert codec.check(alphabet.join(np.array([], np.int32))).valid
 
 
 def test_running_dc_stays_within_int16():
@@ -235,7 +236,8 @@ def test_check_names_dc_that_leaves_int16():
     bits = block * 17 + "001010" * 47
     bits += "1" * (-len(bits) % 8)
     data = int(bits, 2).to_bytes(len(bits) // 8, "big").replace(b"\xff", b"\xff\x00")
-    assert codec.check(codec.header + data + b"\xff\xd9") is False
+    verdict = codec.check(codec.header + data + b"\xff\xd9")
+    assert verdict.valid and not verdict.dc_fits and "int16" in str(verdict)
 
 
 def test_prefixes_at_every_mcu(pictures):
@@ -256,7 +258,7 @@ def test_prefixes_at_every_mcu(pictures):
                 if prefix.bits:
                     assert prefix.value >> (8 - prefix.bits) == whole[known] >> (8 - prefix.bits)
         assert codec.cut(stream, codec.units) == stream
-        codec.check(codec.cut(stream, 0))
+        assert codec.check(codec.cut(stream, 0)).valid
 
 
 @pytest.mark.parametrize("subsampling", ["4:2:0", "4:4:4", "gray"])

@@ -71,7 +71,8 @@ def test_the_way_to_the_end_is_no_longer_than_told(tokenizer, constraint):
             assert matcher.tokens_to_end <= left
             assert matcher.accept(int(rng.choice(np.flatnonzero(matcher.allowed()))))
             left -= 1
-        tokenizer.codec.check(tokenizer.decode_stream(np.array(matcher.ids)))
+        stream = tokenizer.decode_stream(np.array(matcher.ids))
+        assert tokenizer.codec.check(stream).valid
     with pytest.raises(InputError, match="--max-tokens"):
         Matcher(constraint, max_tokens=least - 1)
 

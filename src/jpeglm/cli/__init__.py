@@ -16,7 +16,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from jpeglm import __version__
-from jpeglm.cli import data, distances, generation, training
+from jpeglm.cli import data, evaluation, generation, training
 from jpeglm.config import InputError, Stopped, install
 
 app = typer.Typer(
@@ -39,7 +39,7 @@ EXTRAS = {
 
 for room in (data, training, generation):
     app.registered_commands += room.verbs.registered_commands
-app.add_typer(distances.evaluate, name="evaluate")
+app.add_typer(evaluation.evaluate, name="evaluate")
 
 
 def _version(asked: bool) -> None:

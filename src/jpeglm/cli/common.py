@@ -101,7 +101,9 @@ def open_model(
     return load(checkpoint, engine=engine, precision=precision, device=device)
 
 
-def record_of(checkpoint: Path | None, model: Any, engine: str, precision: str | None) -> dict:
+def record_of(
+    checkpoint: Path | None, model: Any, engine: str, precision: str | None
+) -> dict[str, Any]:
     from jpeglm.generation.loading import PRECISION
 
     return {

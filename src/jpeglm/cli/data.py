@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -55,17 +56,18 @@ def check(
     """
     from jpeglm.data.judge import judge_files
 
-    result = judge_files(files, settings, checkpoint)
-    leaving = " (running DC values leave int16: decoders may disagree)"
-    lines = [
-        f"{row['file']}: "
-        + (f"valid{'' if row['dc_fits'] else leaving}" if row["valid"] else row["reason"])
-        for row in result["files"]
-    ]
+    judged = judge_files(files, settings, checkpoint)
+    failed = sum(not verdict.valid for _, verdict in judged)
+    result = {
+        "files": [{"file": str(file), **asdict(verdict)} for file, verdict in judged],
+        "failed": failed,
+        "dc_leaves_int16": sum(verdict.valid and not verdict.dc_fits for _, verdict in judged),
+    }
+    lines = [f"{file}: {verdict}" for file, verdict in judged]
     if len(files) > 1:
-        lines.append(f"{len(files) - result['failed']} of {len(files)} files are valid")
+        lines.append(f"{len(files) - failed} of {len(files)} files are valid")
     show(result, as_json, lines)
-    if result["failed"]:
+    if failed:
         raise typer.Exit(1)
 
 

@@ -37,14 +37,16 @@ def make_codec(values: Any, folder: Path | None = None) -> Codec:
         raise InputError(f"there is no codec {shorten(name)}; choose one of {', '.join(CODECS)}")
     config, codec = CODECS[name]
     if not issubclass(codec, LearnedCodec):
-        return codec(config.from_dict(values))
+        made: Codec = codec(config.from_dict(values))
+        return made
     path = Path(folder or ".") / WEIGHTS
     if not path.exists():
         raise InputError(f"{path}, the weights of the {name} codec, is missing")
     try:
-        return codec(config.from_dict(values), read_bytes(path))
+        made = codec(config.from_dict(values), read_bytes(path))
     except InputError as error:
         raise InputError(f"{path.parent}: {error}") from error
+    return made
 
 
 def save_codec(codec: Codec, folder: Path) -> None:

@@ -21,8 +21,10 @@ from typing import Any
 
 import numpy as np
 
+from jpeglm.codecs.base import Verdict
 from jpeglm.codecs.clips import pyav, read_clip
-from jpeglm.config import InputError, Settings, fingerprint
+from jpeglm.codecs.mp4 import refuse_other_film
+from jpeglm.config import InputError, Settings, StreamError, fingerprint
 from jpeglm.syntax.avc import LONGEST_SKIP, AvcSpec, avc_spec
 from jpeglm.syntax.avc.nal import (
     IDR,
@@ -290,7 +292,7 @@ class AvcCodec:
         return self.slices(annex_b)
 
     def decode(self, stream: bytes) -> np.ndarray:
-        self.check(stream)
+        self._demand(stream)
         return self.show(stream)
 
     def show(self, stream: bytes) -> np.ndarray:
@@ -325,10 +327,32 @@ class AvcCodec:
     def files(self) -> dict[str, bytes]:
         return {}
 
-    def check(self, stream: bytes) -> None:
-        """Refuse (InputError: where and why) what is no canonical, complete stream."""
-        if self.symbols.join(self.symbols.split(stream)) != stream:
-            raise InputError("the stream is legal, but its bytes are not the canonical ones")
+    def check(self, data: bytes) -> Verdict:
+        ahead = 0
+        try:
+            stream = self.unwrap(data)
+            if is_annex_b(data):
+                ahead = len(data) - len(stream) if data.endswith(stream) else 0
+                self._demand(stream)
+                if data not in (stream, self.wrap_annex_b(stream)):
+                    raise InputError("its slices are canonical, but there is more in it than them")
+            else:
+                try:
+                    self._demand(stream)
+                except StreamError as error:
+                    raise InputError(f"{error} of its H.264 stream") from error
+                refuse_other_film(data, self.wrap(stream))
+        except InputError as error:
+            return Verdict.against(error, self.to_dict(), ahead)
+        return Verdict(True, codec=self.to_dict())
+
+    def _demand(self, stream: bytes) -> None:
+        """StreamError if it is no canonical, complete stream."""
+        canonical = self.symbols.join(self.symbols.split(stream))
+        if canonical != stream:
+            differing = (i for i, (a, b) in enumerate(zip(canonical, stream)) if a != b)
+            place = next(differing, min(len(canonical), len(stream)))
+            raise StreamError("the stream is legal, but not in its canonical bytes", place)
 
     def cut(self, stream: bytes, units: int) -> bytes:
         """The first `units` frames of a stream, the rest without change of picture."""

@@ -7,9 +7,65 @@ of a learned codec that includes its weights, which travel as `files` beside eve
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol, Self
 
+from jpeglm.config import InputError, StreamError
 from jpeglm.syntax.alphabet import Alphabet
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a stream or a file is the canonical, complete one of its codec."""
+
+    valid: bool
+    why: str = ""
+    """What is wrong; of a valid one nothing."""
+    where: int | None = None
+    """The byte at which, counted in what was given; None where no single one is to blame."""
+    dc_fits: bool = True
+    """Of a JPEG, whether the running DC values stay within int16; where they do not, decoders may
+    show other pixels than were meant, though the syntax is right."""
+    codec: dict[str, Any] | None = None
+    """The settings by which it was judged (`Codec.to_dict`), where they are known."""
+
+    @classmethod
+    def against(
+        cls, error: InputError, codec: dict[str, Any] | None = None, ahead: int = 0
+    ) -> Self:
+        """Of what is wrong for this reason; ahead: bytes before the stream that it speaks of."""
+        if isinstance(error, StreamError):
+            return cls(False, error.reason, error.place + ahead, codec=codec)
+        return cls(False, str(error), codec=codec)
+
+    def __str__(self) -> str:
+        if not self.valid:
+            return self.why if self.where is None else f"{self.why}, at byte {self.where}"
+        leaving = " (running DC values leave int16: decoders may disagree)"
+        return "valid" if self.dc_fits else "valid" + leaving
+
+
+class PictureShape(Protocol):
+    """What a picture is to be."""
+
+    @property
+    def width(self) -> int:
+        """Pixels."""
+
+    @property
+    def height(self) -> int:
+        """Pixels."""
+
+
+class CodecConfig(PictureShape, Protocol):
+    """What the settings of every codec have."""
+
+    @property
+    def fit(self) -> str:
+        """`crop` the middle out, or `pad` with black, of media of another shape."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Name → value; the class' `from_dict` inverts it."""
 
 
 class Codec(Protocol):
@@ -26,8 +82,8 @@ class Codec(Protocol):
         """Names that `alphabet` takes, the default one first."""
 
     @property
-    def config(self) -> Any:
-        """Settings, with at least width, height (pixels) and fit."""
+    def config(self) -> CodecConfig:
+        """Settings."""
 
     @property
     def fingerprint(self) -> str:
@@ -68,3 +124,14 @@ class Codec(Protocol):
 
     def to_dict(self) -> dict[str, Any]:
         """Settings with the codec's name; `make_codec` inverts it."""
+
+
+class FileCodec(Codec, Protocol):
+    """A codec whose streams are those of a file format, JPEG or H.264, which others can judge."""
+
+    def unwrap(self, file: bytes) -> bytes:
+        """The stream of a file that `wrap` could have written, or of a stream itself; InputError
+        where the settings in it are others."""
+
+    def check(self, data: bytes) -> Verdict:
+        """Judge a stream, or a file as `wrap` makes it, to its last byte; never raises."""

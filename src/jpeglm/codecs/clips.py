@@ -13,11 +13,12 @@ import io
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from PIL import Image
 
+from jpeglm.codecs.base import PictureShape
 from jpeglm.codecs.images import MOVING, fit_image, holds_more, opened
 from jpeglm.config import InputError, install
 from jpeglm.files import file_size
@@ -30,15 +31,10 @@ ATTACHED_PICTURE, TIMED_THUMBNAILS = 1 << 10, 1 << 11
 """FFmpeg's AV_DISPOSITION_ATTACHED_PIC and AV_DISPOSITION_TIMED_THUMBNAILS."""
 
 
-class ClipShape(Protocol):
+@runtime_checkable
+class ClipShape(PictureShape, Protocol):
     """What a clip is to be: frames of width × height pixels at fps a second, fitted by `crop` or
     `pad`. A codec's settings are one."""
-
-    @property
-    def width(self) -> int: ...
-
-    @property
-    def height(self) -> int: ...
 
     @property
     def frames(self) -> int: ...

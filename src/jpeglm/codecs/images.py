@@ -242,15 +242,16 @@ def as_picture(media: Any, name: str = "the picture") -> Image.Image:
             raise InputError(f"{name} is an array {list(shape)}, which has no pixels")
         media = Image.fromarray(np.ascontiguousarray(media))
     if isinstance(media, Image.Image):
+        picture = media
         try:
-            turned = media.getexif().get(ExifTags.Base.Orientation, 1) != 1
+            turned = picture.getexif().get(ExifTags.Base.Orientation, 1) != 1
         except Exception:  # what is no EXIF turns nothing
-            media, turned = media.copy(), False
-            media.info.pop("exif", None)
-        if media.mode == "RGB" and not turned:
-            return media
+            picture, turned = picture.copy(), False
+            picture.info.pop("exif", None)
+        if picture.mode == "RGB" and not turned:
+            return picture
         try:
-            return to_rgb(media)
+            return to_rgb(picture)
         except Exception as error:  # a file that PIL opened is read only now
             raise InputError(f"{name} cannot be read: {error}; is it whole?") from error
     if isinstance(media, bytes | bytearray | memoryview):

@@ -14,11 +14,12 @@ from typing import Any
 
 from PIL import Image, ImageFile
 
+from jpeglm.codecs.base import Verdict
 from jpeglm.codecs.images import as_picture, fit_image
-from jpeglm.config import InputError, JpegConfig, fingerprint
+from jpeglm.config import InputError, JpegConfig, StreamError, fingerprint
 from jpeglm.syntax.alphabet import ALPHABETS, EOI, Alphabet, jpeg_alphabet
 from jpeglm.syntax.jpeg import JpegSpec, jpeg_spec
-from jpeglm.syntax.scan import StreamError, inspect_scan, write_scan
+from jpeglm.syntax.scan import inspect_scan, write_scan
 
 SOI, SOF0 = b"\xff\xd8", 0xC0
 PILLOW_SUBSAMPLING = {"4:4:4": "4:4:4", "4:2:2": "4:2:2", "4:2:0": "4:2:0", "gray": None}
@@ -130,7 +131,7 @@ class JpegCodec:
         return self._save(image, 2)
 
     def decode(self, stream: bytes) -> Image.Image:
-        self.check(stream)
+        self._dc_fits(stream)
         return self.show(stream)
 
     def show(self, stream: bytes) -> Image.Image:
@@ -161,12 +162,15 @@ class JpegCodec:
             raise StreamError("the stream does not end with EOI (FF D9)", len(stream))
         return stream[len(self.header) : -2]
 
-    def check(self, stream: bytes) -> bool:
-        """Refuse (InputError: at which byte and why) what is no canonical, complete stream.
+    def check(self, data: bytes) -> Verdict:
+        stream = self.unwrap(data) if data.startswith(self.file_header) else data
+        try:
+            return Verdict(True, dc_fits=self._dc_fits(stream), codec=self.to_dict())
+        except StreamError as error:
+            return Verdict.against(error, self.to_dict(), len(data) - len(stream))
 
-        The answer tells whether the running DC values stay within int16; where they do not,
-        decoders may show other pixels than were meant, though the syntax is right.
-        """
+    def _dc_fits(self, stream: bytes) -> bool:
+        """`Verdict.dc_fits`; StreamError if it is no canonical, complete stream."""
         scan = self.scan(stream)
         # In the standard tables a flat luma block takes 6 bits, a chroma block 4 (T.81 K.3).
         config, bits = self.config, sum(4 if c else 6 for c in self.components)
@@ -219,18 +223,18 @@ class JpegCodec:
 def segments(data: bytes) -> list[tuple[int, int, bytes]]:
     """(marker, place, payload) of each segment up to SOS (T.81 B.1.1.4)."""
     if not data.startswith(SOI):
-        raise InputError("no JPEG: it does not begin with SOI (FF D8), at byte 0")
+        raise StreamError("no JPEG: it does not begin with SOI (FF D8)", 0)
     found, at = [], 2
     while True:
         if at + 4 > len(data):
-            raise InputError(f"the file ends inside its header, at byte {len(data)}")
+            raise StreamError("the file ends inside its header", len(data))
         if data[at] != 0xFF:
-            raise InputError(f"a segment's marker is missing, at byte {at}")
+            raise StreamError("a segment's marker is missing", at)
         if data[at + 1] == 0xFF:
-            raise InputError(f"not canonical: fill bytes at byte {at}")
+            raise StreamError("not canonical: fill bytes", at)
         length = int.from_bytes(data[at + 2 : at + 4], "big")
         if length < 2 or at + 2 + length > len(data):
-            raise InputError(f"a segment of {length} bytes does not fit, at byte {at}")
+            raise StreamError(f"a segment of {length} bytes does not fit", at)
         found.append((data[at + 1], at, data[at + 4 : at + 2 + length]))
         if data[at + 1] == 0xDA:
             return found

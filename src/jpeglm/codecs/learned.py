@@ -6,14 +6,16 @@ Their weights are part of what a stream means, so they travel as `codec.safetens
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import numpy as np
 from PIL import Image
 
+from jpeglm.codecs.base import CodecConfig
 from jpeglm.codecs.images import as_picture, fit_image
 from jpeglm.config import InputError, fingerprint
 from jpeglm.syntax.alphabet import Codes
@@ -26,16 +28,29 @@ def weights_hash(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:16]
 
 
-class LearnedCodec:
+class LearnedConfig(CodecConfig, Protocol):
+    """Settings that name weights: a frozen dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
+
+    @property
+    def weights(self) -> str:
+        """Their hash; empty: of whatever weights come."""
+
+
+C = TypeVar("C", bound=LearnedConfig)
+
+
+class LearnedCodec(Generic[C]):
     """Pictures ⇄ codes; a subclass gives `size`, `grid`, `encode_batch` and `decode_batch`."""
 
     name: str
     media = "picture"
     extension = ".png"
     alphabets: tuple[str, ...] = ("codes",)
-    config: Any
+    config: C
 
-    def __init__(self, config: Any, weights: bytes | None) -> None:
+    def __init__(self, config: C, weights: bytes | None) -> None:
         if weights is None:
             raise InputError(f"{WEIGHTS}, the weights of the {self.name} codec, is missing")
         found = weights_hash(weights)
@@ -45,7 +60,7 @@ class LearnedCodec:
                 "not belong together"
             )
         self.weights = weights
-        self.config = type(config)(**config.to_dict() | {"weights": found})
+        self.config = dataclasses.replace(config, weights=found)
 
     @property
     def size(self) -> int:

@@ -7,7 +7,7 @@ FFmpeg: tags, such as its own name, and a few boxes that one writes and another 
 
 from __future__ import annotations
 
-from jpeglm.config import InputError
+from jpeglm.config import InputError, StreamError
 
 CONTAINERS = (b"moov", b"trak", b"mdia", b"minf", b"stbl")
 OPTIONAL = (b"udta", b"free", b"edts", b"sgpd", b"sbgp")
@@ -24,10 +24,10 @@ def boxes(data: bytes) -> dict[tuple[bytes, ...], bytes]:
         while at < end:
             size, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
             if at + 8 > end or not 8 <= size <= end - at:
-                raise InputError(f"a box of its container does not fit, at byte {at}")
+                raise StreamError("a box of its container does not fit", at)
             place = (*path, kind)
             if place in found:
-                raise InputError(f"its container has two boxes {kind!r}, at byte {at}")
+                raise StreamError(f"its container has two boxes {kind!r}", at)
             found[place] = b"" if kind in CONTAINERS else data[at + 8 : at + size]
             if kind in CONTAINERS:
                 waiting.append((place, at + 8, at + size))

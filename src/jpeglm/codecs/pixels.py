@@ -74,7 +74,8 @@ def learn_palette(
 
 @kernel()
 def _nearest(pixels, palette, codes):
-    """Index of the nearest colour of each pixel; of equally near ones the first."""
+    """Index of the nearest colour of each pixel to codes, int64 [n]; the first of equally near
+    ones. pixels uint8 [n, 3], palette int64 [colours, 3]."""
     for i in range(len(pixels)):
         red, green, blue = np.int64(pixels[i, 0]), np.int64(pixels[i, 1]), np.int64(pixels[i, 2])
         best, nearest = np.int64(1 << 30), 0
@@ -89,7 +90,7 @@ def _nearest(pixels, palette, codes):
         codes[i] = nearest
 
 
-class PixelsCodec(LearnedCodec):
+class PixelsCodec(LearnedCodec[PixelsConfig]):
     """Pictures ⇄ palette indices. weights: the bytes of codec.safetensors, or a palette."""
 
     name = "pixels"
@@ -120,4 +121,5 @@ class PixelsCodec(LearnedCodec):
         return codes
 
     def decode_batch(self, codes: np.ndarray) -> np.ndarray:
-        return self.palette[codes].reshape(-1, *self.grid, 3)
+        colours: np.ndarray = self.palette[codes]
+        return colours.reshape(-1, *self.grid, 3)

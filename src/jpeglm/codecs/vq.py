@@ -68,7 +68,7 @@ class VqConfig(Settings):
                 raise InputError(
                     f"block_out_channels is {shorten(channels)}; it is a list of 1 to 8"
                 )
-            return 2 ** (len(channels) - 1)
+            return int(2 ** (len(channels) - 1))
         return self._whole("downsampling", 4, 64)
 
     @property
@@ -90,7 +90,7 @@ def open_diffusers(folder: Path, width: int, height: int, fit: str = "crop") -> 
     return VqCodec(config, read_bytes(folder / DIFFUSERS))
 
 
-class VqCodec(LearnedCodec):
+class VqCodec(LearnedCodec[VqConfig]):
     """Pictures ⇄ codes. weights: the bytes of codec.safetensors."""
 
     name = "vq"
@@ -131,7 +131,8 @@ class VqCodec(LearnedCodec):
         from jpeglm.models.autoencoder import to_tensor
 
         with torch.inference_mode():
-            return self.model.encode(to_tensor(pictures)).flatten(1).numpy()
+            codes: torch.Tensor = self.model.encode(to_tensor(pictures))
+            return codes.flatten(1).numpy()
 
     def decode_batch(self, codes: np.ndarray) -> np.ndarray:
         import torch

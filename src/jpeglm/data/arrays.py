@@ -15,12 +15,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from jpeglm.codecs.clips import is_picture, whole_clips
+from jpeglm.codecs.clips import ClipShape, is_picture, whole_clips
 from jpeglm.codecs.images import fit_image, open_image
 from jpeglm.config import InputError
 from jpeglm.data.crops import crops_of
@@ -105,13 +105,14 @@ def _read(
 
     def crops(item: Item) -> list[tuple[np.ndarray, int, str]]:
         try:
-            side, found = crops_of(item, "picture", Size(width, height), config)
+            side, found = crops_of(item, Size(width, height), config)
             if split not in (None, side):
                 return []
-            return [
-                (np.asarray(fit_image(image, width, height, fit)), item.label, key)
-                for key, image in found
-            ]
+            made = []
+            for key, image in found:
+                assert isinstance(image, Image.Image)  # of a shape without frames
+                made.append((np.asarray(fit_image(image, width, height, fit)), item.label, key))
+            return made
         except InputError:
             return []  # prepare reports them; here they are only left out
 
@@ -167,11 +168,11 @@ def load_set(data: Path, size: tuple[int, int] | None = None, limit: int | None 
     )
 
 
-def film_clips(data: Path, config: Any) -> Iterator[np.ndarray]:
-    """The clips of all films below `data`, one after the other, as an `AvcConfig` says; films that
+def film_clips(data: Path, shape: ClipShape) -> Iterator[np.ndarray]:
+    """The clips of all films below `data`, one after the other, of that shape; films that
     are too short or cannot be read are passed over."""
     for unit in open_source(Path(data), films=True).units:
         for item in unit.read():
             if isinstance(item, Item) and not is_picture(item.data):
                 with suppress(InputError):
-                    yield from whole_clips(item.data, config, item.name)
+                    yield from whole_clips(item.data, shape, item.name)

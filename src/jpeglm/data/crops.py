@@ -12,11 +12,12 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
+from jpeglm.codecs.base import PictureShape
 from jpeglm.codecs.clips import (
     ClipShape,
     Shot,
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
 VALIDATION_CROPS = 4
 """Crops of a validation picture beside its centre: enough to measure, few to evaluate."""
+Media = Image.Image | np.ndarray
+"""A picture, or a clip: uint8 [frames, height, width, 3]."""
 
 
 def random_crop(
@@ -95,26 +98,28 @@ def random_pan(
 
 
 def crops_of(
-    item: Item, media: str, shape: Any, config: PrepareConfig
-) -> tuple[str, Iterator[tuple[str, Any]]]:
-    """(split, (key, media) of each crop) of an item, for a codec of `media` whose config is `shape`
-    (width, height; of clips also frames, fps, fit). The iterator raises InputError if the item
-    cannot be read. A whole picture comes in its own size, all else in the shape's.
+    item: Item, shape: PictureShape, config: PrepareConfig
+) -> tuple[str, Iterator[tuple[str, Media]]]:
+    """(split, (key, media) of each crop) of an item: of clips if the shape is a `ClipShape`, else
+    of pictures. The iterator raises InputError if the item cannot be read. A whole picture comes in
+    its own size, all else in the shape's.
     """
     split = split_by(item, config.split, config.validation)
     whole = config.crops == 0 or split == "validation"
     crops = min(config.crops, VALIDATION_CROPS) if split == "validation" else config.crops
-    if media == "clip" and not is_picture(item.data):
+    if isinstance(shape, ClipShape) and not is_picture(item.data):
         films = _film_crops(item, shape, config, whole, crops)
         return split, _or_first_frame(
-            films, item, lambda: _picture_crops(item, media, shape, config, whole, crops)
+            films, item, lambda: _picture_crops(item, shape, config, whole, crops)
         )
-    return split, _picture_crops(item, media, shape, config, whole, crops)
+    return split, _picture_crops(item, shape, config, whole, crops)
 
 
 def _or_first_frame(
-    clips: Iterator[tuple[str, Any]], item: Item, pictures: Callable[[], Iterator[tuple[str, Any]]]
-) -> Iterator[tuple[str, Any]]:
+    clips: Iterator[tuple[str, Media]],
+    item: Item,
+    pictures: Callable[[], Iterator[tuple[str, Media]]],
+) -> Iterator[tuple[str, Media]]:
     """The clips of a film; of an animation that is too short for one, or that FFmpeg cannot read,
     the crops of the picture that it is as well."""
     try:
@@ -130,18 +135,19 @@ def _or_first_frame(
 
 
 def _picture_crops(
-    item: Item, media: str, shape: Any, config: PrepareConfig, whole: bool, crops: int
-) -> Iterator[tuple[str, Any]]:
+    item: Item, shape: PictureShape, config: PrepareConfig, whole: bool, crops: int
+) -> Iterator[tuple[str, Media]]:
     image = open_image(io.BytesIO(item.data), name=item.name, max_pixels=config.max_pixels)
     rng = _generator(item, config.seed)
     if whole:
-        yield item.key, image if media == "picture" else _panned(image, item, shape)
+        yield item.key, _panned(image, item, shape) if isinstance(shape, ClipShape) else image
     for number in range(crops):
-        if media == "picture":
-            crop: Any = random_crop(image, shape.width, shape.height, config.min_scale, rng)
-        else:
+        crop: Media
+        if isinstance(shape, ClipShape):
             size = (shape.width, shape.height, shape.frames)
             crop = random_pan(image, *size, config.min_scale, rng)
+        else:
+            crop = random_crop(image, shape.width, shape.height, config.min_scale, rng)
         yield f"{item.key}#{number}", crop
 
 
@@ -180,15 +186,17 @@ def _panned(image: Image.Image, item: Item, shape: ClipShape) -> np.ndarray:
     return random_pan(image, shape.width, shape.height, shape.frames, 0.5, rng)
 
 
-def whole_of(item: Item, codec: Codec) -> Iterator[tuple[str, Any]]:
+def whole_of(item: Item, codec: Codec) -> Iterator[tuple[str, Media]]:
     """(key, media) of an item as it is; InputError if it cannot be read."""
 
-    def picture() -> Iterator[tuple[str, Any]]:
-        image = open_image(io.BytesIO(item.data), name=item.name)
-        yield item.key, image if codec.media == "picture" else _panned(image, item, codec.config)
+    shape = codec.config
 
-    if codec.media == "clip" and not is_picture(item.data):
-        clips = whole_clips(item.data, codec.config, item.name)
+    def picture() -> Iterator[tuple[str, Media]]:
+        image = open_image(io.BytesIO(item.data), name=item.name)
+        yield item.key, _panned(image, item, shape) if isinstance(shape, ClipShape) else image
+
+    if isinstance(shape, ClipShape) and not is_picture(item.data):
+        clips = whole_clips(item.data, shape, item.name)
         named = ((f"{item.key}@{number}", clip) for number, clip in enumerate(clips))
         yield from _or_first_frame(named, item, picture)
     else:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def item_rows(item: Item, codec: Codec, config: PrepareConfig) -> list[Row]:
     """All rows of one picture or film; InputError if it cannot be read."""
     width, height = codec.config.width, codec.config.height
-    split, media = crops_of(item, codec.media, codec.config, config)
+    split, media = crops_of(item, codec.config, config)
     return [Row(key, codec.encode(crop), width, height, item.label, split) for key, crop in media]
 
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
 
 from jpeglm.checkpoint import checkpoint_folder
 from jpeglm.codecs import open_codec
-from jpeglm.codecs.clips import measure
+from jpeglm.codecs.clips import ClipShape, measure
 from jpeglm.codecs.images import MOVING, holds_more
 from jpeglm.config import InputError
 from jpeglm.data.sources import FILMS
@@ -20,8 +19,8 @@ def is_film(file: Path, checkpoint: Path | None = None) -> bool:
     if file.suffix.lower() != ".gif" or not holds_more(file, MOVING):
         return file.suffix.lower() in FILMS
     try:
-        codec: Any = open_codec(checkpoint_folder(checkpoint or Path("clips")))
-        length = (codec.config.frames - 1) / codec.config.fps if codec.media == "clip" else math.inf
+        shape = open_codec(checkpoint_folder(checkpoint or Path("clips"))).config
+        length = (shape.frames - 1) / shape.fps if isinstance(shape, ClipShape) else math.inf
         return measure(file, str(file)).seconds > length
     except InputError:  # FFmpeg is not there, or cannot read what Pillow reads
         return False

@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image
+import PIL
 
 from jpeglm.checkpoint import checkpoint_name
 from jpeglm.config import InputError, install
@@ -256,7 +256,7 @@ def _finish(
         "animations": sum(meta.get("animations", 0) for meta in metas),
         "label_names": source.label_names,
         "warnings": warnings,
-        "versions": {"jpeglm": __version__, "pillow": Image.__version__},
+        "versions": {"jpeglm": __version__, "pillow": PIL.__version__},
     }
     write_json(out / "dataset.json", info)
     return info

@@ -96,7 +96,7 @@ def read_meta(path: Path) -> dict[str, Any]:
             error
         )
     try:
-        meta = json.loads(stored[b"jpeglm"])
+        meta: dict[str, Any] = json.loads(stored[b"jpeglm"])
         if not isinstance(meta["codec"], dict) or not isinstance(meta["fingerprint"], str):
             raise TypeError
     except (LookupError, TypeError, ValueError, RecursionError) as error:

@@ -14,7 +14,7 @@ from typing import Any
 from jpeglm.codecs import Codec
 from jpeglm.config import MAX_SEED, InputError, Settings, bounded
 from jpeglm.data.choose import check_preset, preset_codec
-from jpeglm.data.open import open_data
+from jpeglm.data.open import Dataset, Pictures, open_data
 from jpeglm.data.sources import open_source
 from jpeglm.folders import kind_of, quoted
 from jpeglm.tokenizer import Tokenizer
@@ -86,7 +86,7 @@ def _size(config: TokenizerConfig, codec: Codec, clips: bool) -> dict[str, int]:
     return {"vocab_size": PAPER_VOCABULARY} if config.preset and not clips else {}
 
 
-def _training_data(data: Path, codec: Codec | None) -> Any:
+def _training_data(data: Path, codec: Codec | None) -> Dataset | Pictures:
     """`open_data`; where there are only films, the sentence says what to do with them."""
     try:
         return open_data(data, codec)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import repeat
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +15,9 @@ from jpeglm.evaluation.likelihood import interval, pictures_of, ratio_interval
 from jpeglm.generation.model import KEEP, Model
 from jpeglm.generation.pictures import Drawn
 
+if TYPE_CHECKING:
+    from jpeglm.generation.vae import VaePrior
+
 Show = Callable[[np.ndarray], None]
 Progress = Callable[[int, int, str], None]
 
@@ -24,7 +27,7 @@ EXACT = 1e-10
 """Mean square error that stands for none: 148 dB."""
 
 
-def check_clips(model: Any) -> None:
+def check_clips(model: Model | VaePrior) -> None:
     """Refuse a model that does not write clips."""
     if model.codec is None or model.codec.media != "clip":
         raise InputError("continuation is measured on clips; this checkpoint writes pictures")
@@ -105,7 +108,9 @@ def continuation(
 
 def _errors(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Mean square error of each frame: float64, the three last axes taken."""
-    return np.square(a.astype(np.float32) - b.astype(np.float32)).mean((-3, -2, -1), np.float64)
+    squares = np.square(a.astype(np.float32) - b.astype(np.float32))
+    errors: np.ndarray = squares.mean((-3, -2, -1), np.float64)
+    return errors
 
 
 def _decibels(error: float) -> float:

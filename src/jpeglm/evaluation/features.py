@@ -123,7 +123,8 @@ class Inception:
     @torch.inference_mode()
     def __call__(self, pictures: np.ndarray) -> np.ndarray:
         x = torch.from_numpy(np.array(pictures)).permute(0, 3, 1, 2)
-        return self._model(x.to(self.device))[0].float().cpu().numpy()
+        found: torch.Tensor = self._model(x.to(self.device))[0]
+        return found.float().cpu().numpy()
 
 
 EXTRACTORS = ("resnet50", "inception")

@@ -61,7 +61,8 @@ def _mmd(x: np.ndarray, y: np.ndarray) -> float:
     m, width = x.shape
 
     def kernel(p: np.ndarray, q: np.ndarray) -> np.ndarray:
-        return (p @ q.T / width + 1) ** 3
+        similar: np.ndarray = (p @ q.T / width + 1) ** 3
+        return similar
 
     xx, yy, xy = kernel(x, x), kernel(y, y), kernel(x, y)
     same = (xx.sum() - np.trace(xx) + yy.sum() - np.trace(yy)) / (m * (m - 1))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from jpeglm.data.settings import PrepareConfig
 from jpeglm.generation.loading import open_coder
 from jpeglm.generation.model import Model
 from jpeglm.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from jpeglm.generation.vae import VaePrior
 
 JPEG_PICTURES = 300
 """From which the tokenizers of other JPEG qualities are learnt."""
@@ -55,7 +58,7 @@ def references(data: Path, size: tuple[int, int], config: ReferenceConfig) -> Im
     )
 
 
-def size_of(model: Any) -> tuple[int, int]:
+def size_of(model: Model | Tokenizer | VaePrior) -> tuple[int, int]:
     """Width and height of what a `Model`, a `Tokenizer` or a `VaePrior` makes."""
     config = model.codec.config if isinstance(model, Model | Tokenizer) else model.config
     return config.width, config.height
@@ -80,7 +83,7 @@ def pairs(
 
 
 def held_out_streams(
-    data: Path, model: Any, split: str, limit: int
+    data: Path, model: Model | VaePrior, split: str, limit: int
 ) -> list[tuple[str, bytes, int]]:
     """(key, stream, label) of a split of prepared shards, or all that films or pictures give."""
     if not isinstance(model, Model):
@@ -95,7 +98,7 @@ def held_out_streams(
     return rows
 
 
-def check_pictures(model: Any, name: Path | None) -> None:
+def check_pictures(model: Model | VaePrior, name: Path | None) -> None:
     """InputError where a model writes clips, which are measured by continuation."""
     if isinstance(model, Model) and model.codec.media == "clip":
         raise InputError(f"{name} writes clips; use evaluate continuation")
@@ -109,10 +112,10 @@ def class_counts(data: Path) -> dict[int, int]:
 
 def coders_of(
     folders: Sequence[Path], qualities: Sequence[int], data: Path, config: ReferenceConfig
-) -> tuple[dict[str, Any], Images]:
+) -> tuple[dict[str, Tokenizer | VaePrior], Images]:
     """What `reconstruction` measures, by name, and the pictures: the codecs of checkpoints, and
     JPEG at other qualities beside them."""
-    coders: dict[str, Any] = {str(folder): open_coder(folder) for folder in folders}
+    coders = {str(folder): open_coder(folder) for folder in folders}
     for name, coder in coders.items():
         if isinstance(coder, Tokenizer) and coder.codec.media == "clip":
             raise InputError(f"{name} codes clips; reconstruction is measured on pictures")

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -34,7 +34,11 @@ from jpeglm.evaluation.sets import (
     samples,
 )
 from jpeglm.generation.model import Model
+from jpeglm.generation.pictures import Drawer
 from jpeglm.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from jpeglm.generation.vae import VaePrior
 
 Progress = Callable[[int, int, str], None]
 Show = Callable[[np.ndarray], None]
@@ -76,7 +80,7 @@ def frechet(
 
 
 def completion(
-    model: Any,
+    model: Model | VaePrior,
     references: Images,
     extractor: Extractor,
     ratios: Sequence[float],
@@ -120,7 +124,7 @@ def completion(
 
 
 def _completed(
-    model: Any,
+    model: Model,
     references: Images,
     pictures: np.ndarray,
     file: Path | None,
@@ -138,7 +142,7 @@ def _completed(
 
 
 def unconditional(
-    model: Any,
+    model: Drawer,
     references: Images,
     extractor: Extractor,
     n: int,
@@ -246,8 +250,8 @@ def reconstruction(
 
 
 def longtail(
-    model: Any,
-    rival: Any,
+    model: Model,
+    rival: Model,
     references: Images,
     extractor: Extractor,
     frequency: dict[int, int],

@@ -11,4 +11,5 @@ def psnr(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     Equal pictures give 148 dB, as if the mean square error were 1e-10.
     """
     error = np.square(a.astype(np.float64) - b).mean((-3, -2, -1))
-    return 10 * np.log10(255**2 / np.maximum(error, 1e-10))
+    decibels: np.ndarray = 10 * np.log10(255**2 / np.maximum(error, 1e-10))
+    return decibels

@@ -110,7 +110,8 @@ def verdicts(results: dict[str, Any]) -> list[str]:
 
 
 def _apart(a: dict[str, Any], b: dict[str, Any]) -> bool:
-    return a["interval"][1] < b["interval"][0] or b["interval"][1] < a["interval"][0]
+    (low, high), (least, most) = a["interval"], b["interval"]
+    return bool(high < least or most < low)
 
 
 def _rows(rivals: dict[str, Any], key: str) -> tuple[list[str], list[list[str]]]:

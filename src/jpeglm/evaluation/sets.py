@@ -18,7 +18,7 @@ from PIL import Image
 from jpeglm.config import InputError, fingerprint
 from jpeglm.files import atomic_write
 from jpeglm.generation.model import Model
-from jpeglm.generation.pictures import Drawn
+from jpeglm.generation.pictures import Drawer, Drawn
 
 Progress = Callable[[int, int, str], None]
 
@@ -113,7 +113,7 @@ def completions(
 
 
 def samples(
-    model: Any,
+    model: Drawer,
     n: int,
     seed: int = 0,
     labels: np.ndarray | None = None,

@@ -46,14 +46,10 @@ def judge(codec: JpegCodec, streams: Sequence[bytes]) -> dict[str, int]:
             )
             identical = again.stdout == file.read_bytes()
             counts["jpegtran_identical"] += identical
-            fits = True
-            try:
-                fits = codec.check(stream)
-                counts["canonical"] += 1
-            except InputError:
-                pass
-            counts["dc_leaves_int16"] += not fits
-            counts["differs_though_dc_fits"] += fits and not identical
+            verdict = codec.check(stream)
+            counts["canonical"] += verdict.valid
+            counts["dc_leaves_int16"] += not verdict.dc_fits
+            counts["differs_though_dc_fits"] += verdict.dc_fits and not identical
     return counts
 
 

@@ -11,6 +11,7 @@ that they cannot leave int16, they decide nothing.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeGuard
 
 import numpy as np
 
@@ -32,6 +33,7 @@ from jpeglm.syntax.jpeg import (
     shortest,
     symbol_step,
 )
+from jpeglm.syntax.machine import Spec
 
 ENDLESS = 1 << 40
 """MCUs of a picture that no token reaches the end of."""
@@ -64,7 +66,7 @@ def _place(state: np.ndarray) -> tuple[int, ...]:
     return tuple(int(field) for field in fields)
 
 
-def possible(spec: object) -> bool:
+def possible(spec: Spec) -> TypeGuard[JpegSpec]:
     """Whether tables can stand for the machine of a spec."""
     if not isinstance(spec, JpegSpec) or spec.kind != SYMBOL_KIND or spec.coarse:
         return False
@@ -75,7 +77,8 @@ def possible(spec: object) -> bool:
 
 @njit()
 def _expand(spec, state, offsets, symbols, states, ended, before):
-    """All tokens from one state: the states they lead to, and the blocks; ended -1: illegal."""
+    """All tokens from one state: the states they lead to, int64 [tokens, state], and the blocks
+    that they end, int64 [tokens]; ended -1: illegal. offsets, symbols: `Vocabulary`'s."""
     blocks = len(spec.component)
     for token in range(len(offsets) - 1):
         trial = states[token]

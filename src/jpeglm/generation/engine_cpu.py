@@ -16,7 +16,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,7 +27,7 @@ from jpeglm.generation.forward import Cache, Matrix, Rooms, Shape, assist, forwa
 from jpeglm.generation.matmul import FUSED, NARROW, PANEL
 from jpeglm.generation.threads import ALONE, STOP, make_board
 from jpeglm.generation.weights_cpu import load_weights, shape_of
-from jpeglm.kernels import COMPILED
+from jpeglm.kernels import COMPILED, cache_folder
 
 PREFILL = 64
 """Tokens of a prompt computed together."""
@@ -40,8 +39,7 @@ def compiled() -> bool:
     """Whether the kernels lie compiled in numba's cache, so that the first call is quick."""
     if not COMPILED:
         return True
-    cache = Path(forward.stats.cache_path or ".")
-    return any(cache.glob("forward.forward-*.nbc"))
+    return any(cache_folder(forward).glob("forward.forward-*.nbc"))
 
 
 class Held(NamedTuple):

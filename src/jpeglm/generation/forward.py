@@ -7,7 +7,8 @@ One call computes all layers for a group of tokens, each of any sequence at any 
 
 The products (`generation.matmul`) sum in an order that depends on nothing else, so a sequence gives
 the same logits, to the bit, in any group. A job that is worth it is shared with helper threads
-(`generation.threads`), none waiting for one that has lost its core.
+(`generation.threads`), none waiting for one that has lost its core. Kernels take the tuples below,
+`board`, int64, as `threads.make_board` has it, and numbers as int64.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jpeglm.generation.layers import add, attend, rms_norm, rotate, swiglu
-from jpeglm.generation.matmul import LEVEL, NARROW, PANEL, as_stored, panel, ready
+from jpeglm.generation.matmul import LEVEL, NARROW, PANEL, Quantised, as_stored, panel, ready
 from jpeglm.generation.threads import alone, claim, describe, mark, next_chunk, post, whose
 from jpeglm.kernels import kernel, njit
 
@@ -95,7 +96,7 @@ class Work(NamedTuple):
     both: np.ndarray
     """[N, 2 feed-forward width]: gate, then up."""
     gated: np.ndarray
-    quantised: tuple[np.ndarray, np.ndarray, np.ndarray]
+    quantised: Quantised
     """As `matmul.ready` fills it."""
 
 
@@ -132,6 +133,7 @@ def _rows(shared, at, n, width):
 
 @njit()
 def _work(shared, shape):
+    """`Work` in float32 [Rooms.shared], as `make_rooms` has measured it."""
     width, heads, kv_heads, head, inner, _, n, _ = shape
     level = (max(width, heads * head, inner) + 3) // 4 * 4
     places, at = shared[: 4 * n].view(np.int64).reshape(2, n), 4 * n
@@ -149,6 +151,7 @@ def _work(shared, shape):
 
 @njit()
 def _own(own, shape):
+    """`Own` in float32, one thread's part of `Rooms.own`."""
     _, _, _, head, _, _, _, positions = shape
     block, sums = own[: 4 * PANEL], own[4 * PANEL : 8 * PANEL].view(np.int32)
     long, padded = -(-positions // PANEL) * PANEL, -(-head // NARROW) * NARROW

@@ -18,4 +18,5 @@ def without_class(prompt: np.ndarray, bos: int) -> np.ndarray:
 
 def guide(conditional: np.ndarray, free: np.ndarray, guidance: np.ndarray) -> np.ndarray:
     """Float32 logits [B, V] of both runs, guidance float32 [B] → the guided logits."""
-    return free + guidance[:, None] * (conditional - free)
+    guided: np.ndarray = free + guidance[:, None] * (conditional - free)
+    return guided

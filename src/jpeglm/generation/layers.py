@@ -1,6 +1,7 @@
 """What a Llama layer does beside its products: norms, rotary positions, attention, gates.
 
-Sums have an order of their own, which no compiler chooses.
+Sums have an order of their own, which no compiler chooses. Arrays are float32, [tokens, width]
+where nothing else is said, vectors [width]; results go to the last argument, or to the first.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ def _sum(row):
 
 @kernel(fastmath=_ORDERED, nogil=True)
 def rms_norm(x, gain, eps, out):
+    """out = x / sqrt(mean(x²) + eps) · gain, a token at a time."""
     for n in range(x.shape[0]):
         for i in range(x.shape[1]):
             out[n, i] = x[n, i] * x[n, i]
@@ -47,6 +49,7 @@ def rms_norm(x, gain, eps, out):
 
 @kernel(nogil=True)
 def add(x, more):
+    """x += more."""
     for n in range(x.shape[0]):
         for i in range(x.shape[1]):
             x[n, i] += more[n, i]

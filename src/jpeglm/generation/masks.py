@@ -7,16 +7,19 @@ which states are alike, masks are kept and found again. Where the prompt was cut
 inside a byte), the symbols after the last stable token are forced: tokens must spell them before
 anything new, so that the model chooses its own tokens and the prompt stays as given.
 `generation.matcher` is their face for people, `generation.sampling` asks them for every token.
+
+Kernels take the machine's spec and state (`syntax.machine`: int64 [state], changed in place), a
+`WALK` as one record, and `forced`, int32 [>= walk.known]; tokens, symbols and room are int64.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from jpeglm.kernels import kernel, record
-from jpeglm.syntax.machine import complete, key, shortest, start_state, step
+from jpeglm.syntax.machine import Spec, complete, key, shortest, start_state, step
 
 WALK = record(at="i8", known="i8", value="i8", bits="i8", need="i8", left="i8")
 """How far a stream is beside its grammar's state. A prompt leaves `known` symbols to be spelt (they
@@ -68,7 +71,7 @@ MEMORY = 32 << 20
 """Bytes that the rows may take."""
 
 
-def make_masks(spec: Any, tokens: int, vocabulary: int) -> Masks:
+def make_masks(spec: Spec, tokens: int, vocabulary: int) -> Masks:
     """An empty table for a machine and a vocabulary."""
     rows = max(2, min(ROWS, MEMORY // vocabulary))
     return Masks(
@@ -92,6 +95,7 @@ def _fits(symbol, place, walk, forced):
 
 @kernel()
 def _copy(source, target):
+    """target = source, int64 [state] both."""
     for i in range(len(source)):
         target[i] = source[i]
 
@@ -136,8 +140,7 @@ def _fill(spec, state, walk, forced, room, loose, vocabulary, states, mask):
 
 @kernel()
 def token_mask(spec, state, walk, forced, vocabulary, masks):
-    """Row of `masks.legal` with the tokens that may come next; walk: a `WALK`, forced: int32, at
-    least walk.known of them."""
+    """Row of `masks.legal` with the tokens that may come next."""
     known = walk.known + (1 if walk.bits else 0)
     if walk.at >= known and complete(spec, state):
         masks.legal[0] = False

@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 
@@ -57,7 +57,7 @@ class Constraint:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
         self.grammar = tokenizer.alphabet.grammar()
-        self.spec: Any = self.grammar.spec
+        self.spec = self.grammar.spec
         tokens = len(tokenizer.spelling)
         parent = np.full(tokens, -1, np.int64)
         rest = tokenizer.offsets[:-1].copy()
@@ -140,7 +140,8 @@ class Matcher:
         row = token_mask(
             shared.spec, self._state, self._walk[0], self._forced, shared.vocabulary, shared.masks
         )
-        return shared.masks.legal[row]
+        legal: np.ndarray = shared.masks.legal[row]
+        return legal
 
     def accept(self, token: int) -> bool:
         """Take a token; False, and nothing changed, when it is not allowed here."""

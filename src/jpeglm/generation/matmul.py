@@ -20,19 +20,18 @@ from typing import Any
 
 import numpy as np
 
-from jpeglm.kernels import COMPILED, bits_of, kernel, magnitude
+from jpeglm.kernels import COMPILED, bits_of, intrinsic, kernel, magnitude
 
-intrinsic: Any
 overload: Any
 if COMPILED:
     from llvmlite import binding, ir
     from numba import extending
     from numba.core import cgutils, types
 
-    intrinsic, overload = extending.intrinsic, extending.overload
+    overload = extending.overload
     _FEATURES = binding.get_host_cpu_features()
 else:
-    intrinsic, overload, _FEATURES = staticmethod, lambda *_, **__: staticmethod, {}
+    overload, _FEATURES = lambda *_, **__: staticmethod, {}
 
 PANEL = 64
 """Rows of a weight matrix, or positions of the key cache, that lie side by side."""
@@ -47,6 +46,8 @@ LEVEL = np.int8 if _VNNI else np.int16
 """What int8 activations are held in."""
 _LANES_2, _LANES_4 = (64, 64) if _WIDE else (32, 16)  # what 32 or 16 vector registers hold
 NARROW = 16
+Quantised = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""int8 activations: levels [N, d in whole groups], float32 steps and int32 starts [N]."""
 
 
 def _rows_of(context: Any, b: Any, signature: Any, arguments: Any) -> tuple[list[Any], list[Any]]:
@@ -76,8 +77,8 @@ def _make_tile(tokens: int, lanes: int) -> Callable[..., Any]:
     """
 
     @intrinsic
-    def tile(context, x, w, out):  # type: ignore[no-untyped-def]
-        def build(context, b, signature, arguments):  # type: ignore[no-untyped-def]
+    def tile(context, x, w, out):
+        def build(context, b, signature, arguments):
             int32, real = ir.IntType(32), ir.FloatType()
             vector, integers = ir.VectorType(real, lanes), ir.VectorType(int32, lanes)
             undefined = ir.Constant(vector, ir.Undefined)
@@ -122,8 +123,8 @@ def _make_integer_tile(tokens: int, lanes: int, kind: str) -> Callable[..., Any]
     width, group = (16, 4) if kind == "vnni" else (8, 2)
 
     @intrinsic
-    def tile(context, q, w, out):  # type: ignore[no-untyped-def]
-        def build(context, b, signature, arguments):  # type: ignore[no-untyped-def]
+    def tile(context, q, w, out):
+        def build(context, b, signature, arguments):
             int32 = ir.IntType(32)
             vector = ir.VectorType(int32, width)
             bytes_, words = (ir.VectorType(ir.IntType(n), 16) for n in (8, 16))
@@ -134,10 +135,10 @@ def _make_integer_tile(tokens: int, lanes: int, kind: str) -> Callable[..., Any]
             depth = cgutils.unpack_tuple(b, w.shape, 3)[0]
             size = depth.type
 
-            def constant(value):  # type: ignore[no-untyped-def]
+            def constant(value: int) -> Any:
                 return ir.Constant(vector, [value] * width)
 
-            def instruction(name, result, *operands):  # type: ignore[no-untyped-def]
+            def instruction(name: str, result: Any, *operands: Any) -> Any:
                 return cgutils.get_or_insert_function(
                     b.module, ir.FunctionType(result, operands), f"llvm.x86.{name}"
                 )
@@ -147,7 +148,7 @@ def _make_integer_tile(tokens: int, lanes: int, kind: str) -> Callable[..., Any]
             elif kind == "avx2":
                 madd = instruction("avx2.pmadd.wd", vector, words, words)
 
-            def weights(at):  # type: ignore[no-untyped-def]
+            def weights(at: Any) -> tuple[Any, ...]:
                 """What lies at `at` for `width` rows, as the products take it."""
                 loaded = b.load(_place(b, w, at, vector if kind == "vnni" else bytes_))
                 loaded.align = 1
@@ -159,7 +160,7 @@ def _make_integer_tile(tokens: int, lanes: int, kind: str) -> Callable[..., Any]
                 halves = (ir.Constant(vector, list(range(k, 16, 2))) for k in (0, 1))
                 return tuple(b.zext(b.shuffle_vector(loaded, none, h), vector) for h in halves)
 
-            def add_products(total, weight, value):  # type: ignore[no-untyped-def]
+            def add_products(total: Any, weight: tuple[Any, ...], value: Any) -> Any:
                 if kind == "vnni":
                     return b.call(dot, [total, weight[0], value])
                 if kind == "avx2":
@@ -232,7 +233,7 @@ def store(matrix: np.ndarray, precision: str) -> tuple[np.ndarray, np.ndarray]:
     return np.ascontiguousarray(panels.swapaxes(1, 2)), scale
 
 
-def as_stored(x, array):  # type: ignore[no-untyped-def]
+def as_stored(x: np.float32, array: np.ndarray) -> np.float32 | np.uint16:
     """A float32 as an element of `array`: itself, or its nearest bfloat16's bits (of two the even).
 
     Compiled code alone.
@@ -241,10 +242,10 @@ def as_stored(x, array):  # type: ignore[no-untyped-def]
 
 
 @overload(as_stored, jit_options={"_nrt": False})
-def _as_stored(x, array):  # type: ignore[no-untyped-def]
+def _as_stored(x, array):
     if array.dtype == types.uint16:
 
-        def rounded(x, array):  # type: ignore[no-untyped-def]
+        def rounded(x, array):
             bits = bits_of(x)
             return np.uint16((bits + np.int32(0x7FFF) + ((bits >> 16) & np.int32(1))) >> 16)
 
@@ -252,7 +253,7 @@ def _as_stored(x, array):  # type: ignore[no-untyped-def]
     return lambda x, array: x
 
 
-def ready(x, weight, quantised):  # type: ignore[no-untyped-def]
+def ready(x: np.ndarray, weight: np.ndarray, quantised: Quantised) -> None:
     """Make x [N, d] ready for its products with `weight` in panels: for int8, fill `quantised`:
     levels [>= N, d in whole groups], their steps and starts [>= N]; else nothing.
 
@@ -262,26 +263,34 @@ def ready(x, weight, quantised):  # type: ignore[no-untyped-def]
 
 
 @overload(ready, jit_options={"_nrt": False})
-def _ready(x, weight, quantised):  # type: ignore[no-untyped-def]
+def _ready(x, weight, quantised):
     if weight.ndim == 4:
         return lambda x, weight, quantised: _quantise(x, *quantised)
     return lambda x, weight, quantised: None
 
 
-def panel(x, weight, scale, quantised, scratch, p, out):  # type: ignore[no-untyped-def]
+def panel(
+    x: np.ndarray,
+    weight: np.ndarray,
+    scale: np.ndarray,
+    quantised: Quantised,
+    scratch: tuple[np.ndarray, np.ndarray],
+    p: int,
+    out: np.ndarray,
+) -> None:
     """Panel p of a product: out[n, r] = scale[r] · Σ weight[r, i] x[n, i] for its rows r. x [N, d];
     quantised: (levels, steps, starts) as `ready` made them; scratch: float32 and int32 [4, 64]."""
     raise NotImplementedError
 
 
 @overload(panel, jit_options={"_nrt": False})
-def _panel(x, weight, scale, quantised, scratch, p, out):  # type: ignore[no-untyped-def]
+def _panel(x, weight, scale, quantised, scratch, p, out):
     if weight.ndim == 4:
         return _integer_panel
     return _float_panel
 
 
-def _float_panel(x, weight, scale, quantised, scratch, p, out):  # type: ignore[no-untyped-def]
+def _float_panel(x, weight, scale, quantised, scratch, p, out):
     block = scratch[0]
     tokens, rows = x.shape[0], len(scale)
     of_panel = weight[p]
@@ -323,7 +332,7 @@ def _quantise(x, levels, steps, starts):
         starts[n] = -128 * total
 
 
-def _integer_panel(x, weight, scale, quantised, scratch, p, out):  # type: ignore[no-untyped-def]
+def _integer_panel(x, weight, scale, quantised, scratch, p, out):
     levels, steps, starts = quantised
     sums = scratch[1]
     tokens, rows = x.shape[0], len(scale)

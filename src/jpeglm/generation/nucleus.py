@@ -1,6 +1,7 @@
 """The most probable tokens, found without sorting all of them: top-k and top-p.
 
-Equal weights count in the order of their tokens, so that the choice is the same everywhere.
+Equal weights count in the order of their tokens, so that the choice is the same everywhere. Kernels
+take weight float32 [V] in [0, 1], and order int64 [V], scratch and result.
 """
 
 from __future__ import annotations

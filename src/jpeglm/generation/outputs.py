@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from jpeglm.codecs import Codec
+from jpeglm.codecs.clips import ClipShape
 from jpeglm.config import InputError, Stopped
 from jpeglm.files import explain, halves, staged, write_json
 from jpeglm.folders import PICTURES, claim, ours
@@ -235,7 +236,7 @@ class Gallery:
             ]
         tiles += [(f"{self.kind} {i}", self.drawn[i].image) for i in sorted(self.drawn)]
         files = {"sheet.png": png(strips(tiles))}
-        if self.codec and self.clips:
+        if self.codec and isinstance(self.codec.config, ClipShape):
             files["sheet.gif"] = animation(tiles, self.codec.config.fps)
         return files
 

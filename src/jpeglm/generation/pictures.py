@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -54,6 +54,24 @@ class Pictures:
 Each = Callable[[Pictures, Drawn], None]
 """Called with each picture as soon as it is drawn, in any order; of the call's `Pictures` only
 `original`, `prompt` and `settings` are there yet."""
+
+
+class Drawer(Protocol):
+    """What draws new pictures: a `Model`, or a `VaePrior`."""
+
+    @property
+    def classes(self) -> int:
+        """How many labels `generate` takes; 0 for none."""
+
+    @property
+    def weights_mark(self) -> str:
+        """16 hex digits by which what was drawn is known again."""
+
+    def record(self) -> dict[str, Any]:
+        """What names it in results."""
+
+    def generate(self, n: int = 1, **options: Any) -> Pictures:
+        """n new pictures."""
 
 
 @dataclass(frozen=True)

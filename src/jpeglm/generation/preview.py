@@ -15,11 +15,13 @@ from jpeglm.generation.outputs import strips
 from jpeglm.generation.session import draw_ids
 
 if TYPE_CHECKING:
+    from transformers import LlamaForCausalLM
+
     from jpeglm.tokenizer import Tokenizer
 
 
 def draw(
-    model: Any, tokenizer: Tokenizer, n: int, seed: int, held_out: Sequence[bytes] = ()
+    model: LlamaForCausalLM, tokenizer: Tokenizer, n: int, seed: int, held_out: Sequence[bytes] = ()
 ) -> Image.Image | None:
     """A sheet of what a LlamaForCausalLM in eval mode draws under the grammar.
 

@@ -33,7 +33,8 @@ def make_draw(sampling: Sampling, seed: int = 0, picture: int = 0) -> np.void:
     made = np.zeros(1, DRAW)
     settings = replace(sampling, top_k=min(sampling.top_k, MAX_SEED))
     made[0] = (*astuple(settings), inverse, check_seed(seed), picture)
-    return made[0]
+    row: np.void = made[0]
+    return row
 
 
 @kernel()

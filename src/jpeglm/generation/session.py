@@ -318,7 +318,7 @@ class Session:
                 choosers.append((self._choosers[kind], part))
         order = np.argsort(places)
         guided = order[np.searchsorted(places[order], self._places[seconds])]
-        strength = [entries[i].request.chooser.guidance for i in guided]  # type: ignore[union-attr]
+        strength = [entries[i].request.chooser.guidance for i in guided]
         return Plan(places, choosers, guided, seconds, np.array(strength, np.float32))
 
     def _choose(self, plan: Plan) -> int:

@@ -14,6 +14,7 @@ the same order, so it does not matter who did.
 
 The ticket is one number, job · 2^32 + next chunk, so that a claim tells whose chunk it is. A helper
 may be so late that a job's description has been overwritten: it then computes nonsense in bounds.
+Kernels take the board, int64 as `make_board` has it; jobs, chunks and threads are int64 numbers.
 """
 
 from __future__ import annotations
@@ -22,18 +23,15 @@ from typing import Any
 
 import numpy as np
 
-from jpeglm.kernels import COMPILED, kernel
+from jpeglm.kernels import COMPILED, intrinsic, kernel
 
-intrinsic: Any
 if COMPILED:
     from llvmlite import binding, ir
-    from numba import extending
     from numba.core import cgutils, types
 
-    intrinsic = extending.intrinsic
     _X86 = binding.get_process_triple().startswith(("x86_64", "i686"))
 else:
-    intrinsic, _X86 = staticmethod, False
+    _X86 = False
 
 PATIENCE = 2000
 """Turns that a leader waits for a chunk: some 30 microseconds, where a chunk takes one or two."""
@@ -64,10 +62,10 @@ def make_board(chunks: int) -> np.ndarray:
 
 
 @intrinsic
-def _load(context, array, at):  # type: ignore[no-untyped-def]
+def _load(context, array, at):
     """array[at], seen no later than whatever was written before it was stored."""
 
-    def build(context, b, signature, arguments):  # type: ignore[no-untyped-def]
+    def build(context, b, signature, arguments):
         place = _element(context, b, signature, arguments)
         return b.load_atomic(place, "acquire", 8)
 
@@ -75,10 +73,10 @@ def _load(context, array, at):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def _store(context, array, at, value):  # type: ignore[no-untyped-def]
+def _store(context, array, at, value):
     """array[at] = value, seen no earlier than whatever was written before it."""
 
-    def build(context, b, signature, arguments):  # type: ignore[no-untyped-def]
+    def build(context, b, signature, arguments):
         place = _element(context, b, signature, arguments)
         b.store_atomic(arguments[2], place, "release", 8)
         return context.get_dummy_value()
@@ -87,10 +85,10 @@ def _store(context, array, at, value):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def _take(context, array, at):  # type: ignore[no-untyped-def]
+def _take(context, array, at):
     """array[at] += 1 for all threads in turn; gives what it was."""
 
-    def build(context, b, signature, arguments):  # type: ignore[no-untyped-def]
+    def build(context, b, signature, arguments):
         place = _element(context, b, signature, arguments)
         return b.atomic_rmw("add", place, ir.IntType(64)(1), "acq_rel")
 
@@ -103,10 +101,10 @@ def _element(context: Any, b: Any, signature: Any, arguments: Any) -> Any:
 
 
 @intrinsic
-def _pause(context):  # type: ignore[no-untyped-def]
+def _pause(context):
     """Tell the processor that this is a spin."""
 
-    def build(context, b, signature, arguments):  # type: ignore[no-untyped-def]
+    def build(context, b, signature, arguments):
         if _X86:
             kind = ir.FunctionType(ir.VoidType(), [])
             b.call(cgutils.get_or_insert_function(b.module, kind, "llvm.x86.sse2.pause"), [])

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+import numpy as np
 import torch
 from PIL import Image
 from safetensors.torch import load as load_weights
@@ -17,7 +18,7 @@ from safetensors.torch import load as load_weights
 from jpeglm.codecs.learned import WEIGHTS, weights_hash
 from jpeglm.config import InputError, check_seed, whole
 from jpeglm.files import read_bytes, read_json
-from jpeglm.generation.pictures import Drawn, Each, Pictures
+from jpeglm.generation.pictures import Drawn, Each, Pictures, Progress
 from jpeglm.models.autoencoder import to_pictures, to_tensor
 from jpeglm.models.vae import Vae, VaeConfig
 
@@ -62,7 +63,7 @@ class VaePrior:
         *,
         seed: int = 0,
         batch: int = 16,
-        progress: Any = None,
+        progress: Progress | None = None,
         each: Each | None = None,
         **options: Any,
     ) -> Pictures:
@@ -92,11 +93,12 @@ class VaePrior:
         return {"vae": self.config.to_dict(), "fingerprint": self.fingerprint}
 
     @torch.inference_mode()
-    def reconstruct(self, pixels: Any) -> Any:
+    def reconstruct(self, pixels: np.ndarray) -> np.ndarray:
         """uint8 [N, H, W, 3] → the pictures at the posterior's mean."""
         return to_pictures(self.model(to_tensor(pixels))[0])
 
-    def complete(self, *_: Any, **__: Any) -> Pictures:
+    def complete(self, *_: Any, **__: Any) -> NoReturn:
+        """Say in words why there is no such thing."""
         raise InputError(
             f"{self.folder} is a VAE, which has no order to continue in and completes nothing; "
             "use generate, or a checkpoint of jpeglm train"

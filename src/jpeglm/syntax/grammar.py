@@ -7,8 +7,6 @@ work; this class is their Python face. `generation.masks` calls the kernels dire
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from jpeglm.syntax import machine
@@ -20,7 +18,7 @@ class Grammar:
     size: number of symbols.
     """
 
-    def __init__(self, spec: Any, size: int) -> None:
+    def __init__(self, spec: machine.Spec, size: int) -> None:
         self.spec = spec
         self.size = size
 

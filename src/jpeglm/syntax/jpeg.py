@@ -10,6 +10,9 @@ codecs, all of one length, go through the same kernels (`codes_spec`).
 Symbol numbers: 0–11 DC size, 12–173 run/size (`AC_RUN_SIZES`), 174–203 amplitude chunks of 1–4
 bits, most significant first; the leading chunk of a long amplitude has 4 bits. In the alphabet
 `jpeg-block-symbols` the DC sizes of block b > 0 of an MCU are 204 + 12 (b - 1) onwards.
+
+Kernels take a `JpegSpec` and its state, int64 [STATE_SIZE], which they change in place; symbols and
+amplitudes are int64.
 """
 
 from __future__ import annotations
@@ -73,6 +76,7 @@ def start_state(spec: JpegSpec) -> np.ndarray:
 
 @kernel()
 def _next_block(spec, state):
+    """To the next block: of the MCU, the next MCU, or the AC pass."""
     state[K] = state[PASS]
     state[ZEROS] = 0
     state[BLOCK] += 1
@@ -109,6 +113,7 @@ def _amplitude(spec, state, value, bits):
 
 @kernel()
 def _dc_fits(spec, state, size):
+    """Whether every DC difference of this size leaves the running value within DC_LIMIT."""
     prediction = state[PREDICTION + spec.component[state[BLOCK]]]
     return abs(prediction) + (1 << size) - 1 <= DC_LIMIT
 
@@ -166,6 +171,7 @@ def symbol_step(spec, state, symbol):
 
 @kernel()
 def step(spec, state, symbol):
+    """Take a symbol or a code; False, and the state untouched, when it is illegal here."""
     if spec.kind == CODES_KIND:
         if state[MCU] >= spec.mcus or symbol < 0 or symbol >= spec.codes:
             return False
@@ -188,6 +194,7 @@ def units(spec, state):
 
 @kernel()
 def _shortest_symbols(spec, state):
+    """`shortest` of a JPEG: of each missing block a DC size and EOB, or less."""
     if state[MCU] >= spec.mcus:
         return 0
     blocks = len(spec.component)

@@ -10,6 +10,9 @@ one takes.
 
 Trade-off: the table (300 KB) is built once a process, in 0.1 to 0.2 s, so that a byte costs some
 40 ns where walking the Huffman trees bit by bit cost 350.
+
+Kernels take a `JpegByteSpec` and its state, int64 [STATE_SIZE], which they change in place; symbols
+are int64.
 """
 
 from __future__ import annotations
@@ -239,6 +242,7 @@ def _take_bits(spec, state, byte):
 
 @kernel()
 def _scan_over(spec, state):
+    """Whether the last MCU is there."""
     return state[MCU] == spec.mcus and state[PHASE] == DATA
 
 
@@ -280,6 +284,7 @@ def step(spec, state, symbol):
 
 @kernel()
 def units(spec, state):
+    """Whole MCUs so far."""
     return state[MCU]
 
 

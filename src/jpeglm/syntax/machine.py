@@ -9,7 +9,7 @@ written once and a call costs nothing more. A new kind of stream is one more ent
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -17,53 +17,75 @@ from jpeglm.kernels import COMPILED, kernel
 from jpeglm.syntax import avc, jpeg, jpeg_bytes
 from jpeglm.syntax.avc import nal_bytes, placed
 
-MACHINES: dict[type, Any] = {
+Spec = (
+    jpeg.JpegSpec
+    | jpeg_bytes.JpegByteSpec
+    | avc.AvcSpec
+    | nal_bytes.AvcByteSpec
+    | placed.AvcPlacedSpec
+)
+"""What a stream's machine knows of it: sizes and tables. States are int64 vectors."""
+
+
+class Machine(Protocol):
+    """What a module has that steps one kind of spec; its functions' meaning is that of ours."""
+
+    GROWTH: int
+
+    def start_state(self, spec: Any, /) -> np.ndarray: ...
+    def step(self, spec: Any, state: np.ndarray, symbol: int, /) -> bool: ...
+    def complete(self, spec: Any, state: np.ndarray, /) -> bool: ...
+    def shortest(self, spec: Any, state: np.ndarray, /) -> int: ...
+    def units(self, spec: Any, state: np.ndarray, /) -> int: ...
+    def limits(self, spec: Any, spelling: list[tuple[int, ...]], /) -> tuple[int, int]: ...
+    def key(self, spec: Any, state: np.ndarray, reach: int, swing: int, /) -> np.int64: ...
+
+
+MACHINES: dict[type, Machine] = {
     jpeg.JpegSpec: jpeg,
     jpeg_bytes.JpegByteSpec: jpeg_bytes,
     avc.AvcSpec: avc,
     nal_bytes.AvcByteSpec: nal_bytes,
     placed.AvcPlacedSpec: placed,
 }
-"""A machine has `start_state`, `step`, `complete`, `shortest`, `limits`, `key`, `units`,
-`GROWTH`."""
 
 
-def start_state(spec: Any) -> np.ndarray:
+def start_state(spec: Spec) -> np.ndarray:
     """int64 vector before the first symbol."""
     return MACHINES[type(spec)].start_state(spec)
 
 
-def growth(spec: Any) -> int:
+def growth(spec: Spec) -> int:
     """By how many symbols one symbol may lengthen the shortest completion, at most."""
     return MACHINES[type(spec)].GROWTH
 
 
-def limits(spec: Any, spelling: list[tuple[int, ...]]) -> tuple[int, int]:
+def limits(spec: Spec, spelling: list[tuple[int, ...]]) -> tuple[int, int]:
     """How far ahead tokens of these symbols look, for `key`."""
     return MACHINES[type(spec)].limits(spec, spelling)
 
 
-def step(spec, state, symbol):  # type: ignore[no-untyped-def]
+def step(spec: Spec, state: np.ndarray, symbol: int) -> bool:
     """Take a symbol; False, and the state undefined, when it is illegal here."""
     return MACHINES[type(spec)].step(spec, state, symbol)
 
 
-def complete(spec, state):  # type: ignore[no-untyped-def]
+def complete(spec: Spec, state: np.ndarray) -> bool:
     """Whether the stream is complete; it can then do nothing else."""
     return MACHINES[type(spec)].complete(spec, state)
 
 
-def shortest(spec, state):  # type: ignore[no-untyped-def]
+def shortest(spec: Spec, state: np.ndarray) -> int:
     """Symbols of a completion that is always possible, 0 when the stream is complete."""
     return MACHINES[type(spec)].shortest(spec, state)
 
 
-def units(spec, state):  # type: ignore[no-untyped-def]
+def units(spec: Spec, state: np.ndarray) -> int:
     """Whole units so far: MCUs, frames, codes."""
     return MACHINES[type(spec)].units(spec, state)
 
 
-def key(spec, state, reach, swing):  # type: ignore[no-untyped-def]
+def key(spec: Spec, state: np.ndarray, reach: int, swing: int) -> np.int64:
     """A number that only states share in which the same tokens are legal; -1 where none is known.
 
     reach, swing: `limits` of the tokens. Budgets are left out: a completion must fit anyway.
@@ -80,34 +102,35 @@ if COMPILED:
         return MACHINES[spec.instance_class]
 
     @overload(step, jit_options=BARE)
-    def _step(spec, state, symbol):  # type: ignore[no-untyped-def]
+    def _step(spec, state, symbol):
         take = _machine(spec).step
         return lambda spec, state, symbol: take(spec, state, symbol)
 
     @overload(complete, jit_options=BARE)
-    def _complete(spec, state):  # type: ignore[no-untyped-def]
+    def _complete(spec, state):
         ask = _machine(spec).complete
         return lambda spec, state: ask(spec, state)
 
     @overload(shortest, jit_options=BARE)
-    def _shortest(spec, state):  # type: ignore[no-untyped-def]
+    def _shortest(spec, state):
         ask = _machine(spec).shortest
         return lambda spec, state: ask(spec, state)
 
     @overload(units, jit_options=BARE)
-    def _units(spec, state):  # type: ignore[no-untyped-def]
+    def _units(spec, state):
         ask = _machine(spec).units
         return lambda spec, state: ask(spec, state)
 
     @overload(key, jit_options=BARE)
-    def _key(spec, state, reach, swing):  # type: ignore[no-untyped-def]
+    def _key(spec, state, reach, swing):
         ask = _machine(spec).key
         return lambda spec, state, reach, swing: ask(spec, state, reach, swing)
 
 
 @kernel()
 def accepts(spec, state, symbols):
-    """Whether the machine takes all symbols from `state` on and is complete at the end only."""
+    """Whether the machine takes all of `symbols`, int [n], from `state` on (which moves) and is
+    complete at the end only."""
     for symbol in symbols:
         if complete(spec, state) or not step(spec, state, symbol):
             return False

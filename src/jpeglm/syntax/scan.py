@@ -4,14 +4,15 @@ Reading uses 16-bit look-up tables (T.81 F.2.2) and checks everything that makes
 canonical: fill bits, stuffing, markers, coefficient counts, nothing after the last MCU. So
 `write_scan(inspect_scan(x)[0]) == x` for every x that is accepted. Writing steps the grammar of
 `syntax.jpeg` and never fails: at the first illegal symbol, or where the symbols end early, the
-rest of the picture is coded flat.
+rest of the picture is coded flat. Kernels take a `JpegSpec`; data and `out` are uint8 arrays,
+symbols int32 ones.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from jpeglm.config import InputError
+from jpeglm.config import StreamError
 from jpeglm.kernels import kernel
 from jpeglm.syntax.jpeg import (
     AC_FIRST,
@@ -327,14 +328,6 @@ def inspect_scan(data: bytes, spec: JpegSpec) -> tuple[np.ndarray, np.ndarray, b
     if problem:
         raise StreamError(PROBLEMS[problem], int(place))
     return symbols[:n].copy(), starts, bool(peaks.max() <= DC_LIMIT)
-
-
-class StreamError(InputError):
-    """Why a stream is not canonical, and at which of its bytes."""
-
-    def __init__(self, reason: str, place: int) -> None:
-        super().__init__(f"{reason}, at byte {place}")
-        self.reason, self.place = reason, place
 
 
 def write_scan(

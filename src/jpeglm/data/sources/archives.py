@@ -109,7 +109,7 @@ class _Info(tarfile.TarInfo):
         tar: Tar = tarfile_
         place = tar.offset
         try:
-            return super().fromtarfile(tar)  # type: ignore[return-value]
+            return super().fromtarfile(tar)
         except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
             tar.zeros += 1 + tar.skip(lambda chunk: len(chunk) - len(chunk.lstrip(b"\0")))
             raise
@@ -155,7 +155,7 @@ class Tar(tarfile.TarFile):
             chunk = self.fileobj.peek(tarfile.BLOCKSIZE)  # type: ignore
             chunk = chunk[: len(chunk) // tarfile.BLOCKSIZE * tarfile.BLOCKSIZE]
             size = measure(chunk) // tarfile.BLOCKSIZE * tarfile.BLOCKSIZE
-            self.fileobj.read(size)  # type: ignore
+            self.fileobj.read(size)
             self.offset += size
             if not size or size < len(chunk):
                 return (self.offset - start) // tarfile.BLOCKSIZE

@@ -80,9 +80,10 @@ def _picture(cell: Any, folder: Path) -> bytes | None:
     import pyarrow as pa
 
     if not cell.is_valid or not pa.types.is_struct(cell.type):
-        return cell.as_py()
+        plain: bytes | None = cell.as_py()
+        return plain
     names = [part.name for part in cell.type]
-    data = cell["bytes"].as_py()
+    data: bytes | None = cell["bytes"].as_py()
     if data or "path" not in names or not cell["path"].is_valid:
         return data
     # The bytes of a path: it need not be UTF-8, which Arrow does not check.

@@ -16,7 +16,7 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from jpeglm.data.sources.archives import Tar, open_tar
 from jpeglm.data.sources.base import (
@@ -93,7 +93,7 @@ class TarUnit:
         return Item(printable(f"{self.file}/{member.name}{again}"), data, label, name)
 
 
-def _read_pieces(file: Any, member: Member) -> bytes:
+def _read_pieces(file: IO[bytes], member: Member) -> bytes:
     """Shorter than the member's size where the tar ends."""
     if len(member.pieces) == 1 and member.pieces[0][1] == member.size:
         file.seek(member.offset)

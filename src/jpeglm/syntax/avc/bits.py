@@ -1,7 +1,8 @@
 """A slice's data as bits: elements read into symbols, symbols written back (9.1 and 9.2).
 
 Both directions ask the state which element is next and which VLC table it has, then let `step` take
-the symbol.
+the symbol. Kernels take an `AvcSpec` and the state `s`, int64 [`start_state`]; data and `out` are
+uint8 arrays, symbols int32 ones, windows and codes int64.
 """
 
 from __future__ import annotations
@@ -78,6 +79,7 @@ def _golomb(window):
 
 @kernel()
 def _run_table(s):
+    """The VLC table of run_before (Table 9-10), which the zeros left choose."""
     return RUN_TABLE + min(s[ZEROS_LEFT], 7) - 1
 
 

@@ -2,6 +2,8 @@
 
 luma DC ▸ 16 luma ▸ chroma DC, two ▸ chroma AC, eight ▸ the next macroblock ▸ the next slice
 in a block: COEFF ▸ levels ▸ zeros ▸ the next block
+
+Kernels take an `AvcSpec` and the state `s`, int64 [`start_state`], which they change in place.
 """
 
 from __future__ import annotations
@@ -40,6 +42,7 @@ from jpeglm.syntax.avc.symbols import (
 
 @kernel()
 def end_slice(spec, s):
+    """On to the next slice, of the next frame after the last one; END after the last frame."""
     s[SLICES_DONE] += 1
     s[SLICE] += 1
     if s[MB] == spec.columns * spec.rows:
@@ -54,6 +57,7 @@ def end_slice(spec, s):
 
 @kernel()
 def end_macroblock(spec, s):
+    """Store what neighbours need, and go on to the next macroblock or slice."""
     next_macroblock(spec, s)
     if s[MB] == spec.first[s[SLICE] + 1]:
         end_slice(spec, s)
@@ -104,6 +108,7 @@ def next_level(spec, s):
 
 @kernel()
 def take_token(spec, s, token):
+    """Take a coeff_token: 4 TotalCoeff + TrailingOnes; False where it has too many coefficients."""
     total, ones = token >> 2, token & 3
     if total > s[MOST]:
         return False

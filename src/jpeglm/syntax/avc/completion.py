@@ -1,7 +1,8 @@
 """The flat way to the end of a clip, from any state: always legal, and it says as little as it can.
 
 I frames get Intra_16x16 macroblocks without coefficients, P frames skip runs. The sampler keeps
-`shortest` symbols free, so that a stream ends within its budget.
+`shortest` symbols free, so that a stream ends within its budget. Kernels take an `AvcSpec` and the
+state `s`, int64 [`start_state`].
 """
 
 from __future__ import annotations

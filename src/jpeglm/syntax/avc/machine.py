@@ -4,7 +4,8 @@
     a block: COEFF ▸ SIGNS ▸ (PREFIX ▸ BITS) … ▸ ZEROS ▸ RUN …
 
 It takes a symbol and leaves in the state which kind of element is next (ITU-T H.264, 7.3.4 and
-7.3.5; the suffix lengths of levels: 9.2.2.1).
+7.3.5; the suffix lengths of levels: 9.2.2.1). Kernels take an `AvcSpec` and the state `s`, int64
+[`start_state`], which they change in place; symbols and numbers are int64.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ from jpeglm.syntax.avc.state import (
     TOTAL,
     VALUE,
     ZEROS_LEFT,
+    AvcSpec,
 )
 from jpeglm.syntax.avc.symbols import (
     BASE,
@@ -105,6 +107,7 @@ def _vectors(spec, s, parts):
 
 @kernel()
 def _bits_for(s, count, after):
+    """On to `count` bits of the number that belongs to element `after`."""
     s[PENDING], s[VALUE], s[AFTER] = count, 0, after
     s[KIND] = BITS
 
@@ -166,6 +169,8 @@ def _chunk(spec, s, value):
 
 @kernel()
 def _size(spec, s, kind, size):
+    """Take the number of bits of a skip run, reference or vector, and go on to them; refuse a run
+    past the slice."""
     if kind == SKIP and (1 << size) - 1 > spec.first[s[SLICE] + 1] - s[MB]:
         return False
     s[SIZE] = size
@@ -260,16 +265,18 @@ def step(spec, s, symbol):
     return True
 
 
-def limits(spec, spelling):
+def limits(spec: AvcSpec, spelling: list[tuple[int, ...]]) -> tuple[int, int]:
     """As in `syntax.jpeg`; but too much of these states decides for masks to come back."""
     return 0, 0
 
 
 @kernel()
 def key(spec, s, reach, swing):
+    """-1: no states are known to be alike."""
     return np.int64(-1)
 
 
 @kernel()
 def complete(spec, s):
+    """Whether all frames are there; nothing may follow."""
     return s[KIND] == END

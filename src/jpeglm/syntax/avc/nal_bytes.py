@@ -6,6 +6,9 @@ header that the codec writes, elements that `machine` takes in turn, and at the 
 zeros. The bits behind the last whole element must begin some legal one, so there are no dead ends.
 
     machine state ▸ bits of an element not yet whole ▸ zeros in a row (00 00 needs 03 before 0 to 3)
+
+Kernels take an `AvcByteSpec` and the state `s`, int64 [`start_state`], which they change in place;
+symbols, bytes and bits are int64.
 """
 
 from __future__ import annotations
@@ -17,7 +20,8 @@ import numpy as np
 from jpeglm.kernels import kernel, njit
 from jpeglm.syntax.avc import machine, state
 from jpeglm.syntax.avc.bits import element_bits, read_element
-from jpeglm.syntax.avc.completion import flat_symbol, units  # noqa: F401
+from jpeglm.syntax.avc.completion import flat_symbol
+from jpeglm.syntax.avc.completion import units as units
 from jpeglm.syntax.avc.state import FRAME, KIND, PENDING, SLICE, SLICES_DONE, AvcSpec
 from jpeglm.syntax.avc.symbols import BASE, BITS, CHUNK, END
 
@@ -75,6 +79,7 @@ def _may_begin(spec, s, value, count):
 
 @njit()
 def _first_that_begins(spec, s, value, count):
+    """The first legal symbol of more than `count` bits whose code begins with `value`; -1: none."""
     kind = s[KIND]
     for symbol in range(BASE[kind], BASE[kind + 1]):
         if kind == BITS and symbol < BASE[BITS] + (1 << min(CHUNK, s[PENDING])) - 2:
@@ -163,18 +168,20 @@ def step(spec, s, symbol):
     return _take_bits(spec, s, np.int64(symbol))
 
 
-def limits(spec, spelling):
+def limits(spec: AvcByteSpec, spelling: list[tuple[int, ...]]) -> tuple[int, int]:
     """As in `syntax.jpeg`; but too much of these states decides for masks to come back."""
     return 0, 0
 
 
 @kernel()
 def key(spec, s, reach, swing):
+    """-1: no states are known to be alike."""
     return np.int64(-1)
 
 
 @kernel()
 def complete(spec, s):
+    """Whether all frames are there; nothing may follow."""
     return s[KIND] == END and s[len(s) - FIELDS + PHASE] == CODE
 
 

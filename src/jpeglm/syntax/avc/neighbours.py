@@ -3,7 +3,8 @@
     nC chooses the column of Table 9-5 ▸ predicted intra modes ▸ which intra modes have samples
 
 Blocks are numbered as they are read: inside a macroblock the neighbours lie in CURRENT and MODE,
-across its edge in LEFT, LEFT_MODE and the column's part of TOP.
+across its edge in LEFT, LEFT_MODE and the column's part of TOP. Kernels take an `AvcSpec` and the
+state `s`, int64 [`start_state`], which they change in place; numbers are int64.
 """
 
 from __future__ import annotations
@@ -28,21 +29,25 @@ from jpeglm.syntax.avc.tables import COEFF_TABLE
 
 @kernel()
 def has_left(spec, s):
+    """Whether the macroblock to the left is in this slice."""
     return s[MB] % spec.columns > 0 and s[MB] - 1 >= spec.first[s[SLICE]]
 
 
 @kernel()
 def has_above(spec, s):
+    """The same of the one above."""
     return s[MB] - spec.columns >= spec.first[s[SLICE]]
 
 
 @kernel()
 def has_corner(spec, s):
+    """The same of the one above to the left."""
     return s[MB] % spec.columns > 0 and s[MB] - spec.columns - 1 >= spec.first[s[SLICE]]
 
 
 @kernel()
 def clear_macroblock(s):
+    """No coefficients, DC prediction: what a new macroblock begins with."""
     for i in range(24):
         s[CURRENT + i] = 0
     for i in range(16):

@@ -5,6 +5,9 @@ of the next coded one, or END where the slice has no more. In I frames the addre
 said all the same, so that a model need not count macroblocks to know what lies above. The numbers:
 
     elements without skip sizes ▸ rows ▸ END ▸ columns
+
+Kernels take an `AvcPlacedSpec` and the state `s`, int64 [`start_state`], the elements' before our
+own, which they change in place; arrays of symbols are int32.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ import numpy as np
 
 from jpeglm.kernels import kernel, njit
 from jpeglm.syntax.avc import completion, machine, state
-from jpeglm.syntax.avc.completion import units  # noqa: F401
+from jpeglm.syntax.avc.completion import units as units
 from jpeglm.syntax.avc.state import AFTER, FRAME, KIND, MB, SLICE, TOP, TOP_STEP, AvcSpec
 from jpeglm.syntax.avc.symbols import BASE, BITS, CHUNK, COUNTS, END, SKIP, TYPE_I
 from jpeglm.syntax.avc.symbols import symbol_count as element_count
@@ -92,18 +95,20 @@ def step(spec, s, symbol):
     return True
 
 
-def limits(spec, spelling):
+def limits(spec: AvcPlacedSpec, spelling: list[tuple[int, ...]]) -> tuple[int, int]:
     """As in `syntax.jpeg`; but too much of these states decides for masks to come back."""
     return 0, 0
 
 
 @kernel()
 def key(spec, s, reach, swing):
+    """-1: no states are known to be alike."""
     return np.int64(-1)
 
 
 @kernel()
 def complete(spec, s):
+    """Whether all frames are there; nothing may follow."""
     return s[KIND] == END
 
 

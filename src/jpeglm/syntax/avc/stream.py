@@ -11,7 +11,7 @@ from functools import cached_property
 
 import numpy as np
 
-from jpeglm.config import InputError
+from jpeglm.config import StreamError
 from jpeglm.syntax.alphabet import Prefix
 from jpeglm.syntax.avc import nal_bytes, placed
 from jpeglm.syntax.avc.bits import PADDING, read_slice, write_slice
@@ -63,7 +63,7 @@ class AvcSymbols:
     def inspect(self, stream: bytes) -> tuple[np.ndarray, np.ndarray]:
         """(symbols int32, starts int64 [frames + 1]: symbols before each frame).
 
-        InputError says at which slice and byte a stream is not canonical and complete.
+        StreamError says at which slice and byte a stream is not canonical and complete.
         """
         spec, state = self.spec, start_state(self.spec)
         # An element has at least one bit, and unescaping adds none.
@@ -72,28 +72,28 @@ class AvcSymbols:
         used, place = 0, 0
         for number, nal in enumerate(split_nals(stream)):
             place += len(START)
-            where = f"slice {number}, at byte {place}"
+            where = f"slice {number}"
             if state[KIND] == END:
-                raise InputError(f"data follows the last frame ({where})")
+                raise StreamError(f"data follows the last frame ({where})", place)
             frame = int(state[FRAME])
             head, header = self.head(state)
             rbsp = unescape(nal[1:])
             bits = "".join(f"{byte:08b}" for byte in rbsp[: len(header) // 8 + 1])
             if not nal or nal[0] != head or not bits.startswith(header):
-                raise InputError(f"the slice header is not this codec's ({where})")
+                raise StreamError(f"the slice header is not this codec's ({where})", place)
             data = np.frombuffer(rbsp + bytes(PADDING), np.uint8)
             used, at, good = read_slice(spec, state, data, len(header), symbols, used)
             if not good:
-                raise InputError(
-                    f"no legal syntax element begins at bit {at} of the slice data ({where})"
+                raise StreamError(
+                    f"no legal syntax element begins at bit {at} of the slice data ({where})", place
                 )
             if not _ends_well(rbsp, at):
-                raise InputError(f"the slice does not end as it must ({where})")
+                raise StreamError(f"the slice does not end as it must ({where})", place)
             if state[FRAME] > frame:
                 starts[frame + 1 :] = used
             place += len(nal)
         if state[KIND] != END:
-            raise InputError(f"the stream ends in frame {int(state[FRAME])}")
+            raise StreamError(f"the stream ends in frame {int(state[FRAME])}", len(stream))
         return symbols[:used].copy(), starts
 
     def split(self, stream: bytes) -> np.ndarray:
