@@ -1,0 +1,133 @@
+"""Drawings out of vector graphics, by Node, and their folder of pictures with captions.
+
+What the recipes of avatars and emoji share. DiceBear, which composes the avatars, is JavaScript, and
+its resvg draws the emoji's SVG as well: Node with one package of a compiled renderer is all that is
+needed. Packages are fetched by npm into a folder that stays.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from packages import command
+from PIL import Image
+
+from jpeglm.config import InputError
+from jpeglm.files import atomic_folder, atomic_write
+
+SIDE = 64
+"""Pixels of a drawing's width and height."""
+RESVG = "@resvg/resvg-js@2.6.2"
+SCRIPT = Path(__file__).with_suffix(".mjs")
+INSTALLED = "installed.txt"
+
+
+def installed(packages: Sequence[str], folder: Path) -> Path:
+    """The folder, with these npm packages in its node_modules; fetched if others or none lie there."""
+    wanted = "".join(f"{name}\n" for name in packages)
+    stamp = folder / INSTALLED
+    if not stamp.exists() or stamp.read_text() != wanted:
+        with atomic_folder(folder, ("*",)) as draft:
+            (draft / "package.json").write_text('{"private": true}')
+            words = ("npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "--silent")
+            command(*words, *packages, folder=draft)
+            (draft / INSTALLED).write_text(wanted)
+    return folder
+
+
+class Drawer:
+    """A Node process that draws: `with Drawer(folder) as drawer: drawer.draw(requests)`."""
+
+    def __init__(self, folder: Path) -> None:
+        words = ["node", "--input-type=module", "--eval", SCRIPT.read_text()]
+        try:
+            self.process = subprocess.Popen(
+                words,
+                cwd=folder,
+                env=os.environ | {"SIDE": str(SIDE)},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+            )
+        except FileNotFoundError as error:
+            raise InputError("node is not installed; drawings need it") from error
+
+    def draw(self, requests: Sequence[dict[str, Any]]) -> Iterator[np.ndarray | str]:
+        """uint8 [SIDE, SIDE, 3] of each request (see drawing.mjs), or why it cannot be drawn; drawn
+        while the ones before are used."""
+        feeder = threading.Thread(target=self._feed, args=(requests,))
+        feeder.start()
+        left = len(requests)
+        try:
+            for _ in requests:
+                answer = self._answer()
+                left -= 1
+                yield answer
+        finally:
+            if left:  # answers that no one will read
+                self.process.kill()
+            feeder.join()
+
+    def _feed(self, requests: Sequence[dict[str, Any]]) -> None:
+        assert self.process.stdin is not None
+        try:
+            for request in requests:
+                self.process.stdin.write(json.dumps(request).encode() + b"\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:  # Node has ended, which the reader tells
+            pass
+
+    def _answer(self) -> np.ndarray | str:
+        assert self.process.stdout is not None
+        size = int.from_bytes(self.process.stdout.read(4), "little")
+        data = self.process.stdout.read(size)
+        if not size or len(data) < size:
+            raise InputError("node ended before all was drawn; its own words stand above")
+        if size != SIDE * SIDE * 3:
+            return data.decode()
+        return np.frombuffer(data, np.uint8).reshape(SIDE, SIDE, 3)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdout.close()
+        try:
+            self.process.stdin.close()
+        except BrokenPipeError:
+            pass
+        self.process.wait()
+
+
+def write_pictures(folder: Path, pictures: Iterable[tuple[dict[str, Any], np.ndarray]]) -> int:
+    """An image folder as Hugging Face's `datasets` reads it, whole or not at all: each picture as
+    the PNG that its row of metadata.jsonl names; their number."""
+    lines = []
+    with atomic_folder(folder) as draft:
+        for row, pixels in pictures:
+            Image.fromarray(pixels).save(draft / row["file_name"])
+            lines.append(json.dumps(row, ensure_ascii=False) + "\n")
+        (draft / "metadata.jsonl").write_text("".join(lines), encoding="utf-8")
+    return len(lines)
+
+
+def same_settings(out: Path, settings: dict[str, Any]) -> None:
+    """Note in `out` what makes its pictures; InputError if other settings made what lies there."""
+    record = out / "recipe.json"
+    text = json.dumps(settings, indent=2) + "\n"
+    if record.exists() and record.read_text() != text:
+        raise InputError(f"{out} was made with other settings; empty it or give another folder")
+    atomic_write(record, text.encode())
