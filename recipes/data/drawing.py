@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
-import threading
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +26,9 @@ from jpeglm.files import atomic_folder, atomic_write
 SIDE = 64
 """Pixels of a drawing's width and height."""
 RESVG = "@resvg/resvg-js@2.6.2"
+AHEAD = 4
+"""Requests on their way besides the next: their answers fit into a pipe, so that Node never waits to
+write while we wait to write."""
 SCRIPT = Path(__file__).with_suffix(".mjs")
 INSTALLED = "installed.txt"
 
@@ -59,30 +62,30 @@ class Drawer:
         except FileNotFoundError as error:
             raise InputError("node is not installed; drawings need it") from error
 
-    def draw(self, requests: Sequence[dict[str, Any]]) -> Iterator[np.ndarray | str]:
+    def draw(self, requests: Iterable[dict[str, Any]]) -> Iterator[np.ndarray | str]:
         """uint8 [SIDE, SIDE, 3] of each request (see drawing.mjs), or why it cannot be drawn; drawn
         while the ones before are used."""
-        feeder = threading.Thread(target=self._feed, args=(requests,))
-        feeder.start()
-        left = len(requests)
-        try:
-            for _ in requests:
-                answer = self._answer()
-                left -= 1
-                yield answer
-        finally:
-            if left:  # answers that no one will read
-                self.process.kill()
-            feeder.join()
-
-    def _feed(self, requests: Sequence[dict[str, Any]]) -> None:
         assert self.process.stdin is not None
+        waiting = 0
         try:
             for request in requests:
-                self.process.stdin.write(json.dumps(request).encode() + b"\n")
-            self.process.stdin.flush()
-        except BrokenPipeError:  # Node has ended, which the reader tells
-            pass
+                try:
+                    self.process.stdin.write(json.dumps(request).encode() + b"\n")
+                    self.process.stdin.flush()
+                except BrokenPipeError:
+                    pass  # Node has ended: the next answer tells
+                waiting += 1
+                if waiting > AHEAD:
+                    answer = self._answer()
+                    waiting -= 1
+                    yield answer
+            while waiting:
+                answer = self._answer()
+                waiting -= 1
+                yield answer
+        finally:
+            if waiting:  # answers that no one will read
+                self.process.kill()
 
     def _answer(self) -> np.ndarray | str:
         assert self.process.stdout is not None
@@ -116,6 +119,8 @@ def write_pictures(folder: Path, pictures: Iterable[tuple[dict[str, Any], np.nda
     """An image folder as Hugging Face's `datasets` reads it, whole or not at all: each picture as
     the PNG that its row of metadata.jsonl names; their number."""
     lines = []
+    for draft in folder.parent.glob(f".{folder.name}.*.tmp"):  # of a run that was killed
+        shutil.rmtree(draft)
     with atomic_folder(folder) as draft:
         for row, pixels in pictures:
             Image.fromarray(pixels).save(draft / row["file_name"])
