@@ -71,10 +71,10 @@ BACKGROUND = {
 
 @dataclass(frozen=True)
 class Style:
-    """`words`: attribute → word → parts. `colours`: attribute → DiceBear's options that take it, and
-    the hex of each word. `free`: parts that no caption names. `base`: what holds unless a part says
-    otherwise. `coloured_beard`: whether facial hair has the colour of the hair. `hides`: (attribute,
-    word, attribute behind it)."""
+    """`words`: attribute → word → parts. `colours`: attribute → DiceBear's options that take it and
+    the hex of each word. `free`: parts that no caption names. `base`: what holds unless a part
+    says otherwise. `coloured_beard`: whether facial hair has the colour of the hair. `hides`:
+    (attribute, word, attribute behind it)."""
 
     base: Options
     free: tuple[tuple[Options, ...], ...]

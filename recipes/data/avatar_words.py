@@ -59,8 +59,8 @@ SAID = {
 """Attribute → word → ways to say it, where it is not the word alone."""
 SPELT = {"blond": ("blond", "blonde"), "grey": ("grey", "gray")}
 UNSAID = {"none", "open"}
-UNCOUNTED = {"hair", "bun", "buns", "flowers", "pigtails", "braids", "dreadlocks", "skin", "glasses",
-             "sunglasses", "ears", "overalls"}  # fmt: skip
+UNCOUNTED = {"hair", "bun", "buns", "flowers", "pigtails", "braids", "dreadlocks", "skin",
+             "glasses", "sunglasses", "ears", "overalls"}  # fmt: skip
 """Last words of phrases that take no article."""
 PARTIAL = 0.25
 """Share of captions that leave out what is visible."""
@@ -92,9 +92,9 @@ def phrases(attributes: Attributes, rng: Random) -> dict[str, str]:
             said[name] = f"{colour(f'{name}_color')} {word}"
         else:
             said[name] = rng.choice(SAID.get(name, {}).get(word, (word,)))
-    if "facial_hair" in said and attributes.get("hair", "bald") == "bald":
-        if "hair_color" in attributes:  # nothing but the beard tells it
-            said["facial_hair"] = f"{colour('hair_color')} {said['facial_hair']}"
+    hairless = attributes.get("hair", "bald") == "bald"
+    if hairless and "hair_color" in attributes:  # nothing but the beard tells it
+        said["facial_hair"] = f"{colour('hair_color')} {said['facial_hair']}"
     return said
 
 

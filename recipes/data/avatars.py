@@ -11,10 +11,10 @@ attributes are chosen first and given to DiceBear, so that a caption cannot be w
     python recipes/data/avatars.py data/avatars --count 200000
 
 leaves `train/`, `validation/`, `test/` and `compositions/`, image folders with `metadata.jsonl`
-(`file_name`, `text`, the attributes, and `variant`, which part of those that fit a word was taken).
+(`file_name`, `text`, the attributes, and `variant`, which of the parts that fit a word was taken).
 No avatar lies in two of them; the `HELD_OUT` combinations of hair colour, skin and glasses lie in
-`compositions/` alone. A split appears when it is complete; a second run makes what is missing. Needs
-node and npm; 50,000 take two minutes.
+`compositions/` alone. A split appears when it is complete; a second run makes what is missing.
+Needs node and npm; 50,000 take about four minutes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 from avatar_styles import CORE, HAIR, LICENCES, PACKAGES, SKIN, STYLES, Options
 from avatar_words import Attributes, caption
-from drawing import RESVG, Drawer, installed, same_settings, write_pictures
+from drawing import NPM, RESVG, Drawer, installed, same_settings, write_pictures
 
 from jpeglm.config import InputError
 from jpeglm.files import atomic_write
@@ -72,7 +72,7 @@ def options(attributes: Attributes, variant: int) -> Options:
             told |= part(name, style.words[name][attributes[name]])
     for name, (keys, hexes) in style.colours.items():
         if name in attributes:
-            told |= dict.fromkeys(keys, [hexes[attributes[name]]])
+            told |= {key: [hexes[attributes[name]]] for key in keys}
     return told
 
 
@@ -150,7 +150,7 @@ def split_of(attributes: Attributes, variant: int) -> str:
 
 
 def plan(split: str, count: int, seed: int) -> Iterator[tuple[Attributes, int, str]]:
-    """(attributes, variant, caption) of `count` avatars; the first are the same whatever the count."""
+    """(attributes, variant, caption); the first are the same whatever the count."""
     rng = Random(f"{seed} {split}")
     while count:
         attributes, variant = choose(rng), rng.randrange(2**20)
@@ -183,7 +183,7 @@ def main() -> int:
     parser.add_argument("out", type=Path, metavar="OUT", help="folder of the splits")
     parser.add_argument("--count", type=int, default=50_000, help="avatars to train on")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--packages", type=Path, default=Path("data/npm"), help="npm's, kept there")
+    parser.add_argument("--packages", type=Path, default=NPM, help="npm packages, kept there")
     arguments = parser.parse_args()
     try:
         same_settings(arguments.out, {"count": arguments.count, "seed": arguments.seed})

@@ -1,8 +1,8 @@
 """Drawings out of vector graphics, by Node, and their folder of pictures with captions.
 
-What the recipes of avatars and emoji share. DiceBear, which composes the avatars, is JavaScript, and
-its resvg draws the emoji's SVG as well: Node with one package of a compiled renderer is all that is
-needed. Packages are fetched by npm into a folder that stays.
+What the recipes of avatars and emoji share. DiceBear, which composes the avatars, is JavaScript;
+the resvg beside it draws the emoji's SVG as well, so that no second renderer is needed. Packages
+are fetched by npm into a folder that stays.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -26,15 +27,17 @@ from jpeglm.files import atomic_folder, atomic_write
 SIDE = 64
 """Pixels of a drawing's width and height."""
 RESVG = "@resvg/resvg-js@2.6.2"
+NPM = Path(__file__).resolve().parents[2] / "data" / "npm"
+"""Where npm packages lie if no other place is named."""
 AHEAD = 4
-"""Requests on their way besides the next: their answers fit into a pipe, so that Node never waits to
-write while we wait to write."""
+"""Requests on their way besides the next: their answers fit into a pipe, so that Node never waits
+to write while we wait to write."""
 SCRIPT = Path(__file__).with_suffix(".mjs")
 INSTALLED = "installed.txt"
 
 
 def installed(packages: Sequence[str], folder: Path) -> Path:
-    """The folder, with these npm packages in its node_modules; fetched if others or none lie there."""
+    """The folder with these npm packages in its node_modules; fetched unless they lie there."""
     wanted = "".join(f"{name}\n" for name in packages)
     stamp = folder / INSTALLED
     if not stamp.exists() or stamp.read_text() != wanted:
@@ -69,11 +72,9 @@ class Drawer:
         waiting = 0
         try:
             for request in requests:
-                try:
+                with suppress(BrokenPipeError):  # Node has ended, as the next answer tells
                     self.process.stdin.write(json.dumps(request).encode() + b"\n")
                     self.process.stdin.flush()
-                except BrokenPipeError:
-                    pass  # Node has ended: the next answer tells
                 waiting += 1
                 if waiting > AHEAD:
                     answer = self._answer()
@@ -108,10 +109,8 @@ class Drawer:
     ) -> None:
         assert self.process.stdin is not None and self.process.stdout is not None
         self.process.stdout.close()
-        try:
+        with suppress(BrokenPipeError):
             self.process.stdin.close()
-        except BrokenPipeError:
-            pass
         self.process.wait()
 
 

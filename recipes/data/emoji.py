@@ -1,18 +1,18 @@
-"""Emoji of eight sets whose licences let a model be trained on them and given away.
+"""Emoji of seven sets whose licences let a model be trained on them and given away.
 
     python recipes/data/emoji.py data/emoji
 
 leaves `train/`, `validation/`, `test/` and `compositions/`, image folders at 64×64 on white with
 `metadata.jsonl` (`file_name`, `text`, `style`, `name`, `tone`, `code`, `held_out`), what each set
-gave and what could not be used in `sources.json`, and `LICENCES.txt`. Captions are made of the set's
-name, CLDR's short name, the skin tone and CLDR's keywords.
+gave and what could not be used in `sources.json`, and `LICENCES.txt`. Captions are made of the
+set's name, CLDR's short name, the skin tone and CLDR's keywords.
 
 Split by concept across all sets: what `validation` and `test` show was drawn by no set in training,
 in no skin tone, by no gender. In `compositions` lie pictures whose parts were seen: a concept in a
 style that training shows in other styles (`held_out: style`), and a person of a trade, gender and
 skin tone together (`held_out: person`). Left out are sets of Apple, Facebook and JoyPixels, whose
-licences forbid it, and OpenMoji and EmojiOne 1, whose share-alike terms may reach to weights. Needs
-node and npm.
+licences forbid it, OpenMoji and EmojiOne 1, whose share-alike terms may reach to weights, and
+Fluent's gradients, of which the 3D set is a smoother rendering. Needs node and npm.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from random import Random
 from typing import Any
 
 import numpy as np
-from drawing import RESVG, SIDE, Drawer, installed, same_settings, write_pictures
-from emoji_names import PACKAGE, Emoji, Names, caption, plain
+from drawing import NPM, RESVG, SIDE, Drawer, installed, same_settings, write_pictures
+from emoji_names import PACKAGE, UNICODE, Emoji, Names, caption, plain
 from PIL import Image
 
 from jpeglm.config import InputError
@@ -40,13 +40,15 @@ from jpeglm.progress import Reporter
 
 @dataclass(frozen=True)
 class Set:
-    """A set of emoji. `kind` tells where its pictures lie in its package: vector graphics of
-    Iconify, or files of `folder` that are named by code."""
+    """A set of emoji: vector graphics of Iconify, or files of `folder` that are named by code.
+    `family`: sets of one designer, drawn after each other. `misnamed`: files whose names are
+    another emoji's, or that show nothing at 64 pixels, found by eye."""
 
     package: str
     licence: str
     folder: str | None = None
     family: str | None = None
+    misnamed: str = ""
 
     @property
     def home(self) -> str:
@@ -55,7 +57,7 @@ class Set:
 
 SETS = {
     "noto": Set(
-        "emoji-datasource-google@16.0.0",
+        UNICODE,
         "Noto Emoji by Google, Apache-2.0 (https://github.com/googlefonts/noto-emoji)",
         folder="img/google/64",
     ),
@@ -64,11 +66,6 @@ SETS = {
         "Twemoji by Twitter and contributors, CC BY 4.0 (https://github.com/jdecked/twemoji)",
     ),
     "fluent": Set(
-        "@iconify-json/fluent-emoji@1.2.7",
-        "Fluent Emoji by Microsoft, MIT (https://github.com/microsoft/fluentui-emoji)",
-        family="fluent",
-    ),
-    "fluent 3d": Set(
         "@lobehub/fluent-emoji-3d@1.1.0",
         "Fluent Emoji 3D by Microsoft, MIT (https://github.com/microsoft/fluentui-emoji)",
         folder="assets",
@@ -82,18 +79,22 @@ SETS = {
     "emojitwo": Set(
         "@iconify-json/emojione@1.2.3",
         "EmojiTwo, of Emoji One 2, CC BY 4.0 (https://github.com/EmojiTwo/emojitwo)",
+        misnamed="pistol",
     ),
     "fxemoji": Set(
         "@iconify-json/fxemoji@1.2.2",
         "FxEmojis by Mozilla, Apache-2.0 (https://github.com/mozilla/fxemoji)",
+        misnamed="bow construction couple down fog gamedie keyboard kiss pistol pout pouting "
+        "sunglasses tramcar wave whitemediumstar",
     ),
     "streamline": Set(
         "@iconify-json/streamline-emojis@1.2.4",
         "Streamline Emojis, CC BY 4.0 (https://github.com/webalys-hq/streamline-vectors)",
+        misnamed="factory pistol turkey",
     ),
 }
-CHARACTERS = "@iconify-json/fluent-emoji-flat"
-"""Has the codes of Iconify's Fluent names, which the gradient set lacks."""
+MARKED = 60
+"""Pixels that stand out at least; fewer are a white heart on white paper."""
 SPLITS = ("train", "validation", "test", "compositions")
 SHARES = {"validation": 0.02, "test": 0.05}
 """Of the concepts."""
@@ -112,12 +113,13 @@ def iconify(modules: Path, found: Set, names: Names) -> Iterator[tuple[str, Emoj
     """(the set's own name, what it is, SVG) of an Iconify package."""
     home = modules / found.home
     icons = json.loads((home / "icons.json").read_text())
-    characters = modules / (CHARACTERS if found.family == "fluent" else found.home) / "chars.json"
     codes = {}
-    if characters.exists():
-        for code, name in json.loads(characters.read_text()).items():
+    if (home / "chars.json").exists():
+        for code, name in json.loads((home / "chars.json").read_text()).items():
             codes.setdefault(name, plain(code))
     for name, icon in icons["icons"].items():
+        if name in found.misnamed.split():
+            continue
         box = {key: icon.get(key, icons.get(key, 0)) for key in ("left", "top", "width", "height")}
         side = max(box["width"], box["height"])
         left = box["left"] - (side - box["width"]) / 2
@@ -163,18 +165,26 @@ def pictures_of(
                 failed[name] = pixels
             else:
                 made.append(Picture(style, emoji, pixels))
-        total = len(icons)
-    kept = distinct(made)
+        total = len(icons) + len(found.misnamed.split())
+    shown = [picture for picture in made if marked(picture.pixels) >= MARKED]
+    kept = distinct(shown)
     told = {
         "package": found.package,
         "licence": found.licence,
         "files": total,
         "pictures": len(kept),
-        "the_same_again": len(made) - len(kept),
+        "the_same_again": len(shown) - len(kept),
+        "white_on_white": len(made) - len(shown),
         "not_drawn": failed,
         "no_emoji_of_that_name": unknown,
+        "misnamed": found.misnamed.split(),
     }
     return kept, told
+
+
+def marked(pixels: np.ndarray) -> int:
+    """Pixels that stand out from white paper."""
+    return int((pixels.min(axis=-1) < 255 - 32).sum())
 
 
 def distinct(pictures: list[Picture]) -> list[Picture]:
@@ -238,25 +248,33 @@ def main() -> int:
         description=opening, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("out", type=Path, metavar="OUT", help="folder of the splits")
+    parser.add_argument(
+        "--set",
+        action="append",
+        choices=SETS,
+        metavar="NAME",
+        help=f"only this set, may be repeated; one of: {', '.join(SETS)}",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the wordings")
-    parser.add_argument("--packages", type=Path, default=Path("data/npm"), help="npm's, kept there")
+    parser.add_argument("--packages", type=Path, default=NPM, help="npm packages, kept there")
     arguments = parser.parse_args()
-    out = arguments.out
+    out, wanted = arguments.out, arguments.set or list(SETS)
     try:
-        same_settings(out, {"seed": arguments.seed})
+        same_settings(out, {"sets": wanted, "seed": arguments.seed})
         if all((out / name / "metadata.jsonl").exists() for name in SPLITS):
             print(f"all lies in {out} already")
             return 0
-        packages = (RESVG, PACKAGE, *(found.package for found in SETS.values()))
+        named = dict.fromkeys([UNICODE, *(SETS[style].package for style in wanted)])
+        packages = (RESVG, PACKAGE, *named)
         home = installed(packages, arguments.packages / "emoji")
         names = Names(home / "node_modules")
         pictures: list[Picture] = []
         told = {}
         with Drawer(home) as drawer, Reporter("emoji", "sets") as report:
-            for number, style in enumerate(SETS, 1):
+            for number, style in enumerate(wanted, 1):
                 made, told[style] = pictures_of(style, home / "node_modules", names, drawer)
                 pictures += made
-                report(number, len(SETS), style)
+                report(number, len(wanted), style)
         splits = sorted_out(pictures)
         for name, held in splits.items():
             if not (out / name / "metadata.jsonl").exists():
@@ -264,7 +282,7 @@ def main() -> int:
             what = Counter(what for _, what in held if what)
             print(f"{name}: {len(held)} emoji {dict(what) or ''}", flush=True)
         write_json(out / "sources.json", told)
-        licences = "".join(f"{style}: {found.licence}\n" for style, found in SETS.items())
+        licences = "".join(f"{style}: {SETS[style].licence}\n" for style in wanted)
         atomic_write(out / "LICENCES.txt", licences.encode())
     except InputError as error:
         print(error, file=sys.stderr)

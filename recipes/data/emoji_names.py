@@ -1,4 +1,4 @@
-"""What an emoji is called: CLDR's short name and keywords, found by code points or by a set's own name.
+"""What an emoji is called: CLDR's short name and keywords, by its code or by a set's own name.
 
 Sets name their files in their own ways; all are brought to one Unicode sequence, without the
 variation selector FE0F that some write and some do not. A `concept` is what stays of a sequence
@@ -16,8 +16,10 @@ from random import Random
 
 PACKAGE = "emojibase-data@17.0.0"
 """MIT; its names and keywords are CLDR's (Unicode licence)."""
-UNICODE = "emoji-datasource-google"
+UNICODE = "emoji-datasource-google@16.0.0"
 """Has the characters' Unicode names."""
+COMPONENT = 2
+"""Group of the skin tones by themselves; letters for flags have no group."""
 TONES = ("light", "medium-light", "medium", "medium-dark", "dark")
 SKIN = {f"1F3F{letter}": tone for letter, tone in zip("BCDEF", TONES)}
 PEOPLE = {"1F468": "1F9D1", "1F469": "1F9D1", "1F474": "1F9D3", "1F475": "1F9D3",
@@ -85,6 +87,8 @@ class Names:
         labels: dict[str, set[str]] = defaultdict(set)
         shortcodes: dict[str, set[str]] = defaultdict(set)
         for entry in json.loads((home / "data.json").read_text()):
+            if entry.get("group") in (None, COMPONENT):
+                continue
             label, tags = entry["label"], tuple(entry.get("tags", ()))
             for one in (entry, *entry.get("skins", ())):
                 code = plain(one["hexcode"])
@@ -94,11 +98,12 @@ class Names:
                 self.by_code[code] = Emoji(code, label, tags, tone)
                 labels[squeezed(one["label"])].add(code)
         for file in ("cldr", "emojibase", "github", "iamcal"):
-            for code, names in json.loads((home / "shortcodes" / f"{file}.json").read_text()).items():
+            given = json.loads((home / "shortcodes" / f"{file}.json").read_text())
+            for code, names in given.items():
                 for name in [names] if isinstance(names, str) else names:
                     shortcodes[squeezed(name)].add(plain(code))
         unicode: dict[str, set[str]] = defaultdict(set)
-        for entry in json.loads((modules / UNICODE / "emoji.json").read_text()):
+        for entry in json.loads((modules / "emoji-datasource-google" / "emoji.json").read_text()):
             unicode[squeezed(entry["name"] or "")].add(plain(entry["unified"]))
         self.lookups = labels, unicode, shortcodes
 
