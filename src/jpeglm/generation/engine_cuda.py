@@ -128,7 +128,8 @@ class GraphEngine(TorchEngine):
         partner = np.arange(len(own))
         partner[leader] = np.arange(len(own))  # the run without a class comes later, and stays
         draw = rows["draw"]
-        values = {name: draw[name] for name in draw.dtype.names or () if name in INTEGERS + FLOATS} | {
+        asked = (*INTEGERS, *FLOATS)
+        values = {name: draw[name] for name in draw.dtype.names or () if name in asked} | {
             "place": places, "remaining": remaining, "count": rows["count"],
             "left": rows["walk"]["left"], "leader": own[leader], "partner": own[partner],
             "guidance": guidance, "alive": np.ones(len(own)),
