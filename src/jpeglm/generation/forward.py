@@ -276,6 +276,7 @@ def forward(tokens, first_logit, helpers, board, rooms, shape, model, cache, log
 
 @njit(nogil=True)
 def _forward(tokens, first_logit, helpers, board, rooms, shape, model, cache, logits):
+    """`forward`, with `Rooms`, `Shape`, `Weights` and `Cache` by their names."""
     heads, kv_heads, head = shape.heads, shape.kv_heads, shape.head
     embedding, norms, eps = model.embedding, model.norms, model.eps
     keys, values = cache.keys, cache.values
