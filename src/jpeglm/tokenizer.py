@@ -1,11 +1,11 @@
 """The tokenizer: canonical streams as token ids, through an alphabet and byte-pair encoding.
 
-    stream ──alphabet──▶ symbols ──BPE──▶ ids        [BOS or class] ids [EOS]
+    stream ──alphabet──▶ symbols ──BPE──▶ ids        [text ids] [BOS or class] ids [EOS]
 
-Everything is integers. `tokenizer.json` holds the vocabulary in Hugging Face's form, so that stock
-`transformers` can show and use it: symbol s is the character U+4E00 + s (the paper's bytes U+2800 +
-b). We read merges out of that file but never encode through text. Ids: base symbols, merged
-tokens, BOS, EOS, class tokens.
+Everything is integers. `tokenizer.json` holds the vocabulary in Hugging Face's form
+(`tokenizer_file`), so that stock `transformers` can show and use it; we read merges out of that
+file but never encode through it. Ids: base symbols, merged tokens, BOS, EOS, class tokens, text
+tokens (`text`): those that a picture is made of come first, and no merge joins them with others.
 
     jpeglm train-tokenizer data/photos-64 --out tokenizer --vocab-size 1024
 """
@@ -21,26 +21,20 @@ import numpy as np
 
 from jpeglm import bpe
 from jpeglm.codecs import Codec, make_codec
-from jpeglm.config import InputError, fingerprint, fits, shorten
+from jpeglm.config import InputError, fingerprint, shorten
 from jpeglm.files import atomic_write, read_json, write_json
 from jpeglm.syntax.alphabet import Alphabet
+from jpeglm.text import Text, tidy
+from jpeglm.tokenizer_file import BOS_TEXT, EOS_TEXT, first_character, hugging_face, read_stored
 
-BOS_TEXT, EOS_TEXT = "<s>", "</s>"
 FILES = ("tokenizer.json", "tokenizer_config.json", "codec.json")
-MAX_SPELLING = 1 << 13
-"""Symbols of one token that is read from a file; 64 times as many of all tokens together."""
-
-
-def first_character(alphabet: str) -> int:
-    """Code point of symbol 0: the authors' for the paper's bytes, Han characters for the rest."""
-    return 0x2800 if alphabet == "paper-bytes" else 0x4E00
 
 
 class Tokenizer:
     """BPE over the symbols of one codec's streams.
 
     merges: int32 [M, 2], pairs of token ids in the order they were learnt. class_names: one for
-    each class, or none, which are then numbers.
+    each class, or none, which are then numbers. text: the words' tokens, of a tokenizer with any.
     """
 
     def __init__(
@@ -50,6 +44,7 @@ class Tokenizer:
         merges: np.ndarray,
         n_classes: int = 0,
         class_names: Sequence[str] = (),
+        text: Text | None = None,
     ) -> None:
         assert len(class_names) in (0, n_classes), "as many names as classes"
         self.codec = codec
@@ -63,7 +58,10 @@ class Tokenizer:
         self.class_names = tuple(class_names)
         self.bos = len(self.spelling)
         self.eos = self.bos + 1
-        self.vocab_size = self.eos + 1 + n_classes
+        self.text = text
+        self.first_text = self.eos + 1 + n_classes
+        """Id of the text's token 0."""
+        self.vocab_size = self.first_text + (text.size if text else 0)
         lengths = [len(symbols) for symbols in self.spelling]
         self.offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         """int64 [tokens + 1]: token t spells `symbols[offsets[t]:offsets[t + 1]]`."""
@@ -77,6 +75,7 @@ class Tokenizer:
                 "alphabet": self.alphabet.name,
                 "merges": self.merges.tolist(),
                 "classes": self.n_classes,
+                **({"text": self.text.merges.tolist()} if self.text else {}),
             }
         )
 
@@ -87,6 +86,7 @@ class Tokenizer:
             "alphabet": self.alphabet.name,
             "vocabulary": self.vocab_size,
             "classes": self.n_classes,
+            **({"text": self.text.size} if self.text else {}),
         }
 
     @cached_property
@@ -106,6 +106,25 @@ class Tokenizer:
                 f"label {label} is unknown; this checkpoint has {self.n_classes} classes{names}"
             )
         return self.eos + 1 + number
+
+    def head(self, label: int | str | None = None, text: str | None = None) -> np.ndarray:
+        """Ids before a picture's, int32: of the text if it says anything (as `text.tidy` has it),
+        then BOS or the class."""
+        first = self.bos if label is None else self.class_token(label)
+        words = tidy(text or "")
+        ids = self.encode_text(words) if words else np.zeros(0, np.int32)
+        return np.append(ids, np.int32(first))
+
+    def encode_text(self, text: str) -> np.ndarray:
+        """Token ids, int32, of words as they are given."""
+        if not self.text:
+            raise InputError(f"the text {shorten(text)} was given, but this checkpoint has no text")
+        return self.text.encode(text) + np.int32(self.first_text)
+
+    def decode_text(self, ids: np.ndarray) -> str:
+        """What the text tokens among the ids spell."""
+        words = np.asarray(ids)[np.asarray(ids) >= self.first_text] - self.first_text
+        return self.text.decode(words) if self.text else ""
 
     def encode_symbols(self, symbols: np.ndarray) -> np.ndarray:
         """Token ids, int32, without BOS and EOS."""
@@ -128,7 +147,7 @@ class Tokenizer:
         return self.encode_symbols(self.alphabet.split(stream))
 
     def decode(self, ids: np.ndarray) -> np.ndarray:
-        """Symbols, int32, of token ids; BOS, EOS and class tokens spell nothing."""
+        """Symbols, int32, of token ids; BOS, EOS, class and text tokens spell none."""
         given = np.asarray(ids)
         unknown = (given < 0) | (given >= self.vocab_size)
         if unknown.any():
@@ -167,9 +186,10 @@ class Tokenizer:
         vocab_size: int = 1024,
         n_classes: int = 0,
         class_names: Sequence[str] = (),
+        text: Text | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> Tokenizer:
-        """Learn merges from streams; `vocab_size` counts BOS and EOS but no class tokens.
+        """Learn merges from streams; `vocab_size` counts BOS and EOS but neither classes nor text.
 
         alphabet: default the codec's first.
         """
@@ -192,55 +212,18 @@ class Tokenizer:
         merges = bpe.train_merges(
             np.concatenate(pieces), symbols.size, n_tokens, symbols.atomic, progress
         )
-        return cls(codec, alphabet, np.array(merges, np.int32), n_classes, class_names)
+        return cls(codec, alphabet, np.array(merges, np.int32), n_classes, class_names, text)
 
     # Files
 
     def character(self, symbol: int) -> str:
         """What stands for a symbol in `tokenizer.json`."""
-        return chr(first_character(self.alphabet.name) + symbol)
-
-    def _text(self, token: int) -> str:
-        return "".join(self.character(symbol) for symbol in self.spelling[token])
+        return chr(first_character(self.alphabet.name, self.text is not None) + symbol)
 
     def to_hugging_face(self) -> dict[str, Any]:
         """The content of `tokenizer.json`."""
-        vocabulary = {self._text(token): token for token in range(len(self.spelling))}
-        special = [BOS_TEXT, EOS_TEXT] + [f"<class_{k}>" for k in range(self.n_classes)]
-        added = [
-            {
-                "id": self.bos + i,
-                "content": text,
-                "single_word": False,
-                "lstrip": False,
-                "rstrip": False,
-                "normalized": False,
-                "special": True,
-            }
-            for i, text in enumerate(special)
-        ]
-        return {
-            "version": "1.0",
-            "truncation": None,
-            "padding": None,
-            "added_tokens": added,
-            "normalizer": None,
-            "pre_tokenizer": None,
-            "post_processor": None,
-            "decoder": {"type": "Fuse"},
-            "model": {
-                "type": "BPE",
-                "dropout": None,
-                "unk_token": None,
-                "continuing_subword_prefix": None,
-                "end_of_word_suffix": None,
-                "fuse_unk": False,
-                "byte_fallback": False,
-                "ignore_merges": False,
-                "vocab": vocabulary,
-                "merges": [[self._text(a), self._text(b)] for a, b in self.merges.tolist()],
-            },
-        }
+        names = ["".join(map(self.character, symbols)) for symbols in self.spelling]
+        return hugging_face(names, self.merges, self.n_classes, self.text)
 
     def save(self, folder: Path) -> None:
         """Write `tokenizer.json`, `tokenizer_config.json`, `codec.json` (and its weights)."""
@@ -302,12 +285,12 @@ class Tokenizer:
                 f"but its settings give {codec.fingerprint} here: another libjpeg or a changed file"
             )
         stored = read_json(file)
-        merges, n_classes = _stored_merges(stored, size, file)
+        merges, n_classes, text = read_stored(stored, size, file)
         if len(names) not in (0, n_classes):
             raise InputError(
                 f"{record}: {len(names)} names of classes for {n_classes} class tokens"
             )
-        tokenizer = cls(codec, alphabet, merges, n_classes, names)
+        tokenizer = cls(codec, alphabet, merges, n_classes, names, text)
         ours = tokenizer.to_hugging_face()
         if stored["model"]["vocab"] != ours["model"]["vocab"]:
             raise InputError(
@@ -319,52 +302,3 @@ class Tokenizer:
             raise InputError(f"{file}: its added_tokens are not {BOS_TEXT}, {EOS_TEXT} and classes")
         tokenizer.folder = folder
         return tokenizer
-
-
-def _stored_merges(stored: dict[str, Any], n_base: int, file: Path) -> tuple[np.ndarray, int]:
-    """(merges [M, 2], number of classes) of a `tokenizer.json`; InputError where they cannot be.
-
-    A merge joins tokens that are there before it, each pair once, and what all of them spell has
-    bounds: a few dozen merges could spell more than any memory holds.
-    """
-
-    def refuse(why: str) -> InputError:
-        return InputError(f"{file} is no tokenizer of ours: {why}")
-
-    model, added = stored.get("model"), stored.get("added_tokens")
-    if not isinstance(model, dict) or not isinstance(model.get("vocab"), dict):
-        raise refuse("it has no vocabulary")
-    if not isinstance(added, list) or not all(isinstance(token, dict) for token in added):
-        raise refuse("it has no added_tokens")
-    if len(added) < 2:
-        raise refuse(f"it has {len(added)} added_tokens, without {BOS_TEXT} and {EOS_TEXT}")
-    ids, pairs = model["vocab"], model.get("merges")
-    if not isinstance(pairs, list):
-        raise refuse("it has no merges")
-    if len(ids) > bpe.MAX_VOCABULARY and pairs:
-        raise refuse(f"it has {len(ids)} tokens; with merges {bpe.MAX_VOCABULARY} are the most")
-    lengths, total = [1] * n_base, n_base
-    made: dict[str, int] = {}
-    seen: set[tuple[int, int]] = set()
-    merges = []
-    for number, pair in enumerate(pairs):
-        if not (
-            isinstance(pair, list) and len(pair) == 2 and all(isinstance(p, str) for p in pair)
-        ):
-            raise refuse(f"merge {number} is {shorten(pair)}, no pair of tokens")
-        found = ids.get(pair[0]), ids.get(pair[1])
-        if not all(fits(i, "int") and 0 <= i < len(lengths) for i in found):
-            raise refuse(f"merge {number} joins {shorten(pair)}, which is not there before it")
-        if found in seen:
-            raise refuse(f"merge {number} repeats {shorten(pair)}")
-        seen.add(found)
-        merges.append(found)
-        length = lengths[found[0]] + lengths[found[1]]
-        if len(pair[0]) + len(pair[1]) != length:
-            raise refuse(f"merge {number} joins {shorten(pair)}, which spells {length} symbols")
-        if made.setdefault(pair[0] + pair[1], len(lengths)) == len(lengths):
-            lengths.append(length)
-            total += length
-        if length > MAX_SPELLING or total > 64 * MAX_SPELLING:
-            raise refuse(f"merge {number} makes tokens that spell more than {MAX_SPELLING} symbols")
-    return np.array(merges, np.int32).reshape(-1, 2), len(added) - 2

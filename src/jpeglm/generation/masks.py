@@ -103,7 +103,7 @@ def _copy(source, target):
 @kernel()
 def _fill(spec, state, walk, forced, room, loose, vocabulary, states, mask):
     """Compute a mask, bool [vocabulary], token by token; states: a row for each token that spells
-    something, of which the vocabulary has more (BOS, EOS, classes)."""
+    something of a picture, of which the vocabulary has more (BOS, EOS, classes, text)."""
     offsets, symbols = vocabulary.offsets, vocabulary.symbols
     mask[:] = False
     known = walk.known + (1 if walk.bits else 0)

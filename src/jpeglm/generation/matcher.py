@@ -29,26 +29,31 @@ ENDLESS = 1 << 40
 class Prompt:
     """A prefix as tokens that are certain, and symbols that the next tokens must spell.
 
-    ids: int32, BOS (or class) and stable tokens; forced: int32 symbols; value, bits: the leading
-    bits of the byte after them (bits = 0: none).
+    ids: int32, text, BOS (or class) and stable tokens; forced: int32 symbols; value, bits: the
+    leading bits of the byte after them (bits = 0: none); head: how many ids are before the
+    picture's.
     """
 
     ids: np.ndarray
     forced: np.ndarray
     value: int = 0
     bits: int = 0
+    head: int = 1
 
 
-def make_prompt(tokenizer: Tokenizer, prefix: Prefix, first: int) -> Prompt:
-    """Split a prefix at its last stable token; `first` is BOS or a class token."""
+def make_prompt(tokenizer: Tokenizer, prefix: Prefix, head: int | np.ndarray) -> Prompt:
+    """Split a prefix at its last stable token; `head` is BOS or a class token, behind those of a
+    text if there is one."""
+    bare = bare_prompt(head)
     stable = tokenizer.stable(prefix.symbols)
-    ids = np.concatenate([[first], tokenizer.encode_symbols(prefix.symbols[:stable])])
-    return Prompt(ids.astype(np.int32), prefix.symbols[stable:], prefix.value, prefix.bits)
+    ids = np.concatenate([bare.ids, tokenizer.encode_symbols(prefix.symbols[:stable])])
+    return Prompt(ids, prefix.symbols[stable:], prefix.value, prefix.bits, bare.head)
 
 
-def bare_prompt(first: int) -> Prompt:
-    """BOS or a class token, and nothing given."""
-    return Prompt(np.array([first], np.int32), np.zeros(0, np.int32))
+def bare_prompt(head: int | np.ndarray) -> Prompt:
+    """A head as above, and nothing given."""
+    ids = np.atleast_1d(head).astype(np.int32)
+    return Prompt(ids, np.zeros(0, np.int32), head=len(ids))
 
 
 class Constraint:

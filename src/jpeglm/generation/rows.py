@@ -33,7 +33,7 @@ class Plan(NamedTuple):
     guided: np.ndarray
     """Numbers of guided ones among `places`."""
     seconds: np.ndarray
-    """The engine's numbers of their runs without a class."""
+    """The engine's numbers of their runs without class and text."""
     strength: np.ndarray
     """float32: their guidance."""
 

@@ -147,7 +147,7 @@ class Scratch(NamedTuple):
 
 
 def scratch(size: int, vocabulary: Vocabulary) -> Scratch:
-    """Of logits [B, size], which have class tokens too."""
+    """Of logits [B, size], which have class and text tokens too."""
     free = np.zeros(size, np.bool_)
     free[: len(vocabulary.offsets) - 1] = True
     free[vocabulary.eos] = True

@@ -29,7 +29,7 @@ from jpeglm.config import InputError, Sampling
 from jpeglm.generation.device_tables import DeviceGrammar
 from jpeglm.generation.engine import DeviceEngine, Engine, Pieces
 from jpeglm.generation.given import Given, Reading
-from jpeglm.generation.guidance import guide, without_class
+from jpeglm.generation.guidance import guide, without_head
 from jpeglm.generation.masks import WALK
 from jpeglm.generation.matcher import Constraint, Prompt
 from jpeglm.generation.requests import CHOOSERS, Chooser, Event, Request
@@ -63,7 +63,7 @@ class Session:
         self._places = np.zeros(0, np.int64)
         """Of each of the engine's sequences, the row of the table."""
         self._second = np.zeros(0, bool)
-        """Whether it is a guided row's run without a class."""
+        """Whether it is a guided row's run without what was given."""
         self._logits = np.zeros((0, engine.vocab_size), np.float32)
         self._plan: Plan | None = None
         self._inbox: dict[int, deque[Event]] = {}
@@ -91,12 +91,14 @@ class Session:
             if tokens > budget:
                 raise InputError(f"a stream has {tokens} tokens, the model's context {budget}")
         elif chooser.guidance != 1 and prompt.ids[0] <= self.constraint.tokenizer.eos:
-            raise InputError("guidance needs a class: give --label to a checkpoint with classes")
+            raise InputError(
+                "guidance needs a class or a text: give --label or --text to a checkpoint with such"
+            )
         if isinstance(chooser, Sampling) and not chooser.grammar:
             # Nothing holds a free sampler to the prompt, so its last tokens are taken as they are.
             tail = self.constraint.tokenizer.encode_symbols(prompt.forced)
             ids = np.concatenate([prompt.ids, tail]).astype(np.int32)
-            prompt = Prompt(ids, prompt.forced[:0])
+            prompt = Prompt(ids, prompt.forced[:0], head=prompt.head)
             if len(ids) >= budget:
                 raise InputError(
                     f"the token budget is {budget}, but the prompt alone has {len(ids)} tokens"
@@ -267,7 +269,7 @@ class Session:
         ]
         bos = self.constraint.tokenizer.bos
         prompts = [entry.prompt.ids for entry in joining]
-        prompts += [without_class(prompts[i], bos) for i in guided]
+        prompts += [without_head(prompts[i], joining[i].prompt.head, bos) for i in guided]
         logits = self.engine.add(prompts)
         self._logits = np.concatenate([self._logits, logits])
         self._places = np.concatenate([self._places, places, places[guided]])
