@@ -75,7 +75,7 @@ def main() -> None:
     figure(tiles, 6, 96, FIGURES / "cifar10-samples.jpg")
     first = open_data(source / "test.parquet", codec).streams(None)
     shown = [row for row, _ in zip(first, range(8))]
-    pictures = [codec.decode(stream) for _, stream, _ in shown]
+    pictures = [codec.decode(row.stream) for row in shown]
     side_by_side(
         {"cifar10": model}, pictures, 0.5, FIGURES / "cifar10-completions.jpg",
         [label for _, _, label in shown],

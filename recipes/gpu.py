@@ -326,7 +326,7 @@ def make_data(pack: Path, work: Path, way: str, size: type[Size]) -> None:
     started = time.perf_counter()
     if codec.fingerprint != tokenizer.codec.fingerprint:
         prepare(pack / "photos", out, codec, config)
-        some = (stream for _, stream, _ in Dataset(out).streams("train"))
+        some = (stream for _, stream, *_ in Dataset(out).streams("train"))
         tokenizer = Tokenizer.train(islice(some, 10_000), codec, tokenizer.alphabet.name)
     info = prepare(pack / "photos", out, codec, config, tokenizer=tokenizer)
     seconds = time.perf_counter() - started

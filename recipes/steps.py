@@ -32,7 +32,7 @@ def steps_for(
 
     loaded = Tokenizer.load(tokenizer)
     held_out = islice(Dataset(shards).streams("validation"), 500)
-    lengths = [len(loaded.encode_stream(stream)) + 2 for _, stream, _ in held_out]
+    lengths = [len(loaded.encode_stream(row.stream)) + 2 for row in held_out]
     length = round(sum(lengths) / len(lengths))
     config = preset(size, loaded.vocab_size, max_length=length, **(model or {}))
     return max(1, round(flops / (flops_per_token(config, length) * BATCH_TOKENS)))

@@ -161,7 +161,7 @@ def prepared(jpeglm, source, *more) -> tuple[dict[str, int], dict]:
     words = ("prepare", source, "data", "--size", 32, "--split", "train", "--workers", 1, *more)
     code, out, err = jpeglm(*words, "--json")
     assert code == 0, err
-    return {key: label for key, _, label in Dataset(Path("data")).streams()}, json.loads(out)
+    return {key: label for key, _, label, _ in Dataset(Path("data")).streams()}, json.loads(out)
 
 
 @pytest.mark.parametrize("kind", TARS)

@@ -137,7 +137,7 @@ def test_clips_are_checked(jpeglm, road):
 def test_clips_are_measured(jpeglm, road):
     folder, _ = road
     table = jpeglm.told("evaluate", "likelihood", "data", "--checkpoint", "run/model", cwd=folder)
-    streams = [stream for _, stream, _ in Dataset(folder / "data").streams("validation")]
+    streams = [stream for _, stream, *_ in Dataset(folder / "data").streams("validation")]
     assert table["pictures"] == len(streams) > table["distinct_pictures"] > 1
     coders = table["coders"]
     exact = np.mean([CODEC.symbols.payload_bits(stream) for stream in streams])

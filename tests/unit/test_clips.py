@@ -160,7 +160,7 @@ def test_prepare_takes_films(sources, tmp_path):
     codec = AvcCodec(CLIPS)
     settings = PrepareConfig(split="train")
     info = prepare(sources, tmp_path / "out", codec, settings, workers=1)
-    rows = {key: stream for key, stream, _ in Dataset(tmp_path / "out").streams()}
+    rows = {key: stream for key, stream, *_ in Dataset(tmp_path / "out").streams()}
     keys = {"a.mp4@0", "a.mp4@1", "a.mp4@2", "photo.jpg", "set.tar/b.avi@0", "set.tar/b.avi@1"}
     assert set(rows) == keys and info["rejected"] == 2
     for number, clip in enumerate(whole_clips(sources / "a.mp4", CLIPS)):
@@ -181,7 +181,7 @@ def test_random_clips_of_films(sources, tmp_path):
     for name in ("a", "b"):
         settings = PrepareConfig(crops=3, split="train")
         prepare(sources, tmp_path / name, codec, settings, workers=1)
-        made.append({key: stream for key, stream, _ in Dataset(tmp_path / name).streams()})
+        made.append({key: stream for key, stream, *_ in Dataset(tmp_path / name).streams()})
     assert made[0] == made[1] and len(set(made[0].values())) > 12
     films = [key.split("#")[0] for key in made[0]]
     # Three for each clip's length: 2.4 s and 1.6 s at 0.8 s; three pans over the picture.
@@ -223,5 +223,5 @@ def test_films_in_parquet(sources, tmp_path):
     codec = AvcCodec(CLIPS)
     rows = list(open_data(tmp_path / "set", codec).streams())
     clips = list(whole_clips(film, CLIPS))
-    assert [stream for _, stream, _ in rows] == [codec.encode(clip) for clip in clips]
-    assert [key for key, _, _ in rows] == [f"x.parquet:0@{number}" for number in range(3)]
+    assert [row.stream for row in rows] == [codec.encode(clip) for clip in clips]
+    assert [row.key for row in rows] == [f"x.parquet:0@{number}" for number in range(3)]

@@ -179,7 +179,7 @@ def test_prepared_data_and_checkpoints_are_codec_folders(palette, picture_files,
     prepare(picture_files[0].parent, tmp_path / "data", codec, PrepareConfig(validation=0.2))
     data = Dataset(tmp_path / "data")
     assert data.codec.fingerprint == codec.fingerprint
-    streams = [stream for _, stream, _ in data.streams()]
+    streams = [stream for _, stream, *_ in data.streams()]
     assert streams == [codec.encode(Image.open(file)) for file in picture_files]
     Tokenizer.train(streams, data.codec, vocab_size=66).save(tmp_path / "tokenizer")
     for folder in ("data", "tokenizer"):

@@ -9,17 +9,21 @@ from jpeglm.config import InputError
 from jpeglm.data.loader import TokenSet, TrainingLoader, validation_batches
 from jpeglm.data.packing import Batches
 
-BOS, EOS, CLASS = 1000, 1001, 1002
+BOS, EOS, CLASS, WORD = 1000, 1001, 1002, 1003
 
 
-def token_set(lengths: np.ndarray, labelled: bool = False) -> TokenSet:
-    """Sequence i is [BOS or CLASS, i, i, …, EOS] (i modulo 1000)."""
+def token_set(lengths: np.ndarray, labelled: bool = False, text: int = 0) -> TokenSet:
+    """Sequence i is [BOS or CLASS, i, i, …, EOS] (i modulo 1000), behind `text` ids WORD."""
+    lengths = lengths + text
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     tokens = np.repeat(np.arange(len(lengths)) % 1000, lengths).astype(np.uint16)
-    tokens[offsets[:-1]] = CLASS if labelled else BOS
+    for place in range(text):
+        tokens[offsets[:-1] + place] = WORD
+    tokens[offsets[:-1] + text] = CLASS if labelled else BOS
     tokens[offsets[1:] - 1] = EOS
     labels = np.full(len(lengths), 0 if labelled else -1, np.int32)
-    return TokenSet(tokens, offsets, labels, 8 * np.asarray(lengths, np.int64))
+    texts = np.full(len(lengths), text, np.int32)
+    return TokenSet(tokens, offsets, labels, 8 * np.asarray(lengths, np.int64), texts)
 
 
 def photo_lengths(count: int, mean: float, seed: int = 0) -> np.ndarray:
@@ -152,6 +156,91 @@ def test_class_dropout(mode):
     assert (next(iter(loader))["input_ids"] == batches[1]["input_ids"]).all()
 
 
+def sequences(batches, mode):
+    """(ids, labels) of each sequence that lies whole in a row."""
+    for batch in batches:
+        for ids, labels in zip(batch["input_ids"], batch["labels"]):
+            ends = (np.flatnonzero(ids == EOS) + 1).tolist()
+            starts = [0, *ends] if mode == "pictures" else ends
+            for start, end in zip(starts, ends if mode == "pictures" else ends[1:]):
+                yield ids[start:end], labels[start:end]
+
+
+@pytest.mark.parametrize("mode", ["chunks", "pictures"])
+def test_captions_are_read_and_not_learnt(mode):
+    data = token_set(photo_lengths(1000, 40), labelled=True, text=3)
+    loader = TrainingLoader(data, mode, 4096, 256, bos=BOS, class_dropout=0.3, caption_dropout=0.3)
+    batches = epoch(loader)
+    seen, with_text = set(), []
+    for ids, labels in sequences(batches, mode):
+        words = int((ids == WORD).sum())
+        assert words in (0, 3) and (ids[:words] == WORD).all() and ids[words] in (BOS, CLASS)
+        if words:
+            assert (labels[: words + 1] == -100).all()
+        assert (labels[words + 1 :] == ids[words + 1 :]).all()
+        assert set(ids[words + 1 : -1]) == {ids[-2]}  # the picture is whole
+        seen.add((words, int(ids[words])))
+        with_text.append(words > 0)
+    assert seen == {(0, BOS), (0, CLASS), (3, BOS), (3, CLASS)}
+    assert np.mean(with_text) == pytest.approx(0.7, abs=0.07)
+    loader.seek(2)
+    assert (next(iter(loader))["input_ids"] == batches[2]["input_ids"]).all()
+    loader.seek(loader.steps_per_epoch)  # other captions are left out in the next epoch
+    again = [len(ids) for ids, _ in sequences(epoch(loader), mode)]
+    assert sorted(again) != sorted(len(ids) for ids, _ in sequences(batches, mode))
+
+
+def test_captions_are_left_out_alike_on_any_number_of_processes():
+    data = token_set(photo_lengths(400, 50), text=3)
+    alone = TrainingLoader(data, "pictures", 2048, 300, bos=BOS, caption_dropout=0.5)
+    ranks = [
+        TrainingLoader(
+            data, "pictures", 2048, 300, rank=rank, world_size=2, bos=BOS, caption_dropout=0.5
+        )
+        for rank in (0, 1)
+    ]
+    for whole, *parts in islice(zip(alone, *ranks), 5):
+        rows = [row[row > 0].tolist() for part in parts for row in part["input_ids"]]
+        assert sorted(rows) == sorted(row[row > 0].tolist() for row in whole["input_ids"])
+
+
+def test_without_captions_nothing_has_changed():
+    """The numbers that classes and the order are drawn from are theirs alone."""
+    lengths = photo_lengths(300, 40)
+    plain = TrainingLoader(token_set(lengths, True), "pictures", 1024, 256, bos=BOS,
+                           class_dropout=0.3)  # fmt: skip
+    told = TrainingLoader(token_set(lengths, True, 2), "chunks", 1024, 256, bos=BOS,
+                          class_dropout=0.3, caption_dropout=1.0)  # fmt: skip
+    chunks = TrainingLoader(token_set(lengths, True), "chunks", 1024, 256, bos=BOS,
+                            class_dropout=0.3)  # fmt: skip
+    for mine, theirs in islice(zip(told, chunks), 8):
+        assert (mine["input_ids"] == theirs["input_ids"]).all()
+    assert epoch(plain)
+
+
+def test_a_caption_is_cut_to_the_room_of_its_picture():
+    lengths = np.array([10, 20, 30, 9])
+    data = token_set(lengths, text=5)
+    found, cut = data.fitted(26)
+    assert cut == 1 and found.text.tolist() == [5, 5, 0, 5]
+    assert found.lengths.tolist() == [15, 25, 30, 14]
+    found, cut = data.fitted(23)
+    assert cut == 2 and found.text.tolist() == [5, 3, 0, 5]
+    for number, text in enumerate(found.text):
+        part = found.tokens[found.offsets[number] : found.offsets[number + 1]].tolist()
+        picture = [BOS, *[number] * (lengths[number] - 2), EOS]
+        assert part == [WORD] * text + picture
+    assert data.fitted(35) == (data, 0)
+
+
+def test_held_out_bits_are_the_pictures_alone():
+    data = token_set(photo_lengths(50, 40), text=4)
+    for batch in validation_batches(data, 1024, 300):
+        learnt = batch["labels"] >= 0
+        assert (batch["input_ids"][:, :4] == WORD).all()
+        assert (learnt.sum(axis=1) == data.lengths[batch["index"]] - 5).all()
+
+
 def test_validation_gives_every_picture_once_over_the_ranks():
     lengths = photo_lengths(300, 50)
     data = token_set(lengths)
@@ -183,6 +272,8 @@ def test_settings_that_cannot_work_are_refused():
         TrainingLoader(data, "pictures", 64, 4)
     with pytest.raises(InputError, match="class_dropout"):
         TrainingLoader(data, "pictures", 64, 16, class_dropout=2)
+    with pytest.raises(InputError, match="caption_dropout"):
+        TrainingLoader(data, "pictures", 64, 16, bos=BOS, caption_dropout=-0.1)
 
 
 def test_select_takes_sequences_out():

@@ -66,7 +66,7 @@ def prepared(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def tokenizer(prepared: Path) -> Tokenizer:
-    streams = [stream for _, stream, _ in Dataset(prepared).streams("train")]
+    streams = [stream for _, stream, *_ in Dataset(prepared).streams("train")]
     return Tokenizer.train(streams, CODEC, "jpeg-symbols", 260, n_classes=3)
 
 
@@ -76,7 +76,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_whole_pictures_are_the_codecs_own_streams(photos: Path, prepared: Path):
     data = Dataset(prepared)
-    rows = {key: (stream, label) for key, stream, label in data.streams()}
+    rows = {key: (stream, label) for key, stream, label, _ in data.streams()}
     assert len(rows) == 30
     for key, (stream, label) in rows.items():
         assert stream == CODEC.encode(open_image(photos / key))
@@ -92,10 +92,10 @@ def test_counts_agree_with_the_rows(prepared: Path):
     for split in ("train", "validation"):
         found = list(data.streams(split))
         assert data.count(split) == len(found) > 0
-        assert data.info["bytes"][split] == sum(len(stream) for _, stream, _ in found)
+        assert data.info["bytes"][split] == sum(len(row.stream) for row in found)
         loaded = data.load(split)
-        assert [loaded.stream(i) for i in range(len(found))] == [s for _, s, _ in found]
-        assert loaded.labels.tolist() == [label for _, _, label in found]
+        assert [loaded.stream(i) for i in range(len(found))] == [row.stream for row in found]
+        assert loaded.labels.tolist() == [row.label for row in found]
     assert data.count() == 30
 
 
@@ -109,7 +109,7 @@ def test_unreadable_pictures_are_set_aside_with_the_reason(prepared: Path):
 
 def test_copies_fall_on_the_same_side(photos: Path, prepared: Path):
     data = Dataset(prepared)
-    side = {key: name for name in ("train", "validation") for key, _, _ in data.streams(name)}
+    side = {key: name for name in ("train", "validation") for key, *_ in data.streams(name)}
     for number in range(6):
         assert side[f"{'abc'[number % 3]}/{number:02d}.jpg"] == side[f"c/copy{number}.jpg"]
     assert side["a/00.jpg"] == split_of((photos / "a" / "00.jpg").read_bytes(), 0.3)
@@ -147,9 +147,9 @@ def test_crops(photos: Path, tmp_path: Path):
     assert info["streams"]["train"] == 6 * info["pictures"]["train"]
     assert info["streams"]["validation"] == 5 * info["pictures"]["validation"]
     data = Dataset(tmp_path / "a")
-    train = {key: stream for key, stream, _ in data.streams("train")}
+    train = {key: stream for key, stream, *_ in data.streams("train")}
     assert len(set(train.values())) > 0.8 * len(train)
-    views = {key: stream for key, stream, _ in data.streams("validation")}
+    views = {key: stream for key, stream, *_ in data.streams("validation")}
     whole = [key for key in views if "#" not in key]
     assert len(whole) == info["pictures"]["validation"]
     assert views[whole[0]] == CODEC.encode(open_image(photos / whole[0]))
@@ -157,7 +157,7 @@ def test_crops(photos: Path, tmp_path: Path):
     assert contents(tmp_path / "b") == contents(tmp_path / "a")
     other = PrepareConfig(crops=6, validation=0.3, unit_size=8, seed=1)
     prepare(photos, tmp_path / "c", CODEC, other, workers=1)
-    streams = {key: stream for key, stream, _ in Dataset(tmp_path / "c").streams("train")}
+    streams = {key: stream for key, stream, *_ in Dataset(tmp_path / "c").streams("train")}
     assert set(streams) == set(train) and streams != train
 
 
@@ -200,7 +200,7 @@ def test_folders_may_say_the_split(tmp_path: Path):
     lines = (tmp_path / "out" / "rejected.jsonl").read_text().splitlines()
     assert [json.loads(line)["name"].rsplit("/", 1)[1] for line in lines] == ["f.png", "e.png"]
     assert all("which say the split" in line for line in lines)
-    side = {key: "validation" for key, _, _ in Dataset(tmp_path / "out").streams("validation")}
+    side = {key: "validation" for key, *_ in Dataset(tmp_path / "out").streams("validation")}
     assert side == {"val/d.png": "validation"}
 
 
@@ -291,7 +291,7 @@ def test_token_shards(photos: Path, tmp_path: Path, tokenizer: Tokenizer):
     shard = read_token_shard(out / "shard-00000.tokens.safetensors")
     assert shard.tokens.dtype == np.uint16 and shard.offsets.dtype == np.int64
     assert shard.split.dtype == np.int8 and shard.label.dtype == np.int32
-    streams = [stream for _, stream, _ in Dataset(out).streams("train")]
+    streams = [stream for _, stream, *_ in Dataset(out).streams("train")]
     found = load_tokens(out, None, "train")
     for number, stream in enumerate(streams):
         ids = found.tokens[found.offsets[number] : found.offsets[number + 1]]
@@ -335,8 +335,8 @@ def test_plain_pictures_give_the_same_tokens(photos: Path, prepared: Path, token
     assert sorted(plain.lengths) == sorted(load_tokens(prepared, unlabelled, None).lengths)
     source = open_data(photos, CODEC)
     assert isinstance(source, Pictures)
-    whole = {key: stream for key, stream, _ in source.streams()}
-    assert whole == {key: stream for key, stream, _ in Dataset(prepared).streams()}
+    whole = {key: stream for key, stream, *_ in source.streams()}
+    assert whole == {key: stream for key, stream, *_ in Dataset(prepared).streams()}
     assert len(source.rejected) == 2
     assert source.count("train") + source.count("validation") == 30
     assert len(source.load("train").labels) == source.count("train")
@@ -385,8 +385,8 @@ def test_source_kinds_end_in_the_same_streams(photos: Path, prepared: Path, tmp_
         tar.add(photos, "photos")
     prepare(tmp_path / "set.tar", tmp_path / "out", CODEC, PrepareConfig(validation=0.3))
     for split in ("train", "validation"):
-        streams = sorted(stream for _, stream, _ in Dataset(tmp_path / "out").streams(split))
-        assert streams == sorted(stream for _, stream, _ in Dataset(prepared).streams(split))
+        streams = sorted(stream for _, stream, *_ in Dataset(tmp_path / "out").streams(split))
+        assert streams == sorted(stream for _, stream, *_ in Dataset(prepared).streams(split))
     assert open_source(tmp_path / "set.tar").count == 32
 
 

@@ -52,12 +52,12 @@ def test_short_animations_among_films(tmp_path):
     (home / "phone.mpo").rename(home / "phone.jpg")
     info = prepare(home, tmp_path / "out", CLIPS, PrepareConfig(split="train"), workers=1)
     assert info["rejected"] == 0
-    keys = [key for key, _, _ in Dataset(tmp_path / "out").streams()]
+    keys = [key for key, *_ in Dataset(tmp_path / "out").streams()]
     assert [key for key in keys if "@" in key] == [f"long.gif@{n}" for n in range(5)]
     assert {key for key in keys if "@" not in key} == {
         "short.gif", "short.webp", "short.png", "pages.tif", "phone.jpg",
     }  # fmt: skip
-    assert sorted(key for key, _, _ in open_data(home, CLIPS).streams()) == sorted(keys)
+    assert sorted(key for key, *_ in open_data(home, CLIPS).streams()) == sorted(keys)
 
 
 def test_what_is_neither(tmp_path):

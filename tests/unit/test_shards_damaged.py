@@ -32,7 +32,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
         noise = np.random.default_rng(number).integers(0, 256, (16, 16, 3), dtype=np.uint8)
         Image.fromarray(noise).save(home / "in" / f"{number}.png")
     prepare(home / "in", home / "out", CODEC, SETTINGS, workers=1)
-    streams = [stream for _, stream, _ in Dataset(home / "out").streams()]
+    streams = [stream for _, stream, *_ in Dataset(home / "out").streams()]
     tokenizer = Tokenizer.train(streams, CODEC, "bytes", 260)
     prepare(home / "in", home / "out", CODEC, SETTINGS, tokenizer=tokenizer, workers=1)
     return home

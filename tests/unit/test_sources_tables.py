@@ -122,7 +122,7 @@ def test_labels_that_fit_and_those_that_do_not(tmp_path, kind):
     assert all("--labels none" in bad.reason for bad in rejected)
     info = prepare(path, tmp_path / "out", CODEC, PrepareConfig(split="train"), workers=1)
     assert info["rejected"] == expected.count(None)
-    stored = [label for _, _, label in Dataset(tmp_path / "out").streams()]
+    stored = [label for _, _, label, _ in Dataset(tmp_path / "out").streams()]
     assert stored == [item.label for item in items]
 
 
@@ -222,10 +222,10 @@ def test_a_saved_dataset_keeps_its_splits(tmp_path):
     assert info["source"]["splits"] == {
         "test": "validation", "train": "train", "validation": "validation",
     }  # fmt: skip
-    keys = {key.split("/")[0] for key, _, _ in Dataset(tmp_path / "out").streams("train")}
+    keys = {key.split("/")[0] for key, *_ in Dataset(tmp_path / "out").streams("train")}
     assert keys == {"train"} and not info["rejected"] and not info["passed_over"]
     plain = open_data(home, CODEC)
-    assert {key.split("/")[0] for key, _, _ in plain.streams("train")} == {"train"}
+    assert {key.split("/")[0] for key, *_ in plain.streams("train")} == {"train"}
     assert plain.count("validation") == 7
     only = prepare(home, tmp_path / "all", CODEC, PrepareConfig(split="train"), workers=1)
     assert only["pictures"] == {"train": 14, "validation": 0}
@@ -283,7 +283,7 @@ def test_names_that_are_no_text(tmp_path):
         with open(home + b"/" + name, "wb") as file:
             file.write(b"bad" if b"bad" in name or b"tar" in name else picture(len(name)))
     info = prepare(tmp_path / "in", tmp_path / "out", CODEC, PrepareConfig(split="train"))
-    keys = [key for key, _, _ in Dataset(tmp_path / "out").streams()]
+    keys = [key for key, *_ in Dataset(tmp_path / "out").streams()]
     assert keys == ["caf\\xe9.png", "d\\xfcr/a.png"]
     lines = (tmp_path / "out" / "rejected.jsonl").read_text("utf-8").splitlines()
     names = {json.loads(line)["name"].rpartition("/")[2] for line in lines}

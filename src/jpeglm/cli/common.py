@@ -43,6 +43,10 @@ LabelOption = Annotated[
     str | None,
     typer.Option(help="Class, by number or name, for a class-conditional checkpoint."),
 ]
+TextOption = Annotated[
+    str | None,
+    typer.Option(help="What is to be seen, in words, for a checkpoint that was trained on such."),
+]
 SizeOption = Annotated[
     str | None, typer.Option(help="Pixels, as 64 or 128x96 (width x height). Default: 64.")
 ]

@@ -149,6 +149,9 @@ def _prepared(out: Path, result: dict[str, Any], what: str) -> list[str]:
     if splits := result["source"]["splits"]:
         kept = ", ".join(f"{name} to {side}" for name, side in splits.items())
         lines.append(f"the source's own splits were kept: {kept}")
+    if captions := result.get("captions"):
+        found = f"{captions['pictures']} {what} have captions ({', '.join(captions['from'])})"
+        lines.append(f"{found}, {captions['without']} have none")
     if passed := result["passed_over"]:
         kinds = [f"{count} {kind}" for kind, count in passed.items()]
         more = f" and {len(kinds) - 8} other kinds" if len(kinds) > 8 else ""
@@ -188,6 +191,7 @@ def train_tokenizer(
         "symbols": tokenizer.n_base,
         "merges": len(tokenizer.merges),
         "vocab_size": tokenizer.vocab_size,
+        "text_vocab_size": tokenizer.text.size if tokenizer.text else 0,
         "fingerprint": tokenizer.fingerprint,
     }
     show(
@@ -195,7 +199,8 @@ def train_tokenizer(
         as_json,
         [
             f"{out / 'tokenizer.json'}: {result['alphabet']}, {tokenizer.n_base} symbols, "
-            f"{len(tokenizer.merges)} merges, {tokenizer.vocab_size} tokens",
+            f"{len(tokenizer.merges)} merges, {tokenizer.vocab_size} tokens"
+            + (f", {tokenizer.text.size} of them for text" if tokenizer.text else ""),
             f"next: jpeglm train {quoted(data)} --tokenizer {quoted(out)} --minutes 30",
         ],
     )

@@ -96,6 +96,9 @@ def likelihood(
     labels: Annotated[
         bool, typer.Option("--labels/--no-labels", help="Tell a conditional model the classes.")
     ] = True,
+    captions: Annotated[
+        bool, typer.Option("--captions/--no-captions", help="Tell a model of words the captions.")
+    ] = True,
     engine: EngineOption = "cpu",
     precision: PrecisionOption = None,
     device: DeviceOption = None,
@@ -112,9 +115,16 @@ def likelihood(
 
     output = claim_output(out, data, checkpoint)
     model = open_model(checkpoint, engine, precision, device)
-    keys, streams, known = zip(*held_out_streams(data, model, split, limit))
+    keys, streams, known, texts = zip(*held_out_streams(data, model, split, limit))
     with Reporter("likelihood", "pictures", as_json) as report:
-        result = measure(model, streams, known if labels else None, keys, report)
+        result = measure(
+            model,
+            streams,
+            known if labels else None,
+            keys,
+            texts if captions else None,
+            report,
+        )
     result |= record_of(checkpoint, model, engine, precision) | {
         "data": str(data),
         "split": split,
@@ -125,6 +135,8 @@ def likelihood(
         f"{result['pictures']} images of {result['distinct_pictures']} pictures, bits an image "
         f"(95 % interval over pictures), {base.replace('_', ' ')}, in brackets all in one file"
     ]
+    if told := result["captions"]:
+        lines.append(f"{told} told by caption, {result['captions_cut']} of those cut to fit")
     for name, row in sorted(result["coders"].items(), key=lambda item: item[1]["bits_per_image"]):
         low, high = row["interval"]
         shared = row.get("together")
@@ -176,7 +188,7 @@ def continuation(
     model = open_model(checkpoint or shipped_checkpoint("clips"), engine, precision, place)
     check_clips(model)
     made = optional_extractor(distances, network, device)
-    keys, streams, _ = zip(*held_out_streams(data, model, split, limit))
+    keys, streams, *_ = zip(*held_out_streams(data, model, split, limit))
     with Reporter("continuation", "clips", as_json) as report:
         result = measure(
             model, streams, keys, keep_frames, range(seeds), made, report, output.show, **sampling

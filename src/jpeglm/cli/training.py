@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jpeglm.cli.common import JsonOption, show
+from jpeglm.cli.common import JsonOption, note, show
 from jpeglm.cli.options import Fields, with_options
 from jpeglm.config import InputError
 
@@ -45,6 +45,7 @@ def train(
 
     from jpeglm.checkpoint import checkpoint_folder, load_checkpoint
     from jpeglm.data.open import open_data
+    from jpeglm.files import read_json
     from jpeglm.folders import RUN, claim, quoted
     from jpeglm.models.llama import nearest_preset
     from jpeglm.progress import Reporter
@@ -72,14 +73,18 @@ def train(
             f"{quoted(data)} --out {made}, and then this command with --tokenizer {made}"
         )
     loaded = Tokenizer.load(checkpoint_folder(tokenizer))
+    record = data / "dataset.json"
+    if loaded.text is None and record.exists() and read_json(record).get("captions"):
+        note(f"{data} has captions, but the tokenizer {tokenizer} no text: they are left out")
     if os.environ.get("RANK", "0") == "0":
         claim(out, RUN, inputs=[data, tokenizer, *([Path(init)] if init else [])])
     from jpeglm.generation.preview import draw
     from jpeglm.training.lm import train as run  # torch, once all that was given is checked
 
     def sampler(model: Any, _: Any, count: int, seed: int) -> Any:
-        held_out = islice(open_data(data, loaded.codec).streams("validation"), 2)
-        return draw(model, loaded, count, seed, [stream for _, stream, _ in held_out])
+        found = open_data(data, loaded.codec).streams("validation")
+        held_out = list(islice(found, max(2, count if loaded.text else 0)))
+        return draw(model, loaded, count, seed, held_out)
 
     with Reporter("train", "steps") as report:
         result = run(

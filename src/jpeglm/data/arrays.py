@@ -85,7 +85,7 @@ def load_images(
 def _decoded(
     dataset: Dataset, width: int, height: int, fit: str, split: str | None
 ) -> Iterator[tuple[np.ndarray, int, str]]:
-    for key, stream, label in dataset.streams(split):
+    for key, stream, label, _ in dataset.streams(split):
         image = fit_image(dataset.codec.decode(stream), width, height, fit)
         yield np.asarray(image), label, key
 
@@ -100,7 +100,11 @@ def _read(
     progress: Progress | None,
 ) -> Iterator[tuple[np.ndarray, int, str]]:
     source = open_source(
-        data, unit_size=config.unit_size, labels=config.labels, column=config.column
+        data,
+        unit_size=config.unit_size,
+        labels=config.labels,
+        column=config.column,
+        caption="none",
     )
 
     def crops(item: Item) -> list[tuple[np.ndarray, int, str]]:
@@ -142,7 +146,7 @@ def load_set(data: Path, size: tuple[int, int] | None = None, limit: int | None 
 
     InputError names the first picture of another size.
     """
-    source = open_source(Path(data))
+    source = open_source(Path(data), caption="none")
     found: list[tuple[np.ndarray, int, str]] = []
     first: tuple[int, int] | None = size
     for unit in source.units:
@@ -171,7 +175,7 @@ def load_set(data: Path, size: tuple[int, int] | None = None, limit: int | None 
 def film_clips(data: Path, shape: ClipShape) -> Iterator[np.ndarray]:
     """The clips of all films below `data`, one after the other, of that shape; films that
     are too short or cannot be read are passed over."""
-    for unit in open_source(Path(data), films=True).units:
+    for unit in open_source(Path(data), films=True, caption="none").units:
         for item in unit.read():
             if isinstance(item, Item) and not is_picture(item.data):
                 with suppress(InputError):

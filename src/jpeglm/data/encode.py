@@ -25,7 +25,10 @@ def item_rows(item: Item, codec: Codec, config: PrepareConfig) -> list[Row]:
     """All rows of one picture or film; InputError if it cannot be read."""
     width, height = codec.config.width, codec.config.height
     split, media = crops_of(item, codec.config, config)
-    return [Row(key, codec.encode(crop), width, height, item.label, split) for key, crop in media]
+    return [
+        Row(key, codec.encode(crop), width, height, item.label, split, item.caption)
+        for key, crop in media
+    ]
 
 
 def prepare_unit(path: Path, unit: Unit, codec: Codec, config: PrepareConfig) -> dict[str, Any]:
@@ -33,7 +36,7 @@ def prepare_unit(path: Path, unit: Unit, codec: Codec, config: PrepareConfig) ->
     rows: list[Row] = []
     rejected: list[dict[str, str]] = []
     pictures = dict.fromkeys(SPLITS, 0)
-    animations = 0
+    animations = captions = 0
     for item in unit.read():
         if not isinstance(item, Item):
             rejected.append(item._asdict())
@@ -51,6 +54,7 @@ def prepare_unit(path: Path, unit: Unit, codec: Codec, config: PrepareConfig) ->
             continue
         rows += made
         animations += codec.media == "picture" and holds_more(item.data)
+        captions += item.caption is not None
         pictures[made[0].split] += 1
     meta = {
         "codec": codec.to_dict(),
@@ -64,5 +68,7 @@ def prepare_unit(path: Path, unit: Unit, codec: Codec, config: PrepareConfig) ->
         "rejected": rejected,
         "animations": animations,
     }
+    if captions:
+        meta["captions"] = captions
     write_shard(path, rows, meta)
     return meta

@@ -44,23 +44,26 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class TokenSet:
-    """Sequence i is tokens[offsets[i] : offsets[i + 1]], from BOS or class to EOS.
+    """Sequence i is tokens[offsets[i] : offsets[i + 1]], from its caption, or else from BOS or
+    class, to EOS.
 
     tokens: uint16 flat. offsets: int64 [n + 1]. labels: int32 [n], -1 where there is none.
-    stream_bits: int64 [n], bits of each picture's canonical stream.
+    stream_bits: int64 [n], bits of each picture's canonical stream. text: int32 [n], ids of each
+    caption.
     """
 
     tokens: np.ndarray
     offsets: np.ndarray
     labels: np.ndarray
     stream_bits: np.ndarray
+    text: np.ndarray
 
     def __len__(self) -> int:
         return len(self.labels)
 
     @property
     def lengths(self) -> np.ndarray:
-        """Ids of each sequence, BOS and EOS included."""
+        """Ids of each sequence, caption, BOS and EOS included."""
         return np.diff(self.offsets)
 
     def select(self, rows: np.ndarray) -> TokenSet:
@@ -69,7 +72,29 @@ class TokenSet:
         offsets = np.zeros(len(rows) + 1, np.int64)
         np.cumsum(lengths, out=offsets[1:])
         places = np.arange(offsets[-1]) + np.repeat(self.offsets[rows] - offsets[:-1], lengths)
-        return TokenSet(self.tokens[places], offsets, self.labels[rows], self.stream_bits[rows])
+        return TokenSet(
+            self.tokens[places],
+            offsets,
+            self.labels[rows],
+            self.stream_bits[rows],
+            self.text[rows],
+        )
+
+    def fitted(self, length: int) -> tuple[TokenSet, int]:
+        """The set with captions cut at their ends where a sequence has more than `length` ids, as
+        far as that helps; and how many were cut."""
+        excess = np.clip(self.lengths - length, 0, self.text)
+        if not excess.any():
+            return self, 0
+        within = np.arange(len(self.tokens)) - np.repeat(self.offsets[:-1], self.lengths)
+        text, cut = (np.repeat(part, self.lengths) for part in (self.text, excess))
+        kept = (within < text - cut) | (within >= text)
+        offsets = self.offsets - np.concatenate([[0], np.cumsum(excess)])
+        found = TokenSet(
+            self.tokens[kept], offsets, self.labels, self.stream_bits,
+            (self.text - excess).astype(np.int32),
+        )  # fmt: skip
+        return found, int((excess > 0).sum())
 
 
 def load_tokens(
@@ -162,15 +187,15 @@ def _from_token_shard(
             "delete it and prepare the tokens again"
         )
     bits = shard.stream_bytes.astype(np.int64) * 8
-    found = TokenSet(shard.tokens, shard.offsets, shard.label, bits)
+    found = TokenSet(shard.tokens, shard.offsets, shard.label, bits, shard.text)
     if split is None:
         return found
     return found.select(np.flatnonzero(shard.split == SPLITS.index(split)))
 
 
 def _from_streams(streams: Streams, tokenizer: Tokenizer, progress: Progress | None) -> TokenSet:
-    tokens, offsets = tokenize(streams, tokenizer, progress)
-    return TokenSet(tokens, offsets, streams.labels, np.diff(streams.offsets) * 8)
+    tokens, offsets, text = tokenize(streams, tokenizer, progress)
+    return TokenSet(tokens, offsets, streams.labels, np.diff(streams.offsets) * 8, text)
 
 
 def _join(parts: list[TokenSet]) -> TokenSet:
@@ -182,6 +207,7 @@ def _join(parts: list[TokenSet]) -> TokenSet:
         offsets,
         np.concatenate([part.labels for part in parts]),
         np.concatenate([part.stream_bits for part in parts]),
+        np.concatenate([part.text for part in parts]),
     )
 
 
@@ -189,7 +215,7 @@ class TrainingLoader:
     """Endless batches of one rank; step s is the same batch whenever and however it is reached.
 
     See `Batches` for the parameters; max_length is its `length`, bos the id that takes the place
-    of a class with probability class_dropout.
+    of a class with probability class_dropout; a caption is left out with caption_dropout.
     """
 
     def __init__(
@@ -204,9 +230,11 @@ class TrainingLoader:
         *,
         bos: int | None = None,
         class_dropout: float = 0.0,
+        caption_dropout: float = 0.0,
     ) -> None:
-        if not 0 <= class_dropout <= 1:
-            raise InputError(f"class_dropout is {class_dropout}; it goes from 0 to 1")
+        for name, share in (("class", class_dropout), ("caption", caption_dropout)):
+            if not 0 <= share <= 1:
+                raise InputError(f"{name}_dropout is {share}; it goes from 0 to 1")
         assert bos is not None or class_dropout == 0, "dropping classes needs the id of BOS"
         self.batches = Batches(
             token_set.tokens,
@@ -220,6 +248,8 @@ class TrainingLoader:
             bos=bos or 0,
             droppable=token_set.labels >= 0,
             class_dropout=class_dropout,
+            text=token_set.text,
+            caption_dropout=caption_dropout,
         )
         self.n_dropped = self.batches.n_dropped
         self.seek(0)
@@ -276,7 +306,8 @@ def validation_batches(
     order = np.flatnonzero(lengths <= max_length)
     batches = length_batches(lengths, order, batch_tokens, window=max(1, len(order)))
     for rows in batches[rank::world_size]:
-        yield {**pad_rows(token_set.tokens, token_set.offsets, rows), "index": rows}
+        starts, text = token_set.offsets[:-1], token_set.text
+        yield {**pad_rows(token_set.tokens, starts, lengths, text, rows), "index": rows}
 
 
 def tokenizer_of(data: Path) -> Path | None:

@@ -2,7 +2,7 @@
 
 data = open_data(Path("data"))                      prepared: Dataset
 data = open_data(Path("photos"), codec)             pictures or films: Pictures
-for key, stream, label in data.streams("train"): ...
+for key, stream, label, text in data.streams("train"): ...
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import shlex
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -25,6 +25,15 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from jpeglm.codecs.base import Codec
+
+
+class Stream(NamedTuple):
+    """One canonical stream; label -1 and text None where there is none."""
+
+    key: str
+    stream: bytes
+    label: int
+    text: str | None
 
 
 class Dataset:
@@ -77,13 +86,11 @@ class Dataset:
                 table = table.filter(pc.equal(table.column("split"), split))
             yield table
 
-    def streams(self, split: str | None = None) -> Iterator[tuple[str, bytes, int]]:
-        """(key, stream, label), shard by shard."""
+    def streams(self, split: str | None = None) -> Iterator[Stream]:
+        """Shard by shard."""
         for table in self.tables(split):
-            for key, stream, label in zip(
-                table.column("key"), table.column("stream"), table.column("label")
-            ):
-                yield key.as_py(), stream.as_py(), label.as_py()
+            for row in zip(*(table.column(name) for name in Stream._fields)):
+                yield Stream(*(cell.as_py() for cell in row))
 
     def load(self, split: str | None = None) -> Streams:
         """All streams of the split in memory."""
@@ -114,8 +121,8 @@ class Pictures:
         """Streams of a split; reading every picture is the only way to know."""
         return sum(1 for _ in self.streams(split))
 
-    def streams(self, split: str | None = None) -> Iterator[tuple[str, bytes, int]]:
-        """(key, stream, label), coded one after the other."""
+    def streams(self, split: str | None = None) -> Iterator[Stream]:
+        """Coded one after the other."""
         from jpeglm.data.crops import whole_of
         from jpeglm.data.sources import Item
 
@@ -129,17 +136,18 @@ class Pictures:
                     continue
                 try:
                     for key, media in whole_of(item, self.codec):
-                        yield key, self.codec.encode(media), item.label
+                        yield Stream(key, self.codec.encode(media), item.label, item.caption)
                 except InputError as error:
                     self.rejected.append({"name": item.name, "reason": str(error)})
 
     def load(self, split: str | None = None) -> Streams:
         """All streams of the split in memory."""
-        rows = [(stream, label) for _, stream, label in self.streams(split)]
+        rows = list(self.streams(split))
         offsets = np.zeros(len(rows) + 1, np.int64)
-        np.cumsum([len(stream) for stream, _ in rows], out=offsets[1:])
-        data = np.frombuffer(b"".join(stream for stream, _ in rows), np.uint8)
-        return Streams(offsets, data, np.array([label for _, label in rows], np.int32))
+        np.cumsum([len(row.stream) for row in rows], out=offsets[1:])
+        data = np.frombuffer(b"".join(row.stream for row in rows), np.uint8)
+        labels = np.array([row.label for row in rows], np.int32)
+        return Streams(offsets, data, labels, [row.text for row in rows])
 
 
 def open_data(

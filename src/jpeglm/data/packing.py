@@ -7,7 +7,8 @@ Two ways, both over one flat array of ids:
             about 64 batches leaves 1–3 % of padding and a random order of pictures and of batches.
 
 No batch is remembered: a plan is made again from the seed, so training resumes at any step.
-Labels are as transformers takes them: a copy of the ids, -100 on padding, shifted by the model.
+Labels are as transformers takes them: a copy of the ids, -100 on padding, on captions and on the
+BOS or class behind one, shifted by the model: what is learnt is pictures.
 Right padding needs no attention mask under causal attention.
 """
 
@@ -57,7 +58,8 @@ class Batches:
 
     batch_tokens: ids of one step over all ranks, padding included. length: a row's ids in `chunks`,
     the longest sequence taken in `pictures` (longer ones are counted in `n_dropped`).
-    droppable: sequences whose first id, a class, becomes `bos` with probability `class_dropout`.
+    droppable: sequences whose class becomes `bos` with probability `class_dropout`. text: int [n],
+    ids of each sequence's caption, at its beginning, which it lacks with `caption_dropout`.
     """
 
     def __init__(
@@ -74,6 +76,8 @@ class Batches:
         bos: int = 0,
         droppable: np.ndarray | None = None,
         class_dropout: float = 0.0,
+        text: np.ndarray | None = None,
+        caption_dropout: float = 0.0,
     ) -> None:
         if mode not in MODES:
             raise InputError(f"packing is {mode!r}; choose {' or '.join(MODES)}")
@@ -86,21 +90,24 @@ class Batches:
             )
         assert 0 <= rank < world_size
         self.tokens, self.offsets = tokens, np.asarray(offsets, np.int64)
-        self.lengths = np.diff(self.offsets)
+        self.whole = np.diff(self.offsets)
+        self.text = np.zeros(len(self.whole), np.int64) if text is None else text.astype(np.int64)
+        self.caption_dropout = caption_dropout
         self.mode, self.batch_tokens, self.length = mode, batch_tokens, length
         self.seed, self.rank, self.world_size = seed, rank, world_size
         self.bos, self.class_dropout = bos, class_dropout
         self.droppable = None if droppable is None or class_dropout <= 0 else droppable
-        self.taken = np.arange(len(self.lengths))
+        self.taken = np.arange(len(self.whole))
         if mode == "pictures":
-            self.taken = self.taken[self.lengths <= length]
-        self.n_dropped = len(self.lengths) - len(self.taken)
+            self.taken = self.taken[self.whole <= length]
+        self.n_dropped = len(self.whole) - len(self.taken)
         self._epoch = -1
         self._plan: list[np.ndarray] = []
         self._drop: np.ndarray | None = None
+        self._heads, self._starts, self._lengths = self.text, self.offsets[:-1], self.whole
         if not self.plan(0):
             raise InputError(
-                f"the {len(self.lengths)} training sequences ({int(self.lengths.sum())} tokens, "
+                f"the {len(self.whole)} training sequences ({int(self.whole.sum())} tokens, "
                 f"{self.n_dropped} longer than {length}) do not fill one batch for {world_size} "
                 "process(es); prepare more pictures or lower max_length"
             )
@@ -109,55 +116,77 @@ class Batches:
         """The batches of an epoch for all ranks: numbers of sequences, or of rows in `chunks`."""
         if epoch == self._epoch:
             return self._plan
+        self._leave_captions(epoch)
         rng = np.random.default_rng([self.seed, epoch])
         order = rng.permutation(self.taken)
         if self.mode == "chunks":
             # Sequence order[i] lies at ends[i] of the epoch's one long string of ids.
             ends = np.zeros(len(order) + 1, np.int64)
-            np.cumsum(self.lengths[order], out=ends[1:])
+            np.cumsum(self._lengths[order], out=ends[1:])
             self._order, self._ends = order, ends
             rows = np.arange(ends[-1] // self.length)
             step = self.batch_tokens // self.length
             batches = [rows[start : start + step] for start in range(0, len(rows), step)]
         else:
-            batches = length_batches(self.lengths, order, self.batch_tokens)
+            batches = length_batches(self._lengths, order, self.batch_tokens)
             batches = [batches[index] for index in rng.permutation(len(batches))]
         # Every rank needs a row; the few sequences of a smaller batch have their turn next epoch.
         self._plan = [batch for batch in batches if len(batch) >= self.world_size]
         self._drop = None
         if self.droppable is not None:
-            self._drop = self.droppable & (rng.random(len(self.lengths)) < self.class_dropout)
+            self._drop = self.droppable & (rng.random(len(self.whole)) < self.class_dropout)
         self._epoch = epoch
         return self._plan
+
+    def _leave_captions(self, epoch: int) -> None:
+        """Which sequences lack their captions this epoch; where they begin then, and how long they
+        are. Random numbers of their own: those of classes and of the order stay what they are."""
+        if not (self.caption_dropout and self.text.any()):
+            return
+        rng = np.random.default_rng([self.seed, epoch, 1])
+        left = np.where(rng.random(len(self.whole)) < self.caption_dropout, self.text, 0)
+        self._heads = self.text - left
+        self._starts, self._lengths = self.offsets[:-1] + left, self.whole - left
 
     def batch(self, epoch: int, index: int) -> dict[str, np.ndarray]:
         """This rank's rows of batch `index`: int64 input_ids and labels, both [rows, ids]."""
         rows = self.plan(epoch)[index][self.rank :: self.world_size]
         if self.mode == "pictures":
-            return pad_rows(self.tokens, self.offsets, rows, self._drop, self.bos)
+            return pad_rows(
+                self.tokens, self._starts, self._lengths, self._heads, rows, self._drop, self.bos
+            )
         place = rows[:, None] * self.length + np.arange(self.length)
         number = np.searchsorted(self._ends, place, side="right") - 1
         within = place - self._ends[number]
         sequence = self._order[number]
-        ids = self.tokens[self.offsets[sequence] + within].astype(np.int64)
+        heads = self._heads[sequence]
+        ids = self.tokens[self._starts[sequence] + within].astype(np.int64)
         if self._drop is not None:
-            ids[(within == 0) & self._drop[sequence]] = self.bos
-        return {"input_ids": ids, "labels": ids.copy()}
+            ids[(within == heads) & self._drop[sequence]] = self.bos
+        return {"input_ids": ids, "labels": np.where(_given(within, heads), IGNORE, ids)}
+
+
+def _given(within: np.ndarray, heads: np.ndarray) -> np.ndarray:
+    """Whether the ids at these places of sequences are a caption's, or follow one at once."""
+    return (within <= heads) & (heads > 0)
 
 
 def pad_rows(
     tokens: np.ndarray,
-    offsets: np.ndarray,
+    starts: np.ndarray,
+    lengths: np.ndarray,
+    heads: np.ndarray,
     rows: np.ndarray,
     drop: np.ndarray | None = None,
     bos: int = 0,
 ) -> dict[str, np.ndarray]:
-    """Sequences `rows` side by side, padded on the right with id 0 and label -100."""
-    lengths = offsets[rows + 1] - offsets[rows]
-    columns = np.arange(lengths.max())
-    real = columns < lengths[:, None]
+    """Sequences `rows` side by side, padded on the right with id 0 and label -100; the first
+    heads[i] ids of sequence i are its caption."""
+    columns = np.arange(lengths[rows].max())
+    real = columns < lengths[rows][:, None]
     ids = np.zeros(real.shape, np.int64)
-    ids[real] = tokens[(offsets[rows][:, None] + columns)[real]]
+    ids[real] = tokens[(starts[rows][:, None] + columns)[real]]
     if drop is not None:
-        ids[drop[rows], 0] = bos
-    return {"input_ids": ids, "labels": np.where(real, ids, IGNORE)}
+        ids[drop[rows], heads[rows][drop[rows]]] = bos
+    learnt = real & ~_given(columns, heads[rows][:, None])
+    return {"input_ids": ids, "labels": np.where(learnt, ids, IGNORE)}

@@ -114,6 +114,8 @@ def prepare(
         labels=config.labels,
         films=films,
         column=config.column,
+        caption=config.caption,
+        caption_column=config.caption_column,
     )
     workers = workers or cores()
     try:
@@ -237,6 +239,10 @@ def _finish(
             f"{count} files were set aside for want of the extra {extra}, prepare into another "
             f"folder once it is there; {install(extra)}"
         )
+    captions = sum(meta.get("captions", 0) for meta in metas)
+    asked = config.caption == "names" or config.caption_column is not None
+    if asked and not captions:
+        warnings.append("no picture has a caption; see --caption and --caption-column")
     info = {
         "format": DATA_FORMAT,
         "version": 1,
@@ -255,11 +261,23 @@ def _finish(
         "passed_over": dict(source.passed.most_common()),
         "animations": sum(meta.get("animations", 0) for meta in metas),
         "label_names": source.label_names,
+        **(_captions(captions, totals["pictures"], source) if captions else {}),
         "warnings": warnings,
         "versions": {"jpeglm": __version__, "pillow": PIL.__version__},
     }
     write_json(out / "dataset.json", info)
     return info
+
+
+def _captions(count: int, pictures: dict[str, int], source: Source) -> dict[str, Any]:
+    """How many pictures have captions, and where those are from."""
+    return {
+        "captions": {
+            "pictures": count,
+            "without": sum(pictures.values()) - count,
+            "from": sorted(source.caption_from),
+        }
+    }
 
 
 def _write_tokens(

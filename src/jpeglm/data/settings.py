@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 from jpeglm.codecs.images import MAX_PIXELS
 from jpeglm.config import MAX_SEED, InputError, Settings, bounded
-from jpeglm.data.sources import LABELS
+from jpeglm.data.sources import CAPTIONS, LABELS
 from jpeglm.data.splits import SPLITS
 
 
@@ -39,6 +40,12 @@ class PrepareConfig(Settings):
     column: str | None = None
     """Which column of a table, or which image of a sample in a tar (png, seg.png), is the picture.
     Default: the only one, or image; of 7.jpg and 7.png the JPEG."""
+    caption: str = "source"
+    """source (7.txt beside 7.jpg in a tar, a column of text, a folder's metadata.jsonl), names (of
+    files: red_heart.png) or none."""
+    caption_column: str | None = None
+    """Which column of a table, or which key of metadata.jsonl, is the caption. Default: caption, or
+    text."""
 
     def __post_init__(self) -> None:
         self.check_bounds()
@@ -47,3 +54,19 @@ class PrepareConfig(Settings):
             raise InputError(f"split is {self.split!r}; choose {choices}")
         if self.labels not in LABELS:
             raise InputError(f"labels is {self.labels!r}; choose one of {', '.join(LABELS)}")
+        if self.caption not in CAPTIONS:
+            raise InputError(f"caption is {self.caption!r}; choose one of {', '.join(CAPTIONS)}")
+        if self.caption_column is not None and self.caption != "source":
+            raise InputError(
+                f"caption_column is {self.caption_column}, but caption is {self.caption}, which "
+                "reads no column; leave one out"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Without what is as usual of captions, so that data without any are what they were."""
+        usual = {field.name: field.default for field in fields(self)}
+        return {
+            name: value
+            for name, value in super().to_dict().items()
+            if not name.startswith("caption") or value != usual[name]
+        }

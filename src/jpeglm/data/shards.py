@@ -1,7 +1,8 @@
 """Parquet shards of canonical streams: a prepared folder as it lies on a disk.
 
     OUT/dataset.json                      settings, counts, codec and its fingerprint, label names
-    OUT/shard-00012.parquet               key, stream, width, height, label, split
+    OUT/shard-00012.parquet               key, stream, width, height, label, split, and text where
+                                          there are captions
     OUT/codec.safetensors                 of a learned codec
     OUT/rejected.jsonl                    what could not be read, and why
 
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 
 
 class Row(NamedTuple):
-    """One stream; width and height in pixels of the coded picture, label -1 where there is none."""
+    """One stream; width and height in pixels of the coded picture, label -1 and text None where
+    there is none."""
 
     key: str
     stream: bytes
@@ -36,14 +38,16 @@ class Row(NamedTuple):
     height: int
     label: int
     split: str
+    text: str | None = None
 
 
 class Streams(NamedTuple):
-    """Streams in memory: stream i is data[offsets[i] : offsets[i + 1]]."""
+    """Streams in memory: stream i is data[offsets[i] : offsets[i + 1]]; texts: their captions."""
 
     offsets: np.ndarray
     data: np.ndarray
     labels: np.ndarray
+    texts: list[str | None]
 
     def stream(self, index: int) -> bytes:
         return self.data[self.offsets[index] : self.offsets[index + 1]].tobytes()
@@ -53,14 +57,15 @@ def shard_path(folder: Path, index: int) -> Path:
     return folder / f"shard-{index:05d}.parquet"
 
 
-def _schema() -> pa.Schema:
-    """The columns of a shard, in the order of `Row`."""
+def _schema(text: bool) -> pa.Schema:
+    """The columns of a shard, in the order of `Row`; that of captions may be left out."""
     import pyarrow as pa
 
-    kinds = [pa.string(), pa.binary(), pa.int32(), pa.int32(), pa.int32(), pa.string()]
-    return pa.schema(
-        [pa.field(name, kind, nullable=False) for name, kind in zip(Row._fields, kinds)]
-    )
+    kinds = [pa.string(), pa.binary(), pa.int32(), pa.int32(), pa.int32(), pa.string(), pa.string()]
+    columns = [
+        pa.field(name, kind, nullable=name == "text") for name, kind in zip(Row._fields, kinds)
+    ]
+    return pa.schema(columns if text else columns[:-1])
 
 
 def write_shard(path: Path, rows: list[Row], meta: dict[str, Any]) -> None:
@@ -68,15 +73,16 @@ def write_shard(path: Path, rows: list[Row], meta: dict[str, Any]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schema = _schema().with_metadata({"jpeglm": json.dumps(meta, sort_keys=True)})
+    text = any(row.text is not None for row in rows)
+    schema = _schema(text).with_metadata({"jpeglm": json.dumps(meta, sort_keys=True)})
     columns = [[row[place] for row in rows] for place in range(len(schema))]
     table = pa.table([pa.array(c, f.type) for c, f in zip(columns, schema)], schema=schema)
     out = io.BytesIO()
     pq.write_table(
         table,
         out,
-        compression={name: "none" if name == "stream" else "zstd" for name in Row._fields},
-        use_dictionary=["width", "height", "label", "split"],
+        compression={name: "none" if name == "stream" else "zstd" for name in schema.names},
+        use_dictionary=["width", "height", "label", "split", "text"][: 4 + text],
         write_statistics=False,
     )
     atomic_write(path, out.getvalue())
@@ -105,7 +111,8 @@ def read_meta(path: Path) -> dict[str, Any]:
 
 
 def read_shard(path: Path, fingerprint: str | None = None) -> pa.Table:
-    """The rows of a shard as an Arrow table; another fingerprint than expected is refused."""
+    """The rows of a shard as an Arrow table with all columns of `Row`; another fingerprint than
+    expected is refused."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -121,12 +128,15 @@ def read_shard(path: Path, fingerprint: str | None = None) -> pa.Table:
     try:
         table = pq.ParquetFile(path).read(use_threads=False)
         # Another tool may have written it again: its wider types hold the same.
-        table = table.select(list(Row._fields)).cast(_schema())
+        if "text" not in table.column_names:
+            table = table.append_column("text", pa.nulls(len(table), pa.string()))
+        table = table.select(list(Row._fields)).cast(_schema(True))
+        table.column("text").validate(full=True)
     except (OSError, LookupError, ValueError, pa.ArrowException) as error:
         raise InputError(f"{path} is damaged; delete it and prepare again: {told(error)}") from (
             error
         )
-    holes = [name for name in Row._fields if table.column(name).null_count]
+    holes = [name for name in Row._fields[:-1] if table.column(name).null_count]
     strange = set(table.column("split").unique().to_pylist()) - {None, *SPLITS}
     if holes or strange:
         reason = f"the column {holes[0]} has rows without a value" if holes else "unknown splits"
@@ -135,14 +145,15 @@ def read_shard(path: Path, fingerprint: str | None = None) -> pa.Table:
 
 
 def table_streams(table: pa.Table) -> Streams:
-    """Columns `stream` and `label` without a Python object a row."""
+    """Columns `stream`, `label` and `text`, the first two without a Python object a row."""
     column = table.column("stream").combine_chunks()
     _, places, data = column.buffers()
     if not len(column):
-        return Streams(np.zeros(1, np.int64), np.zeros(0, np.uint8), np.zeros(0, np.int32))
+        return Streams(np.zeros(1, np.int64), np.zeros(0, np.uint8), np.zeros(0, np.int32), [])
     offsets = np.frombuffer(places, np.int32, len(column) + 1, column.offset * 4).astype(np.int64)
     flat = np.frombuffer(data, np.uint8)[offsets[0] : offsets[-1]]
-    return Streams(offsets - offsets[0], flat, table.column("label").to_numpy().astype(np.int32))
+    labels = table.column("label").to_numpy().astype(np.int32)
+    return Streams(offsets - offsets[0], flat, labels, table.column("text").to_pylist())
 
 
 def joined(parts: Iterable[Streams]) -> Streams:
@@ -153,4 +164,4 @@ def joined(parts: Iterable[Streams]) -> Streams:
     np.cumsum(np.concatenate([*lengths, np.zeros(0, np.int64)]), out=offsets[1:])
     data = np.concatenate([part.data for part in parts] + [np.zeros(0, np.uint8)])
     labels = np.concatenate([part.labels for part in parts] + [np.zeros(0, np.int32)])
-    return Streams(offsets, data, labels)
+    return Streams(offsets, data, labels, [text for part in parts for text in part.texts])

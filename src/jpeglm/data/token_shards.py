@@ -1,6 +1,7 @@
 """Token shards: the rows of a Parquet shard as uint16 ids, beside it.
 
-    OUT/shard-00012.tokens.safetensors    tokens, offsets, split, label and stream_bytes of its rows
+    OUT/shard-00012.tokens.safetensors    tokens, offsets, split, label, stream_bytes of its rows,
+                                          and text, ids of each caption, if there are any
     OUT/tokenizer/                        the tokenizer that made them
 
 They cost the streams' space again and spare a training host pyarrow and numba.
@@ -34,21 +35,24 @@ def token_path(folder: Path, index: int) -> Path:
 
 @dataclass(frozen=True)
 class TokenShard:
-    """Rows as ids: row i is tokens[offsets[i] : offsets[i + 1]], BOS or class first, EOS last."""
+    """Rows as ids: row i is tokens[offsets[i] : offsets[i + 1]]: text[i] ids of a caption, BOS or
+    class, the picture, EOS."""
 
     tokens: np.ndarray
     offsets: np.ndarray
     split: np.ndarray
     label: np.ndarray
     stream_bytes: np.ndarray
+    text: np.ndarray
     tokenizer: str
     fingerprint: str
 
 
 def tokenize(
     streams: Streams, tokenizer: Tokenizer, progress: Callable[[int, int], None] | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """(tokens uint16 flat, offsets int64 [n + 1]) of [BOS or class, ids…, EOS] for each stream."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(tokens uint16 flat, offsets int64 [n + 1], text int32 [n]) of [text ids…, BOS or class,
+    ids…, EOS] for each stream; text: how many ids those are."""
     if tokenizer.vocab_size > 1 << 16:
         raise InputError(
             f"the tokenizer has {tokenizer.vocab_size} ids; token shards hold at most 65536"
@@ -59,17 +63,20 @@ def tokenize(
             f"{tokenizer.n_classes - 1}; train a tokenizer with more classes"
         )
     offsets = np.zeros(len(streams.labels) + 1, np.int64)
+    text = np.zeros(len(streams.labels), np.int32)
     parts = []
     for index, label in enumerate(streams.labels.tolist()):
         ids = tokenizer.encode_stream(streams.stream(index))
-        first = tokenizer.bos
-        if label >= 0 and tokenizer.n_classes:
-            first = tokenizer.class_token(label)
-        parts.append(np.concatenate([[first], ids, [tokenizer.eos]]).astype(np.uint16))
-        offsets[index + 1] = offsets[index] + len(ids) + 2
+        head = tokenizer.head(
+            label if label >= 0 and tokenizer.n_classes else None,
+            streams.texts[index] if tokenizer.text else None,
+        )
+        parts.append(np.concatenate([head, ids, [tokenizer.eos]]).astype(np.uint16))
+        text[index] = len(head) - 1
+        offsets[index + 1] = offsets[index] + len(parts[-1])
         if progress and (index % 256 == 255 or index + 1 == len(streams.labels)):
             progress(index + 1, len(streams.labels))
-    return np.concatenate([*parts, np.zeros(0, np.uint16)]), offsets
+    return np.concatenate([*parts, np.zeros(0, np.uint16)]), offsets, text
 
 
 def write_token_shard(path: Path, shard: Path, tokenizer: Tokenizer, fingerprint: str) -> None:
@@ -78,7 +85,7 @@ def write_token_shard(path: Path, shard: Path, tokenizer: Tokenizer, fingerprint
 
     table = read_shard(shard, fingerprint)
     streams = table_streams(table)
-    tokens, offsets = tokenize(streams, tokenizer)
+    tokens, offsets, text = tokenize(streams, tokenizer)
     split = np.array([SPLITS.index(s) for s in table.column("split").to_pylist()], np.int8)
     arrays = {
         "tokens": tokens,
@@ -86,6 +93,7 @@ def write_token_shard(path: Path, shard: Path, tokenizer: Tokenizer, fingerprint
         "split": split,
         "label": streams.labels,
         "stream_bytes": np.diff(streams.offsets).astype(np.int32),
+        **({"text": text} if text.any() else {}),
     }
     meta = {"tokenizer": tokenizer.fingerprint, "fingerprint": fingerprint}
     # One key: safetensors writes several in an order that changes from run to run.
@@ -117,9 +125,10 @@ def read_token_shard(path: Path) -> TokenShard:
 
     meta = token_meta(path)
     try:
-        values: dict[str, Any] = {**load(read_bytes(path)), **meta}
-        shard = TokenShard(**values)
-    except (SafetensorError, TypeError) as error:
+        values: dict[str, Any] = load(read_bytes(path))
+        values.setdefault("text", np.zeros(len(values["label"]), np.int32))
+        shard = TokenShard(**(values | meta))
+    except (SafetensorError, TypeError, LookupError) as error:
         raise InputError(f"{path} is no token shard of this version; delete it: {error}") from error
     if not _sound(shard):
         raise InputError(f"{path} is damaged: its rows do not fit together; delete it")
@@ -130,13 +139,16 @@ def _sound(shard: TokenShard) -> bool:
     """Whether every row lies inside the tokens and has a split, a label and a size."""
     kinds = [
         (shard.tokens, np.uint16), (shard.offsets, np.int64), (shard.split, np.int8),
-        (shard.label, np.int32), (shard.stream_bytes, np.int32),
+        (shard.label, np.int32), (shard.stream_bytes, np.int32), (shard.text, np.int32),
     ]  # fmt: skip
     if any(array.dtype != kind or array.ndim != 1 for array, kind in kinds):
         return False
     rows = len(shard.offsets) - 1
-    if rows < 0 or {len(shard.split), len(shard.label), len(shard.stream_bytes)} != {rows}:
+    columns = (shard.split, shard.label, shard.stream_bytes, shard.text)
+    if rows < 0 or {len(column) for column in columns} != {rows}:
         return False
     ends = shard.offsets[0] == 0 and shard.offsets[-1] == len(shard.tokens)
     known = np.isin(shard.split, range(len(SPLITS))).all()
-    return bool(ends and known and (np.diff(shard.offsets) >= 0).all())
+    lengths = np.diff(shard.offsets)
+    inside = (shard.text >= 0).all() and (shard.text <= lengths).all()
+    return bool(ends and known and inside and (lengths >= 0).all())

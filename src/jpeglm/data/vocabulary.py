@@ -11,12 +11,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from jpeglm.bpe import MAX_VOCABULARY
 from jpeglm.codecs import Codec
 from jpeglm.config import MAX_SEED, InputError, Settings, bounded
 from jpeglm.data.choose import check_preset, preset_codec
 from jpeglm.data.open import Dataset, Pictures, open_data
 from jpeglm.data.sources import open_source
 from jpeglm.folders import kind_of, quoted
+from jpeglm.text import DEFAULT_SIZE, Text
 from jpeglm.tokenizer import Tokenizer
 
 PAPER_VOCABULARY = 320
@@ -32,13 +34,15 @@ class TokenizerConfig(Settings):
     or paper-bytes (the preset's). Of avc: avc-placed-symbols (default), avc-symbols or bytes. Of vq
     and pixels: codes."""
     vocab_size: int | None = None
-    """Tokens in all, BOS and EOS included. Default: 1024; of codes, no merges."""
+    """Tokens of pictures, BOS and EOS included. Default: 1024; of codes, no merges."""
+    text_vocab_size: int = bounded(DEFAULT_SIZE, least=0, most=MAX_VOCABULARY)
+    """Tokens of captions, where the data have some, from 256 (single bytes) on; 0: none."""
     preset: str | None = None
     """paper: plain BPE 320 over whole streams of 256 px, quality 25; of clips, 1024 over bytes."""
     classes: int = bounded(0, least=0, most=65_000)
     """Class tokens, one for each label of the data."""
     limit: int = bounded(10_000, least=1, most=MAX_SEED)
-    """Streams to learn from."""
+    """Streams, and their captions, to learn from."""
 
     def __post_init__(self) -> None:
         self.check_bounds()
@@ -51,8 +55,9 @@ def learn_tokenizer(
     settings: dict[str, Any] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Tokenizer:
-    """BPE over the training streams of prepared shards, or of pictures, coded first; settings:
-    those of JPEG's that were given for that. InputError where data and settings do not fit."""
+    """BPE over the training streams of prepared shards, or of pictures, coded first, and over their
+    captions; settings: those of JPEG's that were given for coding. InputError where data and
+    settings do not fit."""
     prepared = (data / "dataset.json").exists()
     clips = prepared and open_data(data).codec.media == "clip"
     wanted = None
@@ -64,19 +69,24 @@ def learn_tokenizer(
     if config.preset:
         alphabet = alphabet or ("bytes" if clips else "paper-bytes")
     names = dataset.label_names if len(dataset.label_names) == config.classes else []
-    streams = (stream for _, stream, _ in islice(dataset.streams("train"), config.limit))
+    rows = list(islice(dataset.streams("train"), config.limit))
+    captions = [row.text for row in rows if row.text]
+    text = None
+    if captions and config.text_vocab_size:
+        text = Text.train(captions, config.text_vocab_size)
     return Tokenizer.train(
-        streams,
+        (row.stream for row in rows),
         codec,
         alphabet,
         n_classes=config.classes,
         class_names=names,
+        text=text,
         progress=progress,
         **_size(config, codec, clips),
     )
 
 
-def _size(config: TokenizerConfig, codec: Codec, clips: bool) -> dict[str, int]:
+def _size(config: TokenizerConfig, codec: Codec, clips: bool) -> dict[str, Any]:
     """`vocab_size`, where it is not the usual one."""
     if config.vocab_size is not None:
         return {"vocab_size": config.vocab_size}
@@ -93,7 +103,9 @@ def _training_data(data: Path, codec: Codec | None) -> Dataset | Pictures:
     except InputError:
         if codec is None or codec.media == "clip" or not data.is_dir() or kind_of(data):
             raise
-        open_source(data, films=True)  # raises as well where there is nothing at all
+        open_source(
+            data, films=True, caption="none"
+        )  # raises as well where there is nothing at all
         made = f"{data.name}-shards"
         raise InputError(
             f"{data} holds films, which are prepared first; run: jpeglm prepare {quoted(data)} "

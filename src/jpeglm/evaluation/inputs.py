@@ -13,7 +13,7 @@ import numpy as np
 from jpeglm.codecs import JpegCodec
 from jpeglm.config import MAX_SEED, InputError, JpegConfig, Settings, bounded
 from jpeglm.data.arrays import Images, load_images, load_set, to_images
-from jpeglm.data.open import open_data
+from jpeglm.data.open import Stream, open_data
 from jpeglm.data.settings import PrepareConfig
 from jpeglm.generation.loading import open_coder
 from jpeglm.generation.model import Model
@@ -84,8 +84,8 @@ def pairs(
 
 def held_out_streams(
     data: Path, model: Model | VaePrior, split: str, limit: int
-) -> list[tuple[str, bytes, int]]:
-    """(key, stream, label) of a split of prepared shards, or all that films or pictures give."""
+) -> list[Stream]:
+    """A split of prepared shards, or all that films or pictures give."""
     if not isinstance(model, Model):
         raise InputError("a VAE writes no streams; give the checkpoint of a language model")
     prepared = (data / "dataset.json").exists()
@@ -106,7 +106,7 @@ def check_pictures(model: Model | VaePrior, name: Path | None) -> None:
 
 def class_counts(data: Path) -> dict[int, int]:
     """Class → streams of it that training saw."""
-    counts = np.bincount([label for _, _, label in open_data(data).streams("train")])
+    counts = np.bincount([row.label for row in open_data(data).streams("train")])
     return {label: int(count) for label, count in enumerate(counts) if count}
 
 

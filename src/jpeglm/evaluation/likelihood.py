@@ -19,14 +19,32 @@ import numpy as np
 from jpeglm.codecs import AvcCodec, JpegCodec
 from jpeglm.evaluation.coders import COUNTED, avc_bits, coder_bits, together_bits
 from jpeglm.generation.model import Model
+from jpeglm.text import tidy
 
 Progress = Callable[[int, int, str], None]
+
+
+def fitted_texts(
+    model: Model, streams: Sequence[bytes], texts: Sequence[str | None]
+) -> tuple[list[str | None], int]:
+    """Captions cut at their ends to the room that the model's context leaves beside their pictures,
+    as in training; and how many were cut."""
+    found: list[str | None] = []
+    words = model.tokenizer.text
+    if words is None:
+        return [None] * len(texts), 0
+    for stream, text in zip(streams, texts):
+        tokens = len(model.tokenizer.encode_stream(stream)) + 1  # BOS; none follows EOS
+        text = words.cut(tidy(text), max(0, model.engine.max_length - tokens)) if text else None
+        found.append(text)
+    return found, sum(new != (old and tidy(old)) for new, old in zip(found, texts))
 
 
 def model_bits(
     model: Model,
     streams: Sequence[bytes],
     labels: Sequence[int] | None = None,
+    texts: Sequence[str | None] | None = None,
     progress: Progress | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(bits, bits under the grammar, tokens), float64 [pictures] each. A label of -1 is none."""
@@ -36,7 +54,7 @@ def model_bits(
         if progress:
             progress(done, total, "")
 
-    scores = model.score_streams(streams, known, report)
+    scores = model.score_streams(streams, known, texts, report)
     return (
         np.array([score.bits.sum() for score in scores]),
         np.array([score.legal_bits.sum() for score in scores]),
@@ -75,16 +93,20 @@ def likelihood(
     streams: Sequence[bytes],
     labels: Sequence[int] | None = None,
     keys: Sequence[str] | None = None,
+    texts: Sequence[str | None] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """The table of `jpeglm evaluate likelihood`: key `coders`, a row for each coder.
+
+    labels and texts are told to a model that knows such, and are not counted.
 
     keys: names by which crops of one picture are known (`pictures_of`); default all distinct. A row
     of JPEG's coders has a second figure, `together`: all pictures in one file, against Huffman's
     single ones. The model's weights are charged to nobody.
     """
     groups = pictures_of(keys) if keys is not None else np.arange(len(streams))
-    bits, legal_bits, tokens = model_bits(model, streams, labels, progress=progress)
+    told, cut = fitted_texts(model, streams, texts) if texts else (None, 0)
+    bits, legal_bits, tokens = model_bits(model, streams, labels, told, progress)
     rows = {"model": bits, "model+grammar": legal_bits}
     unavailable: dict[str, str] = {}
     together: dict[str, float] = {}
@@ -128,4 +150,6 @@ def likelihood(
         "pictures": len(streams),
         "distinct_pictures": int(groups.max()) + 1,
         "tokens_per_image": float(tokens.mean()),
+        "captions": sum(bool(text) for text in told or ()),
+        "captions_cut": cut,
     }

@@ -22,7 +22,7 @@ from typing import Any, Literal
 import numpy as np
 
 from jpeglm.checkpoint import Checkpoint
-from jpeglm.config import MAX_SEED, InputError, Sampling, check_seed, whole
+from jpeglm.config import MAX_SEED, InputError, Sampling, check_seed, shorten, whole
 from jpeglm.generation.engine import Engine
 from jpeglm.generation.given import Given
 from jpeglm.generation.matcher import Constraint, Prompt, bare_prompt, make_prompt
@@ -40,10 +40,10 @@ BATCH = 16
 class Model:
     """A checkpoint with an engine, ready to draw.
 
-    What draws takes these options too: seed; label, a class's number or name; max_tokens of a
-    sequence, prompt included (default the context); batch, sequences at a time; progress and each,
-    as `generation.pictures` has them; and every field of `sampling.Sampling` by its name, default
-    what the checkpoint's generation_config.json says.
+    What draws takes these options too: seed; label, a class's number or name; text, what is to be
+    seen in words; max_tokens of a sequence, prompt included (default the context); batch, sequences
+    at a time; progress and each, as `generation.pictures` has them; and every field of
+    `sampling.Sampling` by its name, default what the checkpoint's generation_config.json says.
     """
 
     def __init__(self, checkpoint: Checkpoint, engine: Engine) -> None:
@@ -90,16 +90,27 @@ class Model:
         values |= {k: v for k, v in changes.items() if v is not None}
         return Sampling(**values)
 
-    def _first(self, label: int | str | None) -> int:
-        return self.tokenizer.bos if label is None else self.tokenizer.class_token(label)
+    def _head(self, label: int | str | None, text: str | None) -> np.ndarray:
+        """Ids before a picture that is to be drawn; InputError where they leave it no room."""
+        head = self.tokenizer.head(label, text)
+        grammar = self.constraint.grammar
+        room = self.engine.max_length - grammar.shortest(grammar.start()) - 1
+        if len(head) > room and len(head) > 1:
+            raise InputError(
+                f"the text {shorten(text)} has {len(head) - 1} tokens; the model's context leaves "
+                f"{max(room - 1, 0)} beside a picture, so shorten it"
+            )
+        return head
 
-    def _prompt(self, stream: bytes, units: int, label: int | str | None) -> Prompt:
+    def _prompt(
+        self, stream: bytes, units: int, label: int | str | None, text: str | None
+    ) -> Prompt:
         """The first `units` units of a canonical stream."""
         if not 0 <= whole("units", units, -MAX_SEED) <= self.codec.units:
             what = "frames" if self.codec.media == "clip" else "units"
             raise InputError(f"{units} {what} are to be kept; there are {self.codec.units}")
         prefix = self.tokenizer.alphabet.prefix(stream, units)
-        return make_prompt(self.tokenizer, prefix, self._first(label))
+        return make_prompt(self.tokenizer, prefix, self._head(label, text))
 
     def units_kept(self, keep: float | None) -> tuple[int, float]:
         """(units, share) that `complete` keeps of a picture or clip."""
@@ -161,10 +172,17 @@ class Model:
             pictures.images.append(image)
         return pictures
 
-    def generate(self, n: int = 1, *, label: int | str | None = None, **options: Any) -> Pictures:
+    def generate(
+        self,
+        n: int = 1,
+        *,
+        label: int | str | None = None,
+        text: str | None = None,
+        **options: Any,
+    ) -> Pictures:
         """Draw n new pictures."""
-        prompt = bare_prompt(self._first(label))
-        return self._draw(prompt, n, Pictures(settings={"label": label}), **options)
+        prompt = bare_prompt(self._head(label, text))
+        return self._draw(prompt, n, Pictures(settings={"label": label, "text": text}), **options)
 
     def complete(
         self,
@@ -174,6 +192,7 @@ class Model:
         *,
         units: int | None = None,
         label: int | str | None = None,
+        text: str | None = None,
         **options: Any,
     ) -> Pictures:
         """Keep the first floor(keep · MCUs) MCUs of a picture and draw the rest n times.
@@ -186,7 +205,7 @@ class Model:
         stream = self.codec.encode(media)
         if units is not None:
             kept, share = units, units / self.codec.units
-        pictures = self.continue_stream(stream, kept, n, label=label, **options)
+        pictures = self.continue_stream(stream, kept, n, label=label, text=text, **options)
         pictures.settings["keep"] = share
         return pictures
 
@@ -197,15 +216,16 @@ class Model:
         n: int = 1,
         *,
         label: int | str | None = None,
+        text: str | None = None,
         **options: Any,
     ) -> Pictures:
         """Keep the first `units` units of a canonical stream and draw the rest n times."""
-        prompt = self._prompt(stream, units, label)
+        prompt = self._prompt(stream, units, label, text)
         pictures = Pictures(
             original=stream,
             prompt=self.codec.cut(stream, units),
             units_kept=units,
-            settings={"label": label, "keep": units / self.codec.units},
+            settings={"label": label, "text": text, "keep": units / self.codec.units},
         )
         return self._draw(prompt, n, pictures, **options)
 
@@ -224,7 +244,9 @@ class Model:
         the streams. What `continue_stream` would draw with the same seed and label."""
         chooser = self.sampling(**sampling)
         requests = (
-            Request(self._prompt(stream, units, label), chooser, seed, 0, max_tokens, tag=number)
+            Request(
+                self._prompt(stream, units, label, None), chooser, seed, 0, max_tokens, tag=number
+            )
             for number, (stream, seed, label) in enumerate(zip(streams, seeds, labels))
         )
         with closing(self.session.run(requests, batch)) as events:
@@ -240,6 +262,7 @@ class Model:
         *,
         every: Literal["unit", "token"] = "unit",
         label: int | str | None = None,
+        text: str | None = None,
         seed: int = 0,
         max_tokens: int | None = None,
         batch: int = BATCH,
@@ -249,9 +272,9 @@ class Model:
         (or frame, or token) is there. Leaving the loop ends the drawing."""
         chooser = self.sampling(**sampling)
         if media is None:
-            prompt = bare_prompt(self._first(label))
+            prompt = bare_prompt(self._head(label, text))
         else:
-            prompt = self._prompt(self.codec.encode(media), self.units_kept(keep)[0], label)
+            prompt = self._prompt(self.codec.encode(media), self.units_kept(keep)[0], label, text)
         requests = (
             Request(prompt, chooser, seed, i, max_tokens, watch=every, tag=i)
             for i in range(whole("n", n, 1))
@@ -267,27 +290,30 @@ class Model:
                     lambda tokens=tokens: self._shown(prompt, tokens)[1],  # type: ignore[misc]
                 )  # fmt: skip
 
-    def score(self, media: Any, label: int | str | None = None) -> Score:
+    def score(self, media: Any, label: int | str | None = None, text: str | None = None) -> Score:
         """What a picture or clip costs under the model, token by token: `media` is what
         `Codec.encode` takes. −log2 p is what an arithmetic coder driven by the model would need."""
-        (score,) = self.score_streams([self.codec.encode(media)], [label])
+        (score,) = self.score_streams([self.codec.encode(media)], [label], [text])
         return score
 
     def score_streams(
         self,
         streams: Sequence[bytes],
         labels: Sequence[int | str | None] | None = None,
+        texts: Sequence[str | None] | None = None,
         progress: Progress | None = None,
     ) -> list[Score]:
-        """The same of canonical streams; EOS is counted, the label is not."""
-        eos = self.tokenizer.eos
+        """The same of canonical streams; EOS is counted, label and text are not."""
+        eos, none = self.tokenizer.eos, [None] * len(streams)
         requests = (
             Request(
-                bare_prompt(self._first(label)),
+                bare_prompt(self.tokenizer.head(label, text)),
                 Given(np.concatenate([self.tokenizer.encode_stream(stream), [eos]])),
                 tag=number,
             )
-            for number, (stream, label) in enumerate(zip(streams, labels or [None] * len(streams)))
+            for number, (stream, label, text) in enumerate(
+                zip(streams, labels or none, texts or none)
+            )
         )
         found: dict[int, Score] = {}
         before = self.session.tokens

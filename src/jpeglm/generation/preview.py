@@ -17,16 +17,22 @@ from jpeglm.generation.session import draw_ids
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
 
+    from jpeglm.data.open import Stream
     from jpeglm.tokenizer import Tokenizer
 
 
 def draw(
-    model: LlamaForCausalLM, tokenizer: Tokenizer, n: int, seed: int, held_out: Sequence[bytes] = ()
+    model: LlamaForCausalLM,
+    tokenizer: Tokenizer,
+    n: int,
+    seed: int,
+    held_out: Sequence[Stream] = (),
 ) -> Image.Image | None:
     """A sheet of what a LlamaForCausalLM in eval mode draws under the grammar.
 
-    First row: n new pictures. Then, for each held-out stream, the original and two completions of
-    its first half. None where the context is too short for any picture to end.
+    First row: n new pictures, to the captions of held-out ones where those have some. Then, for
+    two held-out streams, the original and two completions of its first half. None where the context
+    is too short for any picture to end.
     """
     engine, constraint = TorchEngine(model), Constraint(tokenizer)
 
@@ -42,12 +48,20 @@ def draw(
     attention = model.config._attn_implementation
     model.set_attn_implementation("sdpa")
     try:
-        new = images(bare_prompt(tokenizer.bos), n)
-        tiles = [(f"sample {i}", image) for i, image in enumerate(new)]
-        for i, stream in enumerate(held_out):
-            prefix = tokenizer.alphabet.prefix(stream, tokenizer.codec.units // 2)
-            completed = images(make_prompt(tokenizer, prefix, tokenizer.bos), 2)
-            tiles.append((f"held out {i}", tokenizer.codec.decode(stream)))
+        texts = [row.text for row in held_out if row.text and tokenizer.text]
+        if texts:
+            tiles = [
+                (text[:28], images(bare_prompt(tokenizer.head(text=text)), 1)[0])
+                for text in texts[:n]
+            ]
+        else:
+            new = images(bare_prompt(tokenizer.bos), n)
+            tiles = [(f"sample {i}", image) for i, image in enumerate(new)]
+        for i, row in enumerate(held_out[:2]):
+            prefix = tokenizer.alphabet.prefix(row.stream, tokenizer.codec.units // 2)
+            head = tokenizer.head(text=row.text if tokenizer.text else None)
+            completed = images(make_prompt(tokenizer, prefix, head), 2)
+            tiles.append((f"held out {i}", tokenizer.codec.decode(row.stream)))
             tiles += [(f"its rest {j}", image) for j, image in enumerate(completed)]
     except InputError:
         return None

@@ -31,7 +31,7 @@ from jpeglm.generation.engine import DeviceEngine, Engine, Pieces
 from jpeglm.generation.given import Given, Reading
 from jpeglm.generation.guidance import guide, without_head
 from jpeglm.generation.masks import WALK
-from jpeglm.generation.matcher import Constraint, Prompt
+from jpeglm.generation.matcher import ENDLESS, Constraint, Prompt
 from jpeglm.generation.requests import CHOOSERS, Chooser, Event, Request
 from jpeglm.generation.rows import Entry, Plan, Rows, end
 from jpeglm.generation.sampling import follow
@@ -90,6 +90,7 @@ class Session:
             tokens = len(prompt.ids) + len(chooser.ids) - 1  # none follows the last
             if tokens > budget:
                 raise InputError(f"a stream has {tokens} tokens, the model's context {budget}")
+            budget = ENDLESS  # a whole stream may be shorter than a completion of its symbols
         elif chooser.guidance != 1 and prompt.ids[0] <= self.constraint.tokenizer.eos:
             raise InputError(
                 "guidance needs a class or a text: give --label or --text to a checkpoint with such"

@@ -71,9 +71,12 @@ class TrainConfig(Settings):
     """`pictures`: one a row; `chunks`: concatenated and cut into rows of --max-length, as
     the paper."""
     max_length: int = bounded(0, least=0)
-    """Tokens of a row and of the model's context; 0: the longest training picture, up to 64s."""
+    """Tokens of a row and of the model's context; 0: the longest training picture with its caption,
+    up to 64s. A caption that leaves its picture no room is cut at its end."""
     class_dropout: float = bounded(0.0, least=0, most=1)
     """Share of class tokens replaced by BOS, which guidance needs."""
+    caption_dropout: float = bounded(0.1, least=0, most=1)
+    """Share of captions left out, of data that have some, which guidance needs."""
     precision: str = "auto"
     """`float32`, `bfloat16`, or `auto`: bfloat16 on CUDA and on a CPU with avx512_bf16 or AMX, else
     float32."""

@@ -85,6 +85,8 @@ class Job:
     """Summed nats since the last row of the log."""
     ema: dict[str, torch.Tensor]
     """Averaged weights by name; empty without."""
+    captions: dict[str, int] = field(default_factory=dict)
+    """How many pictures have captions, and how many of those were cut; empty without any."""
     progress: Progress = lambda done, total, note: None
     say: Callable[[str], None] = lambda line: None
     sampler: Sampler | None = None

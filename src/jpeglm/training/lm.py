@@ -70,6 +70,10 @@ def train(
         job.sampler = sampler
         if job.main:
             job.progress, job.say = progress or job.progress, say or job.say
+            if job.captions:
+                job.say(
+                    "{captions} captions, {captions_cut} of them cut to fit".format(**job.captions)
+                )
         return loop(job)
 
 

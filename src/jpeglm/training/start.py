@@ -53,6 +53,10 @@ def start(
     if config.eval_images:
         held_out = load_tokens(data, tokenizer, "validation", limit=config.eval_images)
     length = config.max_length or -(-int(tokens.lengths.max()) // 64) * 64
+    cut = 0
+    if config.packing == "pictures":
+        tokens, cut = tokens.fitted(length)
+        held_out = held_out.fitted(length)[0] if held_out else None
     init = _begin_with(config.init, tokenizer) if config.init else None
     if init:
         shape = like(init.config, length)
@@ -68,12 +72,15 @@ def start(
         accelerator.num_processes,
         bos=tokenizer.bos,
         class_dropout=config.class_dropout,
+        caption_dropout=config.caption_dropout,
     )
     steps = config.steps
     if config.epochs:
         passes = config.epochs * loader.steps_per_epoch / config.gradient_accumulation
         steps = max(1, round(passes))
     checkpoints = Checkpoints(out / "checkpoints", config.keep)
+    captions = {"captions": int((tokens.text > 0).sum()), "captions_cut": cut}
+    captions = captions if captions["captions"] else {}
     about = {
         "settings": config.to_dict(),
         "steps": steps,
@@ -88,6 +95,7 @@ def start(
             "tokens": len(tokens.tokens),
             "too_long": loader.n_dropped,
             "validation_pictures": len(held_out) if held_out else 0,
+            **captions,
         },
         "processes": accelerator.num_processes,
         "device": str(accelerator.device),
@@ -138,6 +146,7 @@ def start(
         optimizers=[one.optimizer for one in stepping],
         window=window.to(accelerator.device),
         ema={name: p.detach().clone() for name, p in model.named_parameters() if config.ema},
+        captions=captions,
     )
     if saved:
         restore(job, saved)
@@ -204,4 +213,6 @@ def _data_fingerprint(tokens: TokenSet, held_out: TokenSet | None) -> str:
         if part is not None:
             digest.update(np.ascontiguousarray(part.offsets).data)
             digest.update(np.ascontiguousarray(part.tokens).data)
+            if part.text.any():
+                digest.update(np.ascontiguousarray(part.text).data)
     return digest.hexdigest()[:16]

@@ -52,7 +52,7 @@ def validate(job: Job) -> float:
     bits = total / math.log(2) / len(held_out)
     row = {
         "step": job.state.step,
-        "validation_loss": total / int(held_out.lengths.sum() - len(held_out)),
+        "validation_loss": total / int((held_out.lengths - held_out.text - 1).sum()),
         "bits_per_image": bits,
         "bits_per_pixel": bits / job.tokenizer.codec.pixels,
         "validation_pictures": len(held_out),

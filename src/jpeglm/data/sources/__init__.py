@@ -1,6 +1,7 @@
 """Where pictures and films come from: folders, WebDataset tars, Parquet, saved Hugging Face data.
 
     base.py      what every source gives: items, rejected ones, units of work, names that count
+    captions.py  where captions are looked for, and what counts as one
     folders.py   a tree of files
     tars.py      WebDataset tars: archives.py reads their members, samples.py tells what they mean
     tables.py    Parquet and Arrow files, datasets saved by Hugging Face
@@ -25,6 +26,7 @@ from pathlib import Path
 
 from jpeglm.config import InputError
 from jpeglm.data.sources.base import (
+    CAPTIONS,
     EXTENSIONS,
     FILMS,
     LABELS,
@@ -36,14 +38,15 @@ from jpeglm.data.sources.base import (
     extension,
     has,
 )
+from jpeglm.data.sources.captions import METADATA, columns
 from jpeglm.data.sources.folders import list_pictures, walk
 from jpeglm.data.sources.tables import list_arrow, list_parquet, saved_datasets
 from jpeglm.data.sources.tars import TARS, list_tar
 from jpeglm.files import file_size, printable
 
 __all__ = [
-    "EXTENSIONS", "FILMS", "LABELS", "PREPARED", "TARS", "Item", "Rejected", "Source", "Unit",
-    "open_source",
+    "CAPTIONS", "EXTENSIONS", "FILMS", "LABELS", "PREPARED", "TARS", "Item", "Rejected", "Source",
+    "Unit", "open_source",
 ]  # fmt: skip
 
 
@@ -54,6 +57,8 @@ def open_source(
     labels: str = "source",
     films: bool = False,
     column: str | None = None,
+    caption: str = "source",
+    caption_column: str | None = None,
 ) -> Source:
     """List the pictures of `path`: a folder, a picture, a tar, a Parquet file, a saved dataset.
 
@@ -66,27 +71,33 @@ def open_source(
     `column`: where a table has several columns of pictures, or a sample in a tar several images,
     the one to take (of a tar: what follows the key, `png` or `seg.png`). By default that of a table
     is `image`, or the only one; for tars see `samples.choose`.
+
+    `caption`: `source` takes what the data carry (`sources.captions`; `caption_column` names the
+    column of a table, the key of metadata), `names` those of files, `none` takes none.
     Raises InputError if nothing is there or no picture is found.
     """
     path = Path(path)
     name = printable(path)
     if labels not in LABELS:
         raise InputError(f"labels is {labels!r}; choose one of {', '.join(LABELS)}")
+    if caption not in CAPTIONS:
+        raise InputError(f"caption is {caption!r}; choose one of {', '.join(CAPTIONS)}")
     if unit_size < 1:
         raise InputError(f"unit_size is {unit_size}; it must be at least 1")
     if path.is_dir():
         if (path / PREPARED).exists():
             raise InputError(f"{name} is already prepared; give the folder of the pictures instead")
-        source = Source(path, labels, films, column)
+        source = Source(path, labels, films, column, caption, caption_column)
         files = list(walk(source))
     else:
         if not path.exists():
             raise InputError(f"there is no file or folder {name}")
-        source = Source(path.parent, labels, films, column)
+        source = Source(path.parent, labels, films, column, caption, caption_column)
         files = [(path.name, file_size(path))]
     if films:
         unit_size = max(1, unit_size // 8)
-    list_pictures(source, [file for file in files if has(file[0], source.extensions)], unit_size)
+    list_pictures(source, files, unit_size)
+    described = {METADATA} if columns(source) else set()
     saved = saved_datasets(source, files)
     for file, size in files:
         if has(file, TARS):
@@ -97,7 +108,9 @@ def open_source(
     for file, size in files:
         if has(file, (".arrow",)):
             list_arrow(source, file, size, unit_size, saved)
-        elif not has(file, (*source.extensions, *TARS, ".parquet")) and not saved.owns(file):
+        elif has(file, (*source.extensions, *TARS, ".parquet")) or saved.owns(file):
+            continue
+        elif file.rpartition("/")[2] not in described:
             source.passed[extension(file)] += 1
     if not source.count:
         found = "; ".join(

@@ -33,6 +33,7 @@ FILMS = (
 MAX_FILM_BYTES = 1 << 32
 """A film is read into memory whole; larger ones are set aside."""
 LABELS = ("source", "folder", "none")
+CAPTIONS = ("source", "names", "none")
 MAX_LABEL = 2**31 - 1
 """Shards hold labels as int32."""
 PREPARED = "prepare.json"
@@ -41,14 +42,15 @@ PREPARED = "prepare.json"
 
 class Item(NamedTuple):
     """One picture as its file's bytes; `label` is -1 where there is none; `split` is train or
-    validation where the source itself says it. Key and name are text, whatever bytes the file's
-    name is made of."""
+    validation where the source itself says it; `caption` says what it shows. Key and name are text,
+    whatever bytes the file's name is made of."""
 
     key: str
     data: bytes
     label: int
     name: str
     split: str | None = None
+    caption: str | None = None
 
 
 class Rejected(NamedTuple):
@@ -76,6 +78,10 @@ class Source:
     labels: str = "source"
     films: bool = False
     column: str | None = None
+    caption: str = "source"
+    caption_column: str | None = None
+    caption_from: Counter[str] = field(default_factory=Counter)
+    """Where captions were found."""
     units: list[Unit] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)
     passed: Counter[str] = field(default_factory=Counter)

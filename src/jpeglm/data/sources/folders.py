@@ -10,32 +10,37 @@ from typing import Any
 
 from jpeglm.config import InputError
 from jpeglm.data.sources.base import PREPARED, Item, Rejected, Source, has, size_limit
+from jpeglm.data.sources.captions import list_metadata, name_caption, read_caption
 from jpeglm.files import printable, read_bytes
 
 
 @dataclass(frozen=True)
 class FileUnit:
-    """Picture files; `files` holds (path relative to root, bytes, label)."""
+    """Picture files; `files` holds (path relative to root, bytes, label), `captions` those that
+    there are, by path."""
 
     root: Path
     files: tuple[tuple[str, int, int], ...]
+    captions: tuple[tuple[str, str], ...] = ()
 
     @property
     def count(self) -> int:
         return len(self.files)
 
     def describe(self) -> tuple[Any, ...]:
-        return ("files", self.files)
+        return ("files", self.files, *((self.captions,) if self.captions else ()))
 
     def read(self) -> Iterator[Item | Rejected]:
+        captions = dict(self.captions)
         for key, _, label in self.files:
             path = self.root / key
             try:
                 data = read_bytes(path, size_limit(key))
-            except InputError as error:
+                caption = read_caption(captions.get(key))
+            except (InputError, ValueError) as error:
                 yield Rejected(printable(path), str(error))
             else:
-                yield Item(printable(key), data, label, printable(path))
+                yield Item(printable(key), data, label, printable(path), caption=caption)
 
 
 def walk(source: Source) -> Iterator[tuple[str, int]]:
@@ -80,8 +85,9 @@ def walk(source: Source) -> Iterator[tuple[str, int]]:
     return visit(str(source.root), "")
 
 
-def list_pictures(source: Source, pictures: list[tuple[str, int]], unit_size: int) -> None:
-    """Units of the picture files (relative path, bytes)."""
+def list_pictures(source: Source, files: list[tuple[str, int]], unit_size: int) -> None:
+    """Units of the picture files among these (relative path, bytes)."""
+    pictures = [file for file in files if has(file[0], source.extensions)]
     numbers: dict[str, int] = {}
     if source.labels == "folder":
         names = sorted({name.split("/")[0] for name, _ in pictures if "/" in name})
@@ -96,5 +102,13 @@ def list_pictures(source: Source, pictures: list[tuple[str, int]], unit_size: in
         (name, size, numbers.get(name.split("/")[0], -1) if "/" in name else -1)
         for name, size in pictures
     ]
+    captions = list_metadata(source, [name for name, _ in files])
+    if source.caption == "names" and listed:
+        captions = {name: name_caption(name) for name, _, _ in listed}
+        source.caption_from["names of files"] += len(captions)
+    nobody = len(captions.keys() - {name for name, _, _ in listed})
+    source.passed.update({"captions of no picture": nobody} if nobody else {})
     for start in range(0, len(listed), unit_size):
-        source.units.append(FileUnit(source.root, tuple(listed[start : start + unit_size])))
+        part = tuple(listed[start : start + unit_size])
+        own = tuple((name, captions[name]) for name, _, _ in part if name in captions)
+        source.units.append(FileUnit(source.root, part, own))

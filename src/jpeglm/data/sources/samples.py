@@ -1,6 +1,6 @@
-"""Which members of a tar are one sample, which of them is its picture and what is its label.
+"""Which members of a tar are one sample, which of them is its picture, its label, its caption.
 
-WebDataset's convention: members of one key are one sample, `a/7.jpg`, `a/7.cls`, `a/7.json`; the
+WebDataset's convention: members of one key are one sample, `a/7.jpg`, `a/7.cls`, `a/7.txt`; the
 key ends at the first dot of the name. Beyond it, names with more dots are read as people mean them.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import posixpath
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from jpeglm.data.sources.base import FILMS
@@ -23,13 +23,14 @@ FIRST_OF_SAMPLE = (*FILMS, ".jpg", ".jpeg", ".webp", ".avif", ".heic", ".png")
 class Member:
     """A picture inside a tar. pieces: (place in the tar, bytes, place in the picture), more than
     one where the file is sparse; label: what its .cls file holds; number: which of those that bear
-    its name."""
+    its name; caption: what its .txt file holds."""
 
     name: str
     size: int
     pieces: tuple[tuple[int, int, int], ...]
     label: bytes | None
     number: int
+    caption: bytes | str | None = None
 
     @property
     def offset(self) -> int:
@@ -72,10 +73,12 @@ def parts_of(name: str, run: int) -> Name:
 
 @dataclass
 class Listing:
-    """What a walk through a tar finds; all but pictures and labels is counted in `passed`."""
+    """What a walk through a tar finds; all but pictures, labels and captions is counted in
+    `passed`."""
 
     pictures: list[tuple[Name, Member]] = field(default_factory=list)
     labels: dict[tuple[int, str], bytes] = field(default_factory=dict)
+    captions: dict[tuple[int, str], bytes] = field(default_factory=dict)
     stems: set[tuple[int, str]] = field(default_factory=set)
     """Of the files that are no pictures."""
     passed: list[str] = field(default_factory=list)
@@ -83,8 +86,8 @@ class Listing:
 
 
 def choose(listing: Listing, column: str | None) -> tuple[list[Member], list[tuple[str, str]]]:
-    """The pictures with their labels, one of each sample; and (name, reason) of samples that hold
-    several images of which none can be told to be the picture.
+    """The pictures with their labels and captions, one of each sample; and (name, reason) of
+    samples that hold several images of which none can be told to be the picture.
 
     A name with more than one dot is an image of its key's sample (`7.seg.png` beside `7.jpg` or
     `7.cls`, or images of that name under two keys); where nothing else bears the key, or where only
@@ -105,7 +108,7 @@ def choose(listing: Listing, column: str | None) -> tuple[list[Member], list[tup
         apart = name.middle and (name.numbered or sidecar or not shared)
         samples.setdefault((name.run, name.stem if apart else name.key), []).append((name, member))
     chosen, refused = [], []
-    label_of = _labels(listing)
+    label_of, caption_of = (_beside(listing, texts) for texts in (listing.labels, listing.captions))
     for images in samples.values():
         picked = _picture(images, column)
         if picked is None and column is None:
@@ -114,8 +117,7 @@ def choose(listing: Listing, column: str | None) -> tuple[list[Member], list[tup
             refused.append((images[0][1].name, reason))
         for name, member in images:
             if picked is not None and member is picked[1]:
-                label = label_of(name)
-                chosen.append(Member(member.name, member.size, member.pieces, label, member.number))
+                chosen.append(replace(member, label=label_of(name), caption=caption_of(name)))
             elif picked is not None or column is not None:
                 listing.passed.append("." + name.field)
     return chosen, refused
@@ -138,18 +140,20 @@ def _picture(images: list[tuple[Name, Member]], column: str | None) -> tuple[Nam
     return named[0] if len(named) == 1 else None
 
 
-def _labels(listing: Listing) -> Callable[[Name], bytes | None]:
-    """What gives a picture its label: the .cls file of its own name, else that of its key; of one
-    in another archive only if there is neither a second such label nor a second such picture."""
+def _beside(
+    listing: Listing, beside: dict[tuple[int, str], bytes]
+) -> Callable[[Name], bytes | None]:
+    """What gives a picture its label or caption: the file of its own name, else that of its key; of
+    one in another archive only if there is neither a second such file nor a second such picture."""
     texts: dict[str, list[bytes]] = {}
-    for (_, stem), text in listing.labels.items():
+    for (_, stem), text in beside.items():
         texts.setdefault(stem, []).append(text)
     pictures = Counter(name.stem for name, _ in listing.pictures)
 
     def find(name: Name) -> bytes | None:
         for stem in (name.stem, name.key):
-            if (name.run, stem) in listing.labels:
-                return listing.labels[name.run, stem]
+            if (name.run, stem) in beside:
+                return beside[name.run, stem]
         elsewhere = texts.get(name.stem, [])
         return elsewhere[0] if len(elsewhere) == pictures[name.stem] == 1 else None
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from jpeglm.config import InputError
 from jpeglm.data.sources.base import Item, Rejected, Source, read_label, size_limit
+from jpeglm.data.sources.captions import columns, read_caption
 from jpeglm.files import printable, read_bytes, read_json, told
 
 PICTURES = ("image", "img", "picture", "jpg", "png", "video", "mp4", "bytes")
@@ -33,9 +34,11 @@ class RowUnit:
     first: int
     count: int
     split: str | None = None
+    caption: str | None = None
 
     def describe(self) -> tuple[Any, ...]:
         split = (self.split,) if self.split else ()
+        caption = (("caption", self.caption),) if self.caption else ()
         return (
             "rows",
             self.file,
@@ -45,6 +48,7 @@ class RowUnit:
             self.first,
             self.count,
             *split,
+            *caption,
         )
 
     def read(self) -> Iterator[Item | Rejected]:
@@ -70,9 +74,10 @@ class RowUnit:
             return Rejected(name, "the row holds no picture")
         try:
             label = read_label(batch.column(self.label)[index].as_py() if self.label else None)
+            caption = _text(batch.column(self.caption)[index]) if self.caption else None
         except ValueError as error:
             return Rejected(name, str(error))
-        return Item(printable(f"{self.file}:{row}"), data, label, name, self.split)
+        return Item(printable(f"{self.file}:{row}"), data, label, name, self.split, caption)
 
 
 def _picture(cell: Any, folder: Path) -> bytes | None:
@@ -91,6 +96,15 @@ def _picture(cell: Any, folder: Path) -> bytes | None:
     return read_bytes(folder / name, size_limit(name)) if name else None
 
 
+def _text(cell: Any) -> str | None:
+    """The caption of one cell; ValueError says what is wrong. Arrow does not check its UTF-8."""
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(cell.type):
+        cell = cell.value
+    return read_caption(cell.as_buffer().to_pybytes() if cell.is_valid else None)
+
+
 def _parquet_batches(path: Path, unit: RowUnit) -> Iterator[tuple[int, Any]]:
     """(number of its first row, record batch) of the row groups that overlap the unit."""
     import pyarrow.parquet as pq
@@ -105,8 +119,8 @@ def _parquet_batches(path: Path, unit: RowUnit) -> Iterator[tuple[int, Any]]:
                     base = start
                 groups.append(group)
             start += rows
-        columns = [unit.image] + ([unit.label] if unit.label else [])
-        for batch in file.iter_batches(64, groups, columns, use_threads=False):
+        wanted = [name for name in (unit.image, unit.label, unit.caption) if name]
+        for batch in file.iter_batches(64, groups, wanted, use_threads=False):
             if base >= unit.first + unit.count:
                 return
             yield base, batch
@@ -244,12 +258,15 @@ def _add_rows(
         path = printable(source.root / name)
         image = _image_column(source, path, schema, features)
         label = _label_column(source, path, schema, features)
+        caption = _caption_column(source, path, schema, image)
     except (InputError, UnicodeDecodeError) as error:  # a column's name may be no UTF-8
         _refuse(source, name, told(error))
         return
     for first in range(0, rows, step):
         count = min(step, rows - first)
-        source.units.append(RowUnit(source.root, name, size, image, label, first, count, split))
+        source.units.append(
+            RowUnit(source.root, name, size, image, label, first, count, split, caption)
+        )
 
 
 def _plain(kind: Any) -> Any:
@@ -257,6 +274,27 @@ def _plain(kind: Any) -> Any:
     import pyarrow as pa
 
     return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
+def _caption_column(source: Source, path: str, schema: Any, image: str) -> str | None:
+    """The column of captions: the one that is asked for, else `caption` or `text` if it is there
+    and holds text."""
+    import pyarrow as pa
+
+    kinds = ("is_string", "is_large_string", "is_string_view")
+    tests = [getattr(pa.types, name) for name in kinds if hasattr(pa.types, name)]
+    for name in columns(source):
+        if schema.names.count(name) != 1 or name == image:
+            continue
+        if any(test(_plain(schema.field(name).type)) for test in tests):
+            source.caption_from[f"column {name}"] += 1
+            return name
+    if source.caption_column is not None and source.caption == "source":
+        raise InputError(
+            f"{path} has no column {source.caption_column} of text; its columns are "
+            f"{', '.join(map(printable, schema.names))}"
+        )
+    return None
 
 
 def _label_column(

@@ -1,6 +1,6 @@
 """WebDataset tars: plain or compressed, one archive or several in a row, whole or damaged.
 
-    archives.py ──members──▶ here ──names──▶ samples.py ──the picture and the label of each──▶ units
+    archives.py ──members──▶ here ──names──▶ samples.py ──picture, label, caption of each──▶ units
 
 Links lead to what they name, sparse files are put together; what cannot be used is listed.
 
@@ -14,7 +14,7 @@ import io
 import posixpath
 import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -28,6 +28,7 @@ from jpeglm.data.sources.base import (
     read_label,
     size_limit,
 )
+from jpeglm.data.sources.captions import MAX_CAPTION, columns, name_caption, read_caption
 from jpeglm.data.sources.samples import Listing, Member, Name, choose, parts_of
 from jpeglm.files import printable, told
 
@@ -35,6 +36,8 @@ TARS = (
     ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tbz", ".tar.xz", ".txz", ".tar.zst", ".tzst",
 )  # fmt: skip
 MAX_LABEL_TEXT = 64
+MAX_CAPTIONS = 1 << 28
+"""Bytes of all captions of a tar, which are kept until its pictures are read."""
 MAX_LINKS = 40
 """That lead from one to the next, as on a disk."""
 ANY = -1
@@ -54,7 +57,9 @@ class TarUnit:
         return len(self.members)
 
     def describe(self) -> tuple[Any, ...]:
-        return ("tar", self.file, tuple((m.name, m.offset, m.size) for m in self.members))
+        told = [(m.name, m.offset, m.size) for m in self.members]
+        captions = tuple((m.name, m.caption) for m in self.members if m.caption is not None)
+        return ("tar", self.file, tuple(told), *((captions,) if captions else ()))
 
     def read(self) -> Iterator[Item | Rejected]:
         reason = ""
@@ -87,10 +92,12 @@ class TarUnit:
             return Rejected(name, "the tar ends inside this picture")
         try:
             label = read_label(member.label)
+            caption = read_caption(member.caption)
         except ValueError as error:
             return Rejected(name, str(error))
         again = f" ({member.number})" if member.number > 1 else ""
-        return Item(printable(f"{self.file}/{member.name}{again}"), data, label, name)
+        key = printable(f"{self.file}/{member.name}{again}")
+        return Item(key, data, label, name, caption=caption)
 
 
 def _read_pieces(file: IO[bytes], member: Member) -> bytes:
@@ -126,6 +133,11 @@ def list_tar(source: Source, name: str, size: int, unit_size: int) -> None:
         source.rejected.append(Rejected(printable(f"{path}:{member}"), reason))
     source.passed.update(listing.passed)
     members.sort(key=lambda member: member.offset)
+    if source.caption == "names":
+        members = [replace(member, caption=name_caption(member.name)) for member in members]
+        source.caption_from["names of files"] += len(members)
+    elif any(member.caption is not None for member in members):
+        source.caption_from[".txt files"] += sum(m.caption is not None for m in members)
     step = max(1, len(members)) if compressed else unit_size
     for start in range(0, len(members), step):
         source.units.append(TarUnit(source.root, name, tuple(members[start : start + step])))
@@ -133,10 +145,15 @@ def list_tar(source: Source, name: str, size: int, unit_size: int) -> None:
 
 def _scan(file: Any, source: Source, listing: Listing, path: Path) -> None:
     """Read all headers (and the labels) of a tar into the listing."""
-    wanted = (*source.extensions, ".cls") if source.labels == "source" else source.extensions
+    beside: dict[str, dict[tuple[int, str], bytes]] = {}
+    if source.labels == "source":
+        beside[".cls"] = listing.labels
+    if columns(source):
+        beside[".txt"] = listing.captions
+    wanted, captions = (*source.extensions, *beside), 0
     links: list[tuple[str, Name, tarfile.TarInfo]] = []
     places: dict[tuple[int, str], Member] = {}
-    labelled: dict[tuple[int, str], bytes] = {}
+    texts: dict[tuple[int, str], bytes] = {}
     seen: set[tuple[int, str]] = set()
     counts: dict[str, int] = {}
     run = archive = 0
@@ -157,10 +174,18 @@ def _scan(file: Any, source: Source, listing: Listing, path: Path) -> None:
                     listing.passed.append(extension(base))
                 continue
             place = posixpath.normpath(info.name)
-            if info.isreg() and parts.end == ".cls" and source.labels == "source":
-                text = b"" if info.size > MAX_LABEL_TEXT else file.read(info.size)
-                labelled[run, place] = labelled[ANY, place] = text
-                listing.labels[run, parts.stem] = text
+            if info.isreg() and parts.end in beside:
+                if parts.end == ".cls":
+                    text = b"" if info.size > MAX_LABEL_TEXT else file.read(info.size)
+                else:
+                    text = file.read(min(info.size, MAX_CAPTION + 1))
+                    captions += len(text)
+                if captions > MAX_CAPTIONS:
+                    raise tarfile.ReadError(
+                        f"its captions have more than {MAX_CAPTIONS >> 20} MiB; split it"
+                    )
+                texts[run, place] = texts[ANY, place] = text
+                beside[parts.end][run, parts.stem] = text
                 listing.stems.add((run, parts.stem))
                 continue
             if info.isreg():
@@ -176,7 +201,7 @@ def _scan(file: Any, source: Source, listing: Listing, path: Path) -> None:
         for byte in tar.damage.values():
             reason = f"the tar is damaged at byte {byte}; what lies behind is read where it can be"
             source.rejected.append(Rejected(printable(path), reason))
-        _follow(links, places, labelled, listing, counts)
+        _follow(links, places, texts, beside, listing, counts)
 
 
 def _member(info: tarfile.TarInfo, counts: dict[str, int]) -> Member:
@@ -193,7 +218,8 @@ def _member(info: tarfile.TarInfo, counts: dict[str, int]) -> Member:
 def _follow(
     links: list[tuple[str, Name, tarfile.TarInfo]],
     places: dict[tuple[int, str], Member],
-    labelled: dict[tuple[int, str], bytes],
+    texts: dict[tuple[int, str], bytes],
+    beside: dict[str, dict[tuple[int, str], bytes]],
     listing: Listing,
     counts: dict[str, int],
 ) -> None:
@@ -206,7 +232,7 @@ def _follow(
         for run in (parts.run, ANY):
             targets[run, posixpath.normpath(name)] = target
     for name, parts, info in links:
-        wanted: Any = labelled if parts.end == ".cls" else places
+        wanted: Any = texts if parts.end in beside else places
         place, found = posixpath.normpath(name), None
         for _ in range(MAX_LINKS):
             next_place = targets.get((parts.run, place)) or targets.get((ANY, place))
@@ -221,7 +247,7 @@ def _follow(
             member = Member(name, found.size, found.pieces, None, counts[name])
             listing.pictures.append((parts, member))
         elif found is not None:
-            listing.labels[parts.run, parts.stem] = found
+            beside[parts.end][parts.run, parts.stem] = found
             listing.stems.add((parts.run, parts.stem))
         else:
             reason = f"it is a link to {printable(info.linkname)}, which the tar does not hold"
