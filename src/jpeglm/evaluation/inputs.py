@@ -82,9 +82,7 @@ def pairs(
     return first, second
 
 
-def held_out_streams(
-    data: Path, model: Model | VaePrior, split: str, limit: int
-) -> list[Stream]:
+def held_out_streams(data: Path, model: Model | VaePrior, split: str, limit: int) -> list[Stream]:
     """A split of prepared shards, or all that films or pictures give."""
     if not isinstance(model, Model):
         raise InputError("a VAE writes no streams; give the checkpoint of a language model")
