@@ -78,7 +78,7 @@ def main() -> None:
     pictures = [codec.decode(row.stream) for row in shown]
     side_by_side(
         {"cifar10": model}, pictures, 0.5, FIGURES / "cifar10-completions.jpg",
-        [label for _, _, label in shown],
+        [row.label for row in shown],
     )  # fmt: skip
     release.install(make_card(release, data, names, tables), LIMIT)
 
