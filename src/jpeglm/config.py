@@ -180,6 +180,8 @@ class Sampling(Settings):
     """Draw among the k most probable tokens; 0 is off."""
     top_p: float = bounded(1.0, least=0.0, most=1.0, above=0.0)
     """Draw among the most probable tokens of this total."""
+    min_p: float = bounded(0.0, least=0.0, most=1.0)
+    """Draw among tokens of at least this share of the most probable one's; 0 is off."""
     grammar: bool = True
     """Allow only what keeps the file valid; without it broken files are drawn too."""
     guidance: float = bounded(1.0, least=0.0, most=1e6)

@@ -99,8 +99,9 @@ def test_where_dc_values_may_leave_int16_there_are_no_tables(pictures):
 
 @pytest.mark.parametrize("top_k", [0, 1, 7, 60])
 @pytest.mark.parametrize("top_p", [0.3, 0.9, 1.0])
+@pytest.mark.parametrize("min_p", [0.0, 0.02, 1.0])
 @pytest.mark.parametrize("temperature", [0.0, 0.7, 1.0])
-def test_the_device_chooses_what_the_host_chooses(top_k, top_p, temperature):
+def test_the_device_chooses_what_the_host_chooses(top_k, top_p, min_p, temperature):
     from jpeglm.generation.engine_cuda import choose
 
     rng = np.random.default_rng(1)
@@ -108,7 +109,7 @@ def test_the_device_chooses_what_the_host_chooses(top_k, top_p, temperature):
     mask = rng.random((40, 60)) < 0.3
     mask[:, 5] = True
     uniform = rng.random(40)
-    draw = make_draw(Sampling(temperature, top_k, top_p))
+    draw = make_draw(Sampling(temperature, top_k, top_p, min_p))
     weight, order = np.empty(60, np.float32), np.empty(60, np.int64)
     expected = [
         choose_on_host(row, legal, draw, u, weight, order)

@@ -186,8 +186,8 @@ def test_choose_follows_the_stated_order():
     everything = np.ones(4, bool)
     scratch = np.empty(4, np.float32), np.empty(4, np.int64)
 
-    def share(mask, temperature=1.0, top_k=0, top_p=1.0):
-        draw = make_draw(Sampling(temperature, top_k, top_p))
+    def share(mask, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0):
+        draw = make_draw(Sampling(temperature, top_k, top_p, min_p))
         drawn = [choose(logits, mask, draw, (i + 0.5) / 1000, *scratch)[0] for i in range(1000)]
         return np.bincount(drawn, minlength=4) / 1000
 
@@ -197,6 +197,10 @@ def test_choose_follows_the_stated_order():
     assert share(everything, top_p=0.6) == pytest.approx([5 / 8, 3 / 8, 0, 0], abs=2e-3)
     # The nucleus is the model's; of it the legal remain, not a nucleus of the legal.
     assert share(np.array([0, 1, 1, 1], bool), top_p=0.6) == pytest.approx([0, 1, 0, 0])
+    # A share of the most probable token's chance, legal or not (Nguyen et al. 2024).
+    assert share(everything, min_p=0.3) == pytest.approx([10 / 19, 6 / 19, 3 / 19, 0], abs=2e-3)
+    assert share(np.array([0, 1, 1, 1], bool), min_p=0.31) == pytest.approx([0, 1, 0, 0])
+    assert share(everything, top_k=2, min_p=0.7) == pytest.approx([1, 0, 0, 0])
     # Nothing in the nucleus is legal: the most probable legal token.
     assert share(np.array([0, 0, 1, 1], bool), top_k=2) == pytest.approx([0, 0, 1, 0])
     assert share(everything, temperature=0.0) == pytest.approx([1, 0, 0, 0])
@@ -221,7 +225,15 @@ def test_the_nucleus_is_that_of_a_sorted_list(top_k, top_p):
 
 
 @pytest.mark.parametrize(
-    "settings", [{"temperature": -1}, {"top_k": -1}, {"top_p": 0}, {"top_p": 1.5}]
+    "settings",
+    [
+        {"temperature": -1},
+        {"top_k": -1},
+        {"top_p": 0},
+        {"top_p": 1.5},
+        {"min_p": -0.1},
+        {"min_p": float("nan")},
+    ],
 )
 def test_sampling_settings_are_checked(settings):
     with pytest.raises(InputError, match=next(iter(settings))):

@@ -316,6 +316,7 @@ def choose(
     best = torch.where(mask, logits, lowest).argmax(-1)
     peak = logits.max(-1, keepdim=True).values
     weight = torch.exp(((logits - peak) * inverse[:, None].float()).double())
+    mask = mask & (weight >= get("min_p")[:, None])
     numbers = torch.arange(size, device=logits.device)
     narrowed = ((top_k > 0) | (top_p < 1))[:, None]
     order = torch.sort(weight, dim=-1, descending=True, stable=True).indices

@@ -95,12 +95,12 @@ def choose(logits, mask, draw, uniform, weight, order):
             inside = nucleus(weight, total, draw.top_k, draw.top_p, order)
         for i in range(inside):
             token = order[size - 1 - i] if narrowed else i
-            if mask[token]:
+            if mask[token] and weight[token] >= draw.min_p:
                 legal += weight[token]
         target = uniform * legal
         for i in range(inside):
             token = order[size - 1 - i] if narrowed else i
-            if mask[token] and weight[token] > 0:
+            if mask[token] and weight[token] > 0 and weight[token] >= draw.min_p:
                 last = np.int64(token)
                 target -= weight[token]
                 if target < 0.0:
