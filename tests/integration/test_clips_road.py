@@ -125,7 +125,7 @@ def test_clips_are_checked(jpeglm, road):
     assert valid["failed"] == 0 and valid["files"][0]["codec"]["codec"] == "avc"
     (folder / "cut.h264").write_bytes(CODEC.wrap_annex_b(stream)[:-1])
     for words, said in (
-        (("check", "cut.h264", "--checkpoint", "run/model"), "(slice 3, at byte"),
+        (("check", "cut.h264", "--checkpoint", "run/model"), "(slice 3), at byte"),
         (("check", "film.mp4", "--checkpoint", "run/model"), "it cannot be read as H.264"),
         (("check", "one/sample-00.mp4"), "give --checkpoint"),
         (("check", "one/sample-00.mp4", "--checkpoint", "clips"), "another size, rate or qp"),

@@ -236,14 +236,14 @@ def test_options_out_of_bounds(jpeglm, verb, case):
 
 FLOATS = {
     "train": ("epochs", "minutes", "learning-rate", "min-lr-ratio", "weight-decay", "beta1",
-              "beta2", "clip", "class-dropout", "ema"),
+              "beta2", "clip", "class-dropout", "caption-dropout", "ema"),
     "train-vae": ("minutes", "learning-rate", "weight-decay", "clip", "beta", "validation"),
     "train-vqvae": ("minutes", "learning-rate", "weight-decay", "clip", "beta", "ema",
                     "restart-below", "validation"),
-    "complete": ("keep", "start", "temperature", "top-p", "guidance"),
+    "complete": ("keep", "start", "temperature", "top-p", "min-p", "guidance"),
     "prepare": ("validation", "min-scale", "fps"),
-    "evaluate continuation": ("temperature", "top-p"),
-    "evaluate validity": ("temperature", "top-p"),
+    "evaluate continuation": ("temperature", "top-p", "min-p"),
+    "evaluate validity": ("temperature", "top-p", "min-p"),
     "evaluate longtail": ("keep",),
     "evaluate completion": ("ratios",),
 }  # fmt: skip
