@@ -116,6 +116,8 @@ def atomic_folder(path: Path, names: Collection[str] = ()) -> Iterator[Path]:
         _flush_folder(path.parent)
     except OSError as error:
         raise explain(error, path) from error
+    except InputError as error:  # nobody has heard of the draft
+        raise InputError(str(error).replace(str(draft), str(path))) from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 

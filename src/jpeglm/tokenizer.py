@@ -245,6 +245,7 @@ class Tokenizer:
                 "codec": self.codec.to_dict(),
                 "fingerprint": self.codec.fingerprint,
                 "alphabet": self.alphabet.name,
+                "tokenizer": self.fingerprint,
                 **({"classes": list(self.class_names)} if self.class_names else {}),
             },
         )
@@ -300,5 +301,11 @@ class Tokenizer:
         told = [(token["id"], token["content"]) for token in ours["added_tokens"]]
         if [(t.get("id"), t.get("content")) for t in stored["added_tokens"]] != told:
             raise InputError(f"{file}: its added_tokens are not {BOS_TEXT}, {EOS_TEXT} and classes")
+        mark = settings.get("tokenizer", tokenizer.fingerprint)  # older folders have none
+        if mark != tokenizer.fingerprint:
+            raise InputError(
+                f"{record} was written for the tokenizer {shorten(mark)}, but its alphabet and "
+                f"{file.name} make {tokenizer.fingerprint}; the files do not belong together"
+            )
         tokenizer.folder = folder
         return tokenizer

@@ -592,6 +592,24 @@ def test_a_folder_that_is_replaced_keeps_what_is_not_ours(here):
         pass
 
 
+def test_a_full_disk_is_told_of_the_folder_and_not_of_its_draft(here, monkeypatch):
+    import errno
+
+    from jpeglm import files
+
+    def full(handle):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with (
+        pytest.raises(files.InputError) as caught,
+        files.atomic_folder(here / "folder") as draft,
+    ):
+        monkeypatch.setattr(os, "fsync", full)
+        files.atomic_write(draft / "model.bin", b"x")
+    assert f"{here / 'folder' / 'model.bin'}" in str(caught.value)
+    assert ".tmp" not in str(caught.value) and not (here / "folder").exists()
+
+
 def test_litter_of_ours_is_cleared_and_the_users_hidden_files_stay(here, jpeglm):
     Path("pictures").mkdir()
     Image.open("photo.png").save("pictures/photo.png")
@@ -717,5 +735,5 @@ def test_the_name_that_was_given_is_the_one_that_is_told(here, jpeglm):
         info.size = 40
         tar.addfile(info, io.BytesIO(b"eggs, milk, bread" + bytes(23)))
     code, _, err = jpeglm("prepare", "set.tar", "new")
-    assert code == 1 and "none of the 1 pictures in set.tar could be read" in err
+    assert code == 1 and "none of the 1 pictures in set.tar can be used" in err
     assert "set.tar:a.jpg is no picture that can be read" in err

@@ -21,7 +21,7 @@ from jpeglm.data.open import Dataset, Pictures, open_data
 from jpeglm.data.prepare import prepare
 from jpeglm.data.settings import PrepareConfig
 from jpeglm.data.sources import open_source
-from jpeglm.data.splits import split_of
+from jpeglm.data.splits import ANEW, split_of
 from jpeglm.data.token_shards import read_token_shard
 from jpeglm.tokenizer import Tokenizer
 
@@ -208,7 +208,7 @@ def test_an_empty_side_is_a_warning(tmp_path: Path):
     (tmp_path / "in").mkdir()
     picture(0).save(tmp_path / "in" / "a.png")
     info = prepare(tmp_path / "in", tmp_path / "out", CODEC, PrepareConfig(validation=1e-9))
-    assert info["warnings"] == ["no picture fell into validation; prepare more pictures"]
+    assert info["warnings"] == ["no picture fell into validation; " + ANEW]
 
 
 def test_other_settings_into_the_same_folder_are_refused(photos: Path, prepared: Path):

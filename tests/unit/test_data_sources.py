@@ -58,6 +58,7 @@ def test_folder_is_sorted_and_cut_into_units(folder: Path):
     assert {item.label for item in items(source)} == {-1}
     assert items(source)[0].data == picture(0)
     assert open_source(folder, unit_size=4).digest == source.digest
+    assert source.passed == {".txt": 1, "hidden": 1}
 
 
 def test_digest_follows_the_pictures_not_the_place(folder: Path, tmp_path: Path):

@@ -22,7 +22,6 @@ import typer
 from typer.models import ArgumentInfo
 
 from jpeglm import cli
-from jpeglm.cli import distances
 from jpeglm.cli.data import CODECS, FOUND
 from jpeglm.cli.options import Fields, read, with_options
 from jpeglm.config import InputError, Settings, bounded
@@ -60,7 +59,10 @@ class Taken(NamedTuple):
 
 def taken():
     """verb → parameter → what is declared of it"""
-    groups = {"": cli.app.registered_commands, "evaluate ": distances.evaluate.registered_commands}
+    groups = {"": cli.app.registered_commands}
+    for group in cli.app.registered_groups:
+        assert group.typer_instance is not None
+        groups[f"{group.name} "] = group.typer_instance.registered_commands
     found = {}
     for prefix, registered in groups.items():
         for command in registered:

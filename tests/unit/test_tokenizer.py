@@ -169,3 +169,21 @@ def test_symbols_that_no_alphabet_has(symbol, merges):
     with pytest.raises(InputError, match=rf"symbol {symbol} is unknown.*0 to 203"):
         tokenizer.encode_symbols(np.array([0, symbol]))
     assert tokenizer.encode_symbols(np.array([], np.int64)).tolist() == []
+
+
+def test_an_alphabet_of_the_same_size_is_no_substitute(pictures, tmp_path):
+    """Its symbols mean something else: all would load and nonsense be drawn."""
+    codec = JpegCodec(JpegConfig(32, 32))
+    name, other = "jpeg-block-symbols", "jpeg-coarse-symbols"
+    assert codec.alphabet(name).size == codec.alphabet(other).size
+    streams = [codec.encode(picture) for picture in pictures]
+    Tokenizer.train(streams, codec, name, vocab_size=300).save(tmp_path)
+    record = tmp_path / "codec.json"
+    text = record.read_text()
+    record.write_text(text.replace(name, other))
+    with pytest.raises(InputError, match="do not belong together"):
+        Tokenizer.load(tmp_path)
+    older = json.loads(text)
+    del older["tokenizer"]
+    record.write_text(json.dumps(older))
+    assert Tokenizer.load(tmp_path).alphabet.name == name

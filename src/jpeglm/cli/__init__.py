@@ -16,7 +16,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from jpeglm import __version__
-from jpeglm.cli import data, evaluation, generation, training
+from jpeglm.cli import data, distances, evaluation, generation, training
 from jpeglm.config import InputError, Stopped, install
 
 app = typer.Typer(
@@ -39,6 +39,7 @@ EXTRAS = {
 
 for room in (data, training, generation):
     app.registered_commands += room.verbs.registered_commands
+evaluation.evaluate.registered_commands += distances.verbs.registered_commands
 app.add_typer(evaluation.evaluate, name="evaluate")
 
 

@@ -26,7 +26,6 @@ from jpeglm.cli.evaluation import (
     SeedsOption,
     claim_output,
     engine_device,
-    evaluate,
     finish,
     optional_extractor,
 )
@@ -46,9 +45,11 @@ SheetOption = Annotated[
     typer.Option(help="Folder for result.json, and sheet.png: pictures as they come."),
 ]
 CONFIG = "evaluation.inputs:ReferenceConfig"
+verbs = typer.Typer()
+"""Of `jpeglm evaluate`, beside those of `cli.evaluation`."""
 
 
-@evaluate.command()
+@verbs.command()
 @with_options(extracting=Fields(EXTRACTOR))
 def frechet(
     *,
@@ -83,7 +84,7 @@ def frechet(
     finish("frechet", result, output, as_json, lines)
 
 
-@evaluate.command()
+@verbs.command()
 @with_options(config=Fields(CONFIG), extracting=Fields(EXTRACTOR))
 def completion(
     *,
@@ -134,7 +135,7 @@ def completion(
     finish("completion", result, output, as_json, lines + _warned(result["ratios"]["codec"]))
 
 
-@evaluate.command()
+@verbs.command()
 @with_options(config=Fields(CONFIG), extracting=Fields(EXTRACTOR))
 def unconditional(
     *,
@@ -177,7 +178,7 @@ def unconditional(
     finish("unconditional", result, output, as_json, lines + _warned(result))
 
 
-@evaluate.command()
+@verbs.command()
 @with_options(config=Fields(CONFIG), **DISTANCES)
 def reconstruction(
     *,
@@ -215,7 +216,7 @@ def reconstruction(
     finish("reconstruction", result, output, as_json, lines)
 
 
-@evaluate.command()
+@verbs.command()
 @with_options(config=Fields(CONFIG), extracting=Fields(EXTRACTOR))
 def longtail(
     *,

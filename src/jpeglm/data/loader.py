@@ -24,7 +24,7 @@ from jpeglm.config import InputError
 from jpeglm.data.open import Dataset, Pictures, open_data
 from jpeglm.data.packing import Batches, length_batches, pad_rows
 from jpeglm.data.shards import Streams, read_shard, table_streams
-from jpeglm.data.splits import SPLITS
+from jpeglm.data.splits import ANEW, SPLITS
 from jpeglm.data.token_shards import (
     TOKENIZER,
     TokenShard,
@@ -122,10 +122,7 @@ def load_tokens(
     else:
         found = _from_dataset(source, tokenizer, split, cache, progress)
     if not len(found):
-        raise InputError(
-            f"{data} has no {split or 'readable'} pictures; prepare more pictures or another share "
-            "with --validation"
-        )
+        raise InputError(f"{data} has no {split or 'readable'} pictures; {ANEW}")
     if limit is not None and limit < len(found):
         chosen = np.random.default_rng(0).permutation(len(found))[:limit]
         found = found.select(np.sort(chosen))

@@ -31,7 +31,7 @@ from jpeglm.data.pool import Setup, run, shard_job, token_job
 from jpeglm.data.settings import PrepareConfig
 from jpeglm.data.shards import read_meta, shard_path
 from jpeglm.data.sources import PREPARED, Source, open_source
-from jpeglm.data.splits import SPLITS
+from jpeglm.data.splits import ANEW, SPLITS
 from jpeglm.data.token_shards import TOKENIZER, token_meta, token_path
 from jpeglm.environment import cores
 from jpeglm.files import (
@@ -209,7 +209,7 @@ def _finish(
     config: PrepareConfig,
     metas: list[dict[str, Any]],
 ) -> dict[str, Any]:
-    """Write rejected.jsonl and dataset.json; InputError if no picture at all could be read."""
+    """Write rejected.jsonl and dataset.json; InputError if no picture at all can be used."""
     from jpeglm import __version__
 
     rejected = [found._asdict() for found in source.rejected]
@@ -223,7 +223,7 @@ def _finish(
     if not sum(totals["pictures"].values()):
         what = "films" if codec.media == "clip" else "pictures"
         raise InputError(
-            f"none of the {source.count} {what} in {printable(given)} could be read "
+            f"none of the {source.count} {what} in {printable(given)} can be used "
             f"({rejected[0]['reason']}); all reasons are in {out / 'rejected.jsonl'}"
         )
     warnings = []
@@ -232,7 +232,7 @@ def _finish(
             config.split == "hash" and config.validation > 0
         )
         if wanted and not totals["pictures"][name]:
-            warnings.append(f"no picture fell into {name}; prepare more pictures")
+            warnings.append(f"no picture fell into {name}; {ANEW}")
     extras = Counter(found for entry in rejected for found in EXTRA.findall(entry["reason"]))
     for extra, count in extras.items():
         warnings.append(

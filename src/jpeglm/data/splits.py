@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "validation")
 """Token shards store a split as its place here."""
+ANEW = "prepare more pictures, or into another folder with --validation 0.3"
+"""What to do where a side is empty."""
 FOLDERS = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation"}
 """First-level folders that name a split, as Hugging Face's image folders do."""
 

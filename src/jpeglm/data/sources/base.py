@@ -36,6 +36,8 @@ LABELS = ("source", "folder", "none")
 CAPTIONS = ("source", "names", "none")
 MAX_LABEL = 2**31 - 1
 """Shards hold labels as int32."""
+HIDDEN = "hidden"
+"""What pictures with hidden names are counted under."""
 PREPARED = "prepare.json"
 """A folder with this file is our own output and never a source."""
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jpeglm.config import InputError
-from jpeglm.data.sources.base import PREPARED, Item, Rejected, Source, has, size_limit
+from jpeglm.data.sources.base import HIDDEN, PREPARED, Item, Rejected, Source, has, size_limit
 from jpeglm.data.sources.captions import list_metadata, name_caption, read_caption
 from jpeglm.files import printable, read_bytes
 
@@ -46,8 +46,9 @@ class FileUnit:
 def walk(source: Source) -> Iterator[tuple[str, int]]:
     """(relative path, bytes) of all files below the root in the order of their names.
 
-    Hidden names and our own output are passed over; links are followed, each folder once. What
-    bears a picture's name and is no file, and folders that cannot be read, go to `rejected`.
+    Hidden names, of which pictures are counted, and our own output are passed over; links are
+    followed, each folder once. What bears a picture's name and is no file, and folders that cannot
+    be read, go to `rejected`.
     """
     seen: set[tuple[int, int]] = set()
 
@@ -71,6 +72,7 @@ def walk(source: Source) -> Iterator[tuple[str, int]]:
             return
         for entry in entries:
             if entry.name.startswith(".") or entry.name == "__MACOSX":
+                source.passed.update([HIDDEN] if has(entry.name, source.extensions) else [])
                 continue
             try:
                 if entry.is_dir():

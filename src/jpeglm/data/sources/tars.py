@@ -20,6 +20,7 @@ from typing import IO, Any
 
 from jpeglm.data.sources.archives import Tar, open_tar
 from jpeglm.data.sources.base import (
+    HIDDEN,
     Item,
     Rejected,
     Source,
@@ -162,6 +163,7 @@ def _scan(file: Any, source: Source, listing: Listing, path: Path) -> None:
         for info, number in tar.walk():
             base = posixpath.basename(info.name)
             if info.isdir() or base.startswith(".") or info.name.startswith("__MACOSX/"):
+                listing.passed += [HIDDEN] if has(base, source.extensions) else []
                 continue
             if number > archive or (run, info.name) in seen:
                 archive, run = number, run + 1
