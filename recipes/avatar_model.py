@@ -1,6 +1,6 @@
 """A model that draws people to words: training, bits, and whether its pictures obey.
 
-    python recipes/avatars.py [--minutes 240] [--threads 1] [--work .]
+    python recipes/avatar_model.py [--minutes 240] [--threads 1] [--work .]
 
 Makes the avatars (`recipes/data/avatars.py`), prepares them with full chroma, learns a vocabulary
 and one of text, trains with one caption in ten dropped, and measures: bits of the test pictures and
