@@ -1,5 +1,6 @@
 """The README runs: its links, make targets, Python lines and, with small budgets, its commands."""
 
+import json
 import re
 import shlex
 import shutil
@@ -12,7 +13,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
 README = (ROOT / "README.md").read_text()
 SMALLER = {"--crops 24": "--crops 2", "--vocab-size 1024": "--vocab-size 300",
-           "--minutes 40": "--steps 2 --eval-every 2 --eval-images 4 --samples 0"}  # fmt: skip
+           "--minutes 40": "--steps 2 --eval-every 2 --eval-images 4 --samples 0",
+           "--minutes 240": "--steps 2 --eval-every 2 --eval-images 4 --samples 0"}  # fmt: skip
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -46,6 +48,10 @@ def test_the_road_runs(jpeglm, tmp_path, picture_files):
                 place = (8 * i, 8 * i, picture.width // 2 + 8 * i, picture.height // 2 + 8 * i)
                 picture.crop(place).save(tmp_path / "photos" / f"{file.stem}-{i}.png")
     shutil.copy(picture_files[0], tmp_path / "photo.jpg")
+    shutil.copytree(tmp_path / "photos", tmp_path / "drawings")
+    rows = [{"file_name": file.name, "text": file.stem} for file in tmp_path.glob("drawings/*")]
+    captions = "".join(json.dumps(row) + "\n" for row in rows)
+    (tmp_path / "drawings" / "metadata.jsonl").write_text(captions)
     road = README.split("## The road, verb by verb")[1]
     lines = re.findall(r"^    (jpeglm .*)$", road, re.MULTILINE)
     assert len(lines) >= 8
