@@ -38,6 +38,24 @@ def test_the_python_lines_run(monkeypatch):
     assert [picture.size for picture in names["pictures"]] == [(64, 64)] * 3
 
 
+def test_the_page_of_the_api_runs(monkeypatch):
+    """All of it, from the top, as a reader would paste it; and it says what is so."""
+    monkeypatch.chdir(ROOT)
+    names: dict = {}
+    for code in re.findall(
+        r"```python\n(.*?)```", (ROOT / "docs" / "api.md").read_text(), re.DOTALL
+    ):
+        exec(code, names)
+    model, rest = names["model"], names["rest"]
+    assert len(names["new"].images) == 4 and len(rest.images) == 3
+    assert names["drawing"].units == model.codec.units and names["drawing"].image.size == (64, 64)
+    assert names["score"].of_units.sum() == pytest.approx(names["score"].bits.sum())
+    assert names["verdict"].valid and model.codec.check(names["file"]).valid
+    assert model.codec.decode(names["noise"]).size == (64, 64) and not names["session"].busy
+    assert names["tokenizer"].decode_stream(names["ids"]) == model.codec.encode(rest.images[0])
+    assert names["event"].ended and names["key"]
+
+
 def test_the_road_runs(jpeglm, tmp_path, picture_files):
     """Verb by verb as printed, on a few pictures and with a small budget."""
     pytest.importorskip("torch")
