@@ -1,20 +1,19 @@
 """A model that draws people to words: training, bits, and whether its pictures obey.
 
-    python recipes/avatar_model.py [--minutes 240] [--threads 1] [--work .]
+    python recipes/avatar_model.py [--minutes 240] [--threads 1] [--further] [--work .]
 
 Makes the avatars (`recipes/data/avatars.py`), prepares them with full chroma, learns a vocabulary
 and one of text, trains with one caption in ten dropped, and measures: bits of the test pictures and
 of combinations never seen in training, with captions and without; for 500 captions of such
 combinations whether the drawn picture lies nearer to the true one than to each that differs in one
-attribute (`obedience`); a sheet of the first 64 captions of the test set, none left out. Each step
-is one command, printed as it runs; finished ones are skipped, so it can be run again.
+attribute (`obedience`); a sheet of the first 64 captions of the test set, none left out. With
+`--further` the model begins with the weights and the tokenizer of the one that ships. Each step is
+one command, printed as it runs; finished ones are skipped, so it can be run again.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -22,8 +21,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 from release.figures import FIGURES, figure
-from release.run import publish
-from steps import JPEGLM, ROOT, Steps
+from release.run import begin, publish
+from steps import JPEGLM, ROOT
 
 from jpeglm.environment import environment
 from jpeglm.files import to_json, write_json
@@ -81,17 +80,9 @@ def obedience(model: Any, rows: list[dict[str, Any]], guidance: float) -> dict[s
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--minutes", type=float, default=240, help="of training")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--work", type=Path, default=ROOT, help="where data/ and runs/ lie")
-    arguments = parser.parse_args()
-    os.chdir(arguments.work)
-    steps, source, data = Steps(), Path("data/avatars"), Path("data/avatars64")
-    tokenizer, out = Path("data/avatars64-tokenizer"), Path("runs/avatars")
-    model = out / "model"
+    release = begin("avatars", __doc__, minutes=240, threads=1)
+    source, data = Path("data/avatars"), Path("data/avatars64")
+    out, model, steps = release.out, release.model, release.steps
     steps.do(
         source / "compositions" / "metadata.jsonl",
         sys.executable, ROOT / "recipes" / "data" / "avatars.py", source,
@@ -101,16 +92,15 @@ def main() -> None:
         *JPEGLM, "prepare", source, data, "--split", "folder", "--labels", "none",
         "--quality", 25, "--subsampling", "4:4:4",
     )  # fmt: skip
-    steps.do(
-        tokenizer / "tokenizer.json",
-        *JPEGLM, "train-tokenizer", data, "--out", tokenizer, "--vocab-size", 1024,
-    )  # fmt: skip
-    steps.do(
-        out / "finished",
-        *JPEGLM, "train", data, "--tokenizer", tokenizer, "--out", out, "--preset", "2m",
-        "--minutes", arguments.minutes, "--threads", arguments.threads, "--compile", "on",
-        "--ema", 0.999, "--eval-every", 250, "--caption-dropout", 0.1,
-    )  # fmt: skip
+    words = ["train", data, "--out", out, *release.train_words(), "--caption-dropout", 0.1]
+    if not release.further:
+        tokenizer = Path("data/avatars64-tokenizer")
+        steps.do(
+            tokenizer / "tokenizer.json",
+            *JPEGLM, "train-tokenizer", data, "--out", tokenizer, "--vocab-size", 1024,
+        )  # fmt: skip
+        words += ["--tokenizer", tokenizer]
+    steps.do(out / "finished", *JPEGLM, *words)
     for split in ("test", "compositions"):
         for name, words in ((split, []), (f"{split}-silent", ["--no-captions"])):
             measured = out / name / "result.json"

@@ -73,13 +73,13 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> str:
 def bounded(
     default: float,
     *,
-    least: float,
+    least: float | None = None,
     most: float | None = None,
     below: float | None = None,
     above: float | None = None,
 ) -> Any:
-    """A number among settings, with its range; `Settings.check_bounds` demands it. above: the range
-    begins behind it."""
+    """A number among settings, with its range; `Settings.check_bounds` demands it. It begins at
+    `least` or behind `above`."""
     limits = {"least": least, "most": most, "below": below, "above": above}
     return dataclasses.field(default=default, metadata=limits)
 
@@ -178,14 +178,14 @@ class Sampling(Settings):
     """1 is the model's own distribution, 0 is greedy."""
     top_k: int = bounded(0, least=0)
     """Draw among the k most probable tokens; 0 is off."""
-    top_p: float = bounded(1.0, least=0.0, most=1.0, above=0.0)
+    top_p: float = bounded(1.0, above=0.0, most=1.0)
     """Draw among the most probable tokens of this total."""
     min_p: float = bounded(0.0, least=0.0, most=1.0)
     """Draw among tokens of at least this share of the most probable one's; 0 is off."""
     grammar: bool = True
     """Allow only what keeps the file valid; without it broken files are drawn too."""
     guidance: float = bounded(1.0, least=0.0, most=1e6)
-    """With a label: 1 is the model as it is, 0 is without the class, more exaggerates it."""
+    """With a label or a text: 1 is the model as it is, 0 is without them, more exaggerates them."""
 
     def __post_init__(self) -> None:
         self.check_bounds()

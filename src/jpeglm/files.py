@@ -117,7 +117,10 @@ def atomic_folder(path: Path, names: Collection[str] = ()) -> Iterator[Path]:
     except OSError as error:
         raise explain(error, path) from error
     except InputError as error:  # nobody has heard of the draft
-        raise InputError(str(error).replace(str(draft), str(path))) from error
+        hidden = str(InputError(printable(draft)))  # its name as errors tell it
+        if hidden not in str(error):
+            raise
+        raise InputError(str(error).replace(hidden, printable(path))) from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 

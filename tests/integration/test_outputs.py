@@ -610,6 +610,22 @@ def test_a_full_disk_is_told_of_the_folder_and_not_of_its_draft(here, monkeypatc
     assert ".tmp" not in str(caught.value) and not (here / "folder").exists()
 
 
+@pytest.mark.parametrize("name", ["folder", "two\nlines"])
+def test_an_error_names_the_folder_and_stays_what_it_is(here, name):
+    from jpeglm import files
+    from jpeglm.config import StreamError
+
+    with pytest.raises(StreamError, match="a stream"), files.atomic_folder(here / name):
+        raise StreamError("a stream", 7)
+    with (
+        pytest.raises(files.InputError) as caught,
+        files.atomic_folder(here / name) as draft,
+    ):
+        (draft / "file").touch()
+        files.atomic_write(draft / "file" / "below", b"x")
+    assert ".tmp" not in str(caught.value) and "\n" not in str(caught.value)
+
+
 def test_litter_of_ours_is_cleared_and_the_users_hidden_files_stay(here, jpeglm):
     Path("pictures").mkdir()
     Image.open("photo.png").save("pictures/photo.png")

@@ -40,6 +40,8 @@ def folder(tmp_path: Path) -> Path:
         path.write_bytes(picture(number))
     (tmp_path / "photos" / "readme.txt").write_text("no picture")
     (tmp_path / "photos" / "._3.png").write_bytes(b"of macOS")
+    (tmp_path / "photos" / "folder.png").mkdir()
+    (tmp_path / "photos" / ".folder.png").mkdir()
     return tmp_path / "photos"
 
 

@@ -205,6 +205,21 @@ def test_the_picture_of_a_sample_and_its_label(tmp_path, kind):
     assert sum(open_source(tmp_path / "a.tar").passed.values()) == passed
 
 
+def test_hidden_pictures_are_counted_and_folders_are_none(tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for name in ("folder.png", ".folder.png"):
+            info = tarfile.TarInfo(name)
+            info.type = tarfile.DIRTYPE
+            archive.addfile(info)
+        for name in ("folder.png/7.jpg", "._7.jpg", "__MACOSX/7.jpg"):
+            info = tarfile.TarInfo(name)
+            info.size = len(picture(0))
+            archive.addfile(info, io.BytesIO(picture(0)))
+    items, rejected = read(tmp_path / "a.tar")
+    assert [item.key for item in items] == ["a.tar/folder.png/7.jpg"] and not rejected
+    assert open_source(tmp_path / "a.tar").passed == {"hidden": 2}
+
+
 def test_a_choice_is_said_or_asked_for(tmp_path):
     files = [(f"{n}.{end}", picture(n)) for n in range(3) for end in ("left.jpg", "right.jpg")]
     path = tmp_path / "a.tar"

@@ -175,7 +175,7 @@ def _read_generation(path: Path) -> dict[str, Any]:
     """What is null, as transformers writes it, is not set."""
     values = {name: value for name, value in read_json(path).items() if value is not None}
     try:
-        Sampling.from_dict({name: values[name] for name in values.keys() & Sampling.names()})
+        Sampling.from_dict({name: values[name] for name in Sampling.names() if name in values})
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     return values

@@ -34,8 +34,9 @@ def fitted_texts(
     if words is None:
         return [None] * len(texts), 0
     for stream, text in zip(streams, texts):
-        tokens = len(model.tokenizer.encode_stream(stream)) + 1  # BOS; none follows EOS
-        text = words.cut(tidy(text), max(0, model.engine.max_length - tokens)) if text else None
+        if text:
+            tokens = len(model.tokenizer.encode_stream(stream)) + 1  # BOS; none follows EOS
+            text = words.cut(tidy(text), max(0, model.engine.max_length - tokens))
         found.append(text)
     return found, sum(new != (old and tidy(old)) for new, old in zip(found, texts))
 

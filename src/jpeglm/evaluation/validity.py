@@ -99,7 +99,6 @@ def validity(
     hardest.
     """
     sampling = Sampling().to_dict() | sampling
-    sampling.pop("grammar")
     if not isinstance(model, Model):
         raise InputError("a VAE draws pixels, not streams; there is nothing that could be invalid")
     rows: dict[str, Any] = {}
@@ -107,7 +106,8 @@ def validity(
     for done, (key, grammar) in enumerate((("with_grammar", True), ("without_grammar", False))):
         if progress:
             progress(done, 2, key.replace("_", " "))
-        pictures = model.generate(n, seed=seed, grammar=grammar, batch=32, **sampling)
+        how = sampling | {"grammar": grammar}
+        pictures = model.generate(n, seed=seed, batch=32, **how)
         row: dict[str, Any] = {"complete_as_sampled": sampled_whole(model, pictures.ids)}
         if isinstance(model.codec, AvcCodec):
             judged, missing = judge_clips(model.codec, pictures.streams)

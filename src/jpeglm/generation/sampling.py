@@ -214,13 +214,14 @@ class Die:
     """The chooser that samples: `Sampling` says how, a seed says which."""
 
     def __init__(self, constraint: Constraint) -> None:
-        self.constraint = constraint
-        self._scratch = scratch(constraint.tokenizer.vocab_size, constraint.vocabulary)
+        size = constraint.tokenizer.vocab_size
+        self._spec = constraint.spec
+        self._vocabulary = tuple(constraint.vocabulary)
+        self._masks = tuple(constraint.masks)
+        self._scratch = tuple(scratch(size, constraint.vocabulary))
 
     def choose(self, table: Table, places: np.ndarray, logits: np.ndarray) -> int:
-        own = self.constraint
         ended = sample_step(
-            own.spec, tuple(table), places, logits, tuple(own.vocabulary), tuple(own.masks),
-            tuple(self._scratch),
-        )  # fmt: skip
+            self._spec, tuple(table), places, logits, self._vocabulary, self._masks, self._scratch
+        )
         return int(ended)

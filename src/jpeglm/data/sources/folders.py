@@ -71,11 +71,11 @@ def walk(source: Source) -> Iterator[tuple[str, int]]:
         if any(entry.name == PREPARED for entry in entries):
             return
         for entry in entries:
-            if entry.name.startswith(".") or entry.name == "__MACOSX":
-                source.passed.update([HIDDEN] if has(entry.name, source.extensions) else [])
-                continue
             try:
-                if entry.is_dir():
+                if entry.name.startswith(".") or entry.name == "__MACOSX":
+                    if has(entry.name, source.extensions) and not entry.is_dir():
+                        source.passed[HIDDEN] += 1
+                elif entry.is_dir():
                     yield from visit(entry.path, f"{prefix}{entry.name}/")
                 elif entry.is_file():
                     yield prefix + entry.name, entry.stat().st_size

@@ -162,7 +162,9 @@ def _scan(file: Any, source: Source, listing: Listing, path: Path) -> None:
     try:
         for info, number in tar.walk():
             base = posixpath.basename(info.name)
-            if info.isdir() or base.startswith(".") or info.name.startswith("__MACOSX/"):
+            if info.isdir():
+                continue
+            if base.startswith(".") or info.name.startswith("__MACOSX/"):
                 listing.passed += [HIDDEN] if has(base, source.extensions) else []
                 continue
             if number > archive or (run, info.name) in seen:
