@@ -202,6 +202,40 @@ def test_captions_that_nothing_asks_for_are_counted(tmp_path):
     assert texts == {"a.parquet:0": "c"} and source.passed == {"column caption": 1}
 
 
+def test_what_bears_a_pictures_whole_name_comes_before_what_bears_its_key(tmp_path):
+    tar_of(
+        tmp_path / "a.tar",
+        [("7.left.png", png(1)), ("7.txt", b"both"), ("7.left.txt", b"left"), ("7.cls", b"1"),
+         ("7.left.cls", b"2"), ("7.right.png", png(2)), ("7.right.cls", b"3")],
+    )  # fmt: skip
+    source = open_source(tmp_path / "a.tar")
+    found = [item for unit in source.units for item in unit.read()]
+    assert [(item.key, item.label, item.caption) for item in found] == [
+        ("a.tar/7.left.png", 2, "left"), ("a.tar/7.right.png", 3, "both")
+    ]  # fmt: skip
+
+
+def test_a_text_of_its_own_makes_a_picture_of_an_image(tmp_path):
+    """`7.left` and `7.right` would else be two images of one sample."""
+    images = [(f"{n}.{side}.png", png(n)) for n in (7, 8) for side in ("left", "right")]
+    texts = [(name.replace("png", "txt"), name.encode()) for name, _ in images]
+    tar_of(tmp_path / "a.tar", images)
+    assert not open_source(tmp_path / "a.tar", column="left.png").rejected
+    with pytest.raises(InputError, match="several images"):
+        open_source(tmp_path / "a.tar")
+    tar_of(tmp_path / "a.tar", images + texts)
+    found, refused, _ = read(tmp_path / "a.tar")
+    assert found == {f"a.tar/{name}": name for name, _ in images} and not refused
+
+
+def test_a_compressed_tar_is_one_unit(tmp_path):
+    """Each unit decompresses it anew."""
+    members = [(f"{n}.png", png(n)) for n in range(5)]
+    for ending, mode, units in (("tar", "w", 3), ("tar.gz", "w:gz", 1)):
+        tar_of(tmp_path / f"a.{ending}", members, mode)
+        assert len(open_source(tmp_path / f"a.{ending}", unit_size=2).units) == units
+
+
 def test_names_of_files(tmp_path):
     for name in ("red_heart-2.png", "blue star.x.png", "\u05d0.png"):
         (tmp_path / name).write_bytes(png(1))

@@ -152,6 +152,15 @@ def test_links_stay_in_their_archive(tmp_path):
     assert [item.label for item in items] == [0, 0, -1, 1, 1, -1, 2, 2, -1]
 
 
+def test_links_of_one_name_lead_each_where_it_says(tmp_path):
+    """Two archives in a row, whose links bear one name."""
+    parts = [tar((f"{n}.jpg", picture(n)), ("last.jpg", "soft", f"{n}.jpg")) for n in range(2)]
+    (tmp_path / "a.tar").write_bytes(b"".join(parts))
+    items, rejected = read(tmp_path / "a.tar")
+    assert not rejected
+    assert [item.data for item in items if "last" in item.key] == [picture(0), picture(1)]
+
+
 def test_a_link_may_lead_into_another_archive(tmp_path):
     """Where its own does not hold what it names: a picture's, and a label's."""
     parts = [
