@@ -386,6 +386,18 @@ def test_hostile_headers(tmp_path, kind, end):
     assert rejected or len(items) >= 8
 
 
+@pytest.mark.parametrize("size", [-1536, -1024, -512, -1])
+def test_a_size_below_zero_hides_nothing(tmp_path, size):
+    """Of the first member: back to byte 0, where tarfile takes a tar to have ended, or to headers
+    that were read before."""
+    record = f" size={size}\n"
+    record = f"{len(record) + 2}{record}".encode().ljust(512, b"\0")
+    head = block(b"pax", b"%o\0" % len(record.rstrip(b"\0")), b"x") + record
+    (tmp_path / "a.tar").write_bytes(head + block(b"0.jpg", b"1\0", b"0") + tar(*FILES))
+    with pytest.raises(InputError, match="points backwards"):
+        open_source(tmp_path / "a.tar")
+
+
 @pytest.mark.parametrize("end", [".tar", ".tar.gz"])
 def test_too_large_a_member_is_passed_by(tmp_path, end, monkeypatch):
     monkeypatch.setattr(tars, "size_limit", lambda name: 5000)
