@@ -236,6 +236,18 @@ def test_a_compressed_tar_is_one_unit(tmp_path):
         assert len(open_source(tmp_path / f"a.{ending}", unit_size=2).units) == units
 
 
+def test_other_captions_are_another_source(tmp_path):
+    """Or a run that is gone on with would mix them."""
+    digests = set()
+    for text in (b"a", b"b"):
+        tar_of(tmp_path / "a.tar", [("1.png", png(1)), ("1.txt", text)])
+        digests |= {open_source(tmp_path / "a.tar", caption=c).digest for c in ("source", "none")}
+    assert len(digests) == 3
+    table(tmp_path / "a.parquet", image=[png(1)], caption=["a"], text=["b"])
+    choices = [{}, {"caption": "none"}, {"caption_column": "text"}]
+    assert len({open_source(tmp_path / "a.parquet", **choice).digest for choice in choices}) == 3
+
+
 def test_names_of_files(tmp_path):
     for name in ("red_heart-2.png", "blue star.x.png", "\u05d0.png"):
         (tmp_path / name).write_bytes(png(1))
