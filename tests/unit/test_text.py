@@ -182,6 +182,28 @@ def test_damaged_files_are_refused(speaking, tmp_path):
 
     refuse("spell more than", doubling)
 
+    def together(model):  # none of them more than 2**13 bytes
+        number = max(model["vocab"].values())
+        pairs = [("<0x61>" * 2**power,) * 2 for power in range(12)]
+        pairs += [("<0x61>" * 2**12, f"<0x{byte:02X}>") for byte in range(256)]
+        for pair in pairs:
+            number += 1
+            model["merges"].append(pair)
+            model["vocab"]["".join(pair)] = number
+
+    refuse("spell more than", together)
+
+
+@pytest.mark.parametrize("caption", [*HARD, CAPTIONS[0]])
+def test_a_text_that_is_cut(text, caption):
+    ids = text.encode(caption)
+    for most in range(min(len(ids), 40)):
+        cut = text.cut(caption, most)
+        assert caption.startswith(cut) and len(text.encode(cut)) <= most
+        whole = text.decode(ids[:most]).rstrip("\ufffd")
+        assert cut == whole or len(text.encode(whole)) > most  # its last token held more
+    assert text.cut(caption, len(ids)) == caption
+
 
 def test_sizes():
     assert Text.train(["aaaa bbbb"], 256).size == 256
