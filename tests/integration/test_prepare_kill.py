@@ -13,7 +13,9 @@ import pytest
 from PIL import Image
 
 from jpeglm.codecs import make_codec
+from jpeglm.config import InputError
 from jpeglm.data.open import Dataset
+from jpeglm.data.pool import Setup, run
 from jpeglm.data.prepare import prepare
 from jpeglm.data.settings import PrepareConfig
 
@@ -116,6 +118,43 @@ def test_killed_and_run_again(photos: Path, uninterrupted, script: Path, tmp_pat
     assert again.returncode == 0
     assert contents(out) == uninterrupted
     assert {path: path.stat().st_mtime_ns for path in kept} == kept, "finished work is kept"
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for children in /proc")
+def test_ctrl_c_while_workers_start(photos: Path, tmp_path: Path):
+    """A terminal sends it to every process; a worker is then still importing its modules."""
+    words = ["prepare", photos, tmp_path / "out", "--size", "32", "--unit-size", "1"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "jpeglm", *words, "--workers", "2"],
+        stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+
+    def begun() -> bool:
+        maps = [Path(f"/proc/{child}/maps").read_text() for child in children(process.pid)]
+        return any("_multiarray_umath" in libraries for libraries in maps)
+
+    until(begun)
+    os.killpg(process.pid, signal.SIGINT)
+    error = process.communicate(timeout=60)[1]
+    assert process.returncode == 130 and "Traceback" not in error, error
+    assert error.splitlines()[-1].startswith("jpeglm: stopped; the shards in"), error
+
+
+def late(path: Path, number: int) -> None:
+    if number == 0:
+        raise InputError("no room")
+    time.sleep(1)
+    path.touch()
+
+
+def test_a_failure_drops_what_is_not_begun_and_waits_for_the_rest(tmp_path: Path):
+    setup = Setup(CODEC.to_dict(), tmp_path, SETTINGS)
+    tasks = [(tmp_path / str(number), number) for number in range(8)]
+    with pytest.raises(InputError, match="no room"):
+        list(run(late, tasks, 2, setup))
+    made = set(os.listdir(tmp_path))
+    time.sleep(3)
+    assert set(os.listdir(tmp_path)) == made and len(made) <= 3
 
 
 def check_full(out: Path, error: str, uninterrupted: dict[str, bytes]) -> None:

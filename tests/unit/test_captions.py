@@ -150,6 +150,104 @@ def test_metadata_of_an_image_folder(tmp_path):
     assert source.digest != open_source(tmp_path, caption="none").digest
 
 
+def test_strange_lines_of_metadata_cost_no_other(tmp_path):
+    """A second caption of a picture, here or in another file; a line without an end; no file."""
+    for name in ("1.png", "2.png", "a/3.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(png(1))
+    lines = [
+        {"file_name": "1.png", "text": "first"}, {"file_name": "./1.png", "text": "second"},
+        {"file_name": "1.png", "text": "first"}, {"file_name": "a/3.png", "text": "outer"},
+        {"file_name": "x.png", "text": "x" * 3_000_000}, {"file_name": "2.png", "text": "two"},
+    ]  # fmt: skip
+    path = tmp_path / "metadata.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (tmp_path / "a" / "metadata.jsonl").write_text('{"file_name": "3.png", "text": "inner"}')
+    texts, refused, _ = read(tmp_path)
+    assert texts == {"1.png": "first", "2.png": "two", "a/3.png": "inner"}
+    assert refused == {
+        f"{path}:2": "the line has a second caption for 1.png; the first counts",
+        f"{path}:4": "the line has a second caption for a/3.png; the first counts",
+        f"{path}:5": "the line has more than 1048576 bytes",
+    }
+
+
+def test_metadata_that_cannot_be_read_end_no_run(tmp_path, monkeypatch):
+    (tmp_path / "1.png").write_bytes(png(1))
+    path = tmp_path / "metadata.jsonl"
+    path.symlink_to(tmp_path / "nowhere")
+    texts, refused, _ = read(tmp_path)
+    assert texts == {"1.png": None} and "link to nothing" in refused[str(path)]
+    path.unlink()
+    path.write_text("{}")
+
+    def no_right(self, *_):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr("builtins.open", no_right)  # root may read everything
+    source = open_source(tmp_path)
+    assert source.count == 1
+    assert [tuple(one) for one in source.rejected] == [
+        (str(path), "it cannot be read: Permission denied")
+    ]
+
+
+def test_captions_that_nothing_asks_for_are_counted(tmp_path):
+    members = [("1.png", png(1)), ("1.txt", b"a"), ("1.txt", b"b"), ("readme.txt", b"x")]
+    tar_of(tmp_path / "a.tar", members)
+    texts, _, source = read(tmp_path / "a.tar")
+    assert texts == {"a.tar/1.png": "a"} and source.passed == {"captions of no picture": 2}
+    table(tmp_path / "a.parquet", image=[png(1)], caption=[["a", "b"]], text=["c"])
+    texts, _, source = read(tmp_path / "a.parquet")
+    assert texts == {"a.parquet:0": "c"} and source.passed == {"column caption": 1}
+
+
+def test_what_bears_a_pictures_whole_name_comes_before_what_bears_its_key(tmp_path):
+    tar_of(
+        tmp_path / "a.tar",
+        [("7.left.png", png(1)), ("7.txt", b"both"), ("7.left.txt", b"left"), ("7.cls", b"1"),
+         ("7.left.cls", b"2"), ("7.right.png", png(2)), ("7.right.cls", b"3")],
+    )  # fmt: skip
+    source = open_source(tmp_path / "a.tar")
+    found = [item for unit in source.units for item in unit.read()]
+    assert [(item.key, item.label, item.caption) for item in found] == [
+        ("a.tar/7.left.png", 2, "left"), ("a.tar/7.right.png", 3, "both")
+    ]  # fmt: skip
+
+
+def test_a_text_of_its_own_makes_a_picture_of_an_image(tmp_path):
+    """`7.left` and `7.right` would else be two images of one sample."""
+    images = [(f"{n}.{side}.png", png(n)) for n in (7, 8) for side in ("left", "right")]
+    texts = [(name.replace("png", "txt"), name.encode()) for name, _ in images]
+    tar_of(tmp_path / "a.tar", images)
+    assert not open_source(tmp_path / "a.tar", column="left.png").rejected
+    with pytest.raises(InputError, match="several images"):
+        open_source(tmp_path / "a.tar")
+    tar_of(tmp_path / "a.tar", images + texts)
+    found, refused, _ = read(tmp_path / "a.tar")
+    assert found == {f"a.tar/{name}": name for name, _ in images} and not refused
+
+
+def test_a_compressed_tar_is_one_unit(tmp_path):
+    """Each unit decompresses it anew."""
+    members = [(f"{n}.png", png(n)) for n in range(5)]
+    for ending, mode, units in (("tar", "w", 3), ("tar.gz", "w:gz", 1)):
+        tar_of(tmp_path / f"a.{ending}", members, mode)
+        assert len(open_source(tmp_path / f"a.{ending}", unit_size=2).units) == units
+
+
+def test_other_captions_are_another_source(tmp_path):
+    """Or a run that is gone on with would mix them."""
+    digests = set()
+    for text in (b"a", b"b"):
+        tar_of(tmp_path / "a.tar", [("1.png", png(1)), ("1.txt", text)])
+        digests |= {open_source(tmp_path / "a.tar", caption=c).digest for c in ("source", "none")}
+    assert len(digests) == 3
+    table(tmp_path / "a.parquet", image=[png(1)], caption=["a"], text=["b"])
+    choices = [{}, {"caption": "none"}, {"caption_column": "text"}]
+    assert len({open_source(tmp_path / "a.parquet", **choice).digest for choice in choices}) == 3
+
+
 def test_names_of_files(tmp_path):
     for name in ("red_heart-2.png", "blue star.x.png", "\u05d0.png"):
         (tmp_path / name).write_bytes(png(1))

@@ -114,6 +114,7 @@ def test_headers_that_lie(tmp_path):
         {"a": {**entry, "shape": [2**62, 4]}}, {"a": {**entry, "shape": [-2]}},
         {"a": entry, "b": entry}, {"a": {**entry, "data_offsets": [4, 12]}},
         {"a": {**entry, "shape": [3]}}, {"a": {**entry, "shape": [1], "data_offsets": [0, 4]}},
+        {"a": {**entry, "shape": [2] + [1] * 99}},
         {"a": entry, "b": {**entry, "shape": [0], "data_offsets": [8, 8]}}, {"a": entry},
     ]  # fmt: skip
     taken = 0

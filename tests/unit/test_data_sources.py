@@ -219,3 +219,15 @@ def test_nothing_to_read(tmp_path: Path):
     (tmp_path / "bad.tar").write_bytes(b"no tar at all")
     with pytest.raises(InputError, match=r"no picture found.*bad\.tar"):
         open_source(tmp_path / "bad.tar")
+
+
+def test_what_would_be_read_and_is_no_file_is_told(tmp_path):
+    """As git-annex leaves the data that were not fetched."""
+    Image.new("RGB", (8, 8)).save(tmp_path / "0.png")
+    names = ["1.jpg", "a.tar", "b.tar.gz", "c.parquet", "d.arrow"]
+    for name in names:
+        (tmp_path / name).symlink_to(tmp_path / "nowhere" / name)
+    (tmp_path / "notes.md").symlink_to(tmp_path / "nowhere")
+    source = open_source(tmp_path)
+    assert sorted(one.name for one in source.rejected) == [str(tmp_path / name) for name in names]
+    assert source.passed == {".md": 1}

@@ -343,3 +343,16 @@ def test_caches_of_datasets_are_no_data(tmp_path):
     (tmp_path / "state.json").write_text("{}")
     assert len(read(tmp_path)[0]) == 2
     assert open_source(tmp_path).passed[".arrow"] == 1
+
+
+def test_the_rows_that_damage_costs_are_named(tmp_path):
+    path = tmp_path / "a.parquet"
+    table = pa.table({"image": [picture(0)] * 128})
+    pq.write_table(table, path, row_group_size=64, compression="none", use_dictionary=False)
+    page = pq.ParquetFile(path).metadata.row_group(1).column(0).data_page_offset
+    data = bytearray(path.read_bytes())
+    data[page : page + 64] = b"\xff" * 64
+    path.write_bytes(data)
+    found = [item for unit in open_source(path, unit_size=128).units for item in unit.read()]
+    assert [item.key for item in found[:-1]] == [f"a.parquet:{row}" for row in range(64)]
+    assert found[-1].reason.startswith("rows 64 to 127 cannot be read")

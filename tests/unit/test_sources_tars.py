@@ -152,6 +152,15 @@ def test_links_stay_in_their_archive(tmp_path):
     assert [item.label for item in items] == [0, 0, -1, 1, 1, -1, 2, 2, -1]
 
 
+def test_links_of_one_name_lead_each_where_it_says(tmp_path):
+    """Two archives in a row, whose links bear one name."""
+    parts = [tar((f"{n}.jpg", picture(n)), ("last.jpg", "soft", f"{n}.jpg")) for n in range(2)]
+    (tmp_path / "a.tar").write_bytes(b"".join(parts))
+    items, rejected = read(tmp_path / "a.tar")
+    assert not rejected
+    assert [item.data for item in items if "last" in item.key] == [picture(0), picture(1)]
+
+
 def test_a_link_may_lead_into_another_archive(tmp_path):
     """Where its own does not hold what it names: a picture's, and a label's."""
     parts = [
@@ -375,6 +384,18 @@ def test_hostile_headers(tmp_path, kind, end):
     items, rejected = read(path)
     assert [item.data for item in items][:3] == [picture(n) for n in range(3)]
     assert rejected or len(items) >= 8
+
+
+@pytest.mark.parametrize("size", [-1536, -1024, -512, -1])
+def test_a_size_below_zero_hides_nothing(tmp_path, size):
+    """Of the first member: back to byte 0, where tarfile takes a tar to have ended, or to headers
+    that were read before."""
+    record = f" size={size}\n"
+    record = f"{len(record) + 2}{record}".encode().ljust(512, b"\0")
+    head = block(b"pax", b"%o\0" % len(record.rstrip(b"\0")), b"x") + record
+    (tmp_path / "a.tar").write_bytes(head + block(b"0.jpg", b"1\0", b"0") + tar(*FILES))
+    with pytest.raises(InputError, match="points backwards"):
+        open_source(tmp_path / "a.tar")
 
 
 @pytest.mark.parametrize("end", [".tar", ".tar.gz"])

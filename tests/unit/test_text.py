@@ -182,6 +182,28 @@ def test_damaged_files_are_refused(speaking, tmp_path):
 
     refuse("spell more than", doubling)
 
+    def together(model):  # none of them more than 2**13 bytes
+        number = max(model["vocab"].values())
+        pairs = [("<0x61>" * 2**power,) * 2 for power in range(12)]
+        pairs += [("<0x61>" * 2**12, f"<0x{byte:02X}>") for byte in range(256)]
+        for pair in pairs:
+            number += 1
+            model["merges"].append(pair)
+            model["vocab"]["".join(pair)] = number
+
+    refuse("spell more than", together)
+
+
+@pytest.mark.parametrize("caption", [*HARD, CAPTIONS[0]])
+def test_a_text_that_is_cut(text, caption):
+    ids = text.encode(caption)
+    for most in range(min(len(ids), 40)):
+        cut = text.cut(caption, most)
+        assert caption.startswith(cut) and len(text.encode(cut)) <= most
+        whole = text.decode(ids[:most]).rstrip("\ufffd")
+        assert cut == whole or len(text.encode(whole)) > most  # its last token held more
+    assert text.cut(caption, len(ids)) == caption
+
 
 def test_sizes():
     assert Text.train(["aaaa bbbb"], 256).size == 256
@@ -236,21 +258,27 @@ def test_a_matcher_takes_none(speaking):
     assert not matcher.accept(speaking.encode_text("a")[0])
 
 
-def test_guidance_is_against_nothing_at_all(speaking, pictures):
+@pytest.mark.parametrize("grammar", [True, False])
+def test_guidance_is_against_nothing_at_all(speaking, pictures, grammar):
     """As mixing the logits of the two prompts by hand."""
     engine = CpuEngine(*random_llama(speaking.vocab_size, 700))
     constraint = Constraint(speaking)
     prefix = speaking.alphabet.prefix(speaking.codec.encode(pictures[0]), 2)
     head = np.concatenate([speaking.encode_text("a red heart"), [speaking.class_token(1)]])
     prompt = make_prompt(speaking, prefix, head)
-    (drawn,), _ = draw_ids(engine, constraint, prompt, 1, Sampling(0.0, guidance=3.0))
-    given, free = prompt.ids.tolist(), [speaking.bos, *prompt.ids[len(head) :]]
+    chooser = Sampling(0.0, guidance=3.0, grammar=grammar)
+    (drawn,), _ = draw_ids(engine, constraint, prompt, 1, chooser)
+    # Nothing holds a free sampler to the prompt's last symbols, so they are given as tokens.
+    tail = [] if grammar else speaking.encode_symbols(prompt.forced).tolist()
+    given, free = [[*ids, *tail] for ids in (prompt.ids, [speaking.bos, *prompt.ids[len(head) :]])]
     matcher = Matcher(constraint, prompt)
     for token in drawn[:40].tolist():
         engine.remove(np.arange(engine.sequences))
         with_, without = engine.add([np.array(given, np.int32), np.array(free, np.int32)])
         mixed = without + np.float32(3) * (with_ - without)
-        assert token == np.where(matcher.allowed(), mixed, -np.inf).argmax()
-        assert matcher.accept(token)
+        own = np.arange(speaking.vocab_size)
+        legal = matcher.allowed() if grammar else (own < speaking.bos) | (own == speaking.eos)
+        assert token == np.where(legal, mixed, -np.inf).argmax()
+        assert matcher.accept(token) or not grammar
         given.append(token)
         free.append(token)

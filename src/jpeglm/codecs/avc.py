@@ -24,7 +24,7 @@ import numpy as np
 from jpeglm.codecs.base import Verdict
 from jpeglm.codecs.clips import pyav, read_clip
 from jpeglm.codecs.mp4 import refuse_other_film
-from jpeglm.config import InputError, Settings, StreamError, fingerprint
+from jpeglm.config import InputError, Settings, StreamError, fingerprint, shorten
 from jpeglm.syntax.avc import LONGEST_SKIP, AvcSpec, avc_spec
 from jpeglm.syntax.avc.nal import (
     IDR,
@@ -320,7 +320,7 @@ class AvcCodec:
     def alphabet(self, name: str) -> AvcSymbols | AvcPlaced | AvcBytes:
         if name not in self.alphabets:
             known = ", ".join(self.alphabets)
-            raise InputError(f"there is no alphabet {name!r} for avc; choose one of {known}")
+            raise InputError(f"there is no alphabet {shorten(name)} for avc; choose one of {known}")
         kinds: dict[str, Any] = {"bytes": AvcBytes, "avc-placed-symbols": AvcPlaced}
         return kinds[name](self.symbols) if name in kinds else self.symbols
 

@@ -1,7 +1,8 @@
 """Worker processes: each builds its codec once, then makes shards until there are none to make.
 
-They are spawned, leave Ctrl-C to the parent, which lets a shard that is begun be finished, and end
-with a parent that was killed. One worker is no process: the work is then done in this one.
+They are spawned, leave Ctrl-C to the parent from their first moment on, which lets a shard that is
+begun be finished, and end with a parent that was killed. One worker is no process: the work is then
+done in this one.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -59,27 +61,42 @@ def run(
         yield from (job(*task) for task in tasks)
         return
     context = multiprocessing.get_context("spawn")  # a fork would copy the threads of torch, numba
-    with ProcessPoolExecutor(workers, context, _start_worker, (setup,)) as pool:
-        waiting: set[Future[Any]] = set()
-        queue = iter(tasks)
-        try:
-            while True:
-                for task in queue:
+    pool = ProcessPoolExecutor(workers, context, _start_worker, (setup,))
+    waiting: set[Future[Any]] = set()
+    queue = iter(tasks)
+    try:
+        while True:
+            for task in queue:
+                with _sheltered():
                     waiting.add(pool.submit(job, *task))
-                    if len(waiting) >= 2 * workers:
-                        break
-                if not waiting:
-                    return
-                done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-                for future in done:
-                    yield future.result()
-        except BrokenProcessPool as error:
-            raise InputError(
-                "a worker process was killed (by the system, if memory ran out); run the same "
-                "command again, with fewer workers"
-            ) from error
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+                if len(waiting) >= 2 * workers:
+                    break
+            if not waiting:
+                return
+            done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+            for future in done:
+                yield future.result()
+    except BrokenProcessPool as error:
+        raise InputError(
+            "a worker process was killed (by the system, if memory ran out); run the same "
+            "command again, with fewer workers"
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _sheltered() -> Iterator[None]:
+    """Processes that are started here never see Ctrl-C, which a terminal sends to all: a second may
+    pass before their own code runs. The parent sees it afterwards."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _start_worker(setup: Setup) -> None:

@@ -17,7 +17,7 @@ from typing import Protocol
 
 import numpy as np
 
-from jpeglm.config import InputError
+from jpeglm.config import InputError, shorten
 from jpeglm.syntax.grammar import Grammar
 from jpeglm.syntax.jpeg import RST0, SYMBOLS, JpegSpec, codes_spec, jpeg_spec, symbol_name
 from jpeglm.syntax.jpeg_bytes import FIRST_RST_SYMBOL, JpegByteSpec, jpeg_byte_spec
@@ -262,5 +262,5 @@ def jpeg_alphabet(
     if name in ("bytes", "paper-bytes"):
         return JpegBytes(component, mcus, interval, header, whole=name == "paper-bytes")
     raise InputError(
-        f"there is no alphabet {name!r} for JPEG; choose one of {', '.join(ALPHABETS)}"
+        f"there is no alphabet {shorten(name)} for JPEG; choose one of {', '.join(ALPHABETS)}"
     )

@@ -31,6 +31,7 @@ from jpeglm.data.sources.base import (
     FILMS,
     LABELS,
     PREPARED,
+    TARS,
     Item,
     Rejected,
     Source,
@@ -41,7 +42,7 @@ from jpeglm.data.sources.base import (
 from jpeglm.data.sources.captions import METADATA, columns
 from jpeglm.data.sources.folders import list_pictures, walk
 from jpeglm.data.sources.tables import list_arrow, list_parquet, saved_datasets
-from jpeglm.data.sources.tars import TARS, list_tar
+from jpeglm.data.sources.tars import list_tar
 from jpeglm.files import file_size, printable
 
 __all__ = [

@@ -173,7 +173,7 @@ class Tar(tarfile.TarFile):
             self.found += 1
             if self.found > MAX_MEMBERS:
                 raise tarfile.ReadError(f"it holds more than {MAX_MEMBERS:,} files; split it")
-            if self.found > 1 and self.offset <= place:
+            if info.size < 0 or self.offset <= place:  # the records of a header may say so
                 raise tarfile.ReadError("it points backwards")
             place = self.offset
             yield info, archive

@@ -30,6 +30,14 @@ FILMS = (
 )  # fmt: skip
 """Names of film files, opened by FFmpeg."""
 
+TARS = (
+    ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tbz", ".tar.xz", ".txz", ".tar.zst", ".tzst",
+)  # fmt: skip
+"""Names of tar archives."""
+
+TABLES = (".parquet", ".arrow")
+"""Names of files with tables."""
+
 MAX_FILM_BYTES = 1 << 32
 """A film is read into memory whole; larger ones are set aside."""
 LABELS = ("source", "folder", "none")

@@ -11,14 +11,16 @@ from __future__ import annotations
 
 import json
 import posixpath
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Collection, Iterator
+from typing import IO, Any
 
 from jpeglm.data.sources.base import Rejected, Source
 from jpeglm.files import printable
 from jpeglm.text import tidy
 
 METADATA = "metadata.jsonl"
+ALONE = "captions of no picture"
+"""What captions are counted under that nothing asks for."""
 COLUMNS = ("caption", "text")
 """Names under which tables and metadata hold captions; the first that is there counts."""
 MAX_CAPTION = 8192
@@ -63,17 +65,16 @@ def list_metadata(source: Source, names: Collection[str]) -> dict[str, str]:
         if posixpath.basename(name) != METADATA or not columns(source):
             continue
         before, folder = len(found), posixpath.dirname(name)
-        with open(source.root / name, "rb") as file:
-            number = 0
-            while line := file.readline(MAX_LINE):
-                number += 1
-                try:
-                    _read_line(line, folder, source, found)
-                except ValueError as error:
-                    where = printable(f"{source.root / name}:{number}")
-                    source.rejected.append(Rejected(where, str(error)))
-                    if not line.endswith(b"\n"):
-                        break
+        path = printable(source.root / name)
+        try:
+            with open(source.root / name, "rb") as file:
+                for number, line in enumerate(_lines(file), 1):
+                    try:
+                        _read_line(line, folder, source, found)
+                    except ValueError as error:
+                        source.rejected.append(Rejected(f"{path}:{number}", str(error)))
+        except OSError as error:
+            source.rejected.append(Rejected(path, f"it cannot be read: {error.strerror}"))
         if len(found) > before:
             source.caption_from[printable(name)] += len(found) - before
         else:
@@ -81,9 +82,19 @@ def list_metadata(source: Source, names: Collection[str]) -> dict[str, str]:
     return found
 
 
+def _lines(file: IO[bytes]) -> Iterator[bytes]:
+    """A file's lines; of one with more than MAX_LINE bytes a byte more than those."""
+    while line := file.readline(MAX_LINE + 1):
+        yield line
+        while line and not line.endswith(b"\n"):
+            line = file.readline(MAX_LINE)
+
+
 def _read_line(line: bytes, folder: str, source: Source, found: dict[str, str]) -> None:
     if not line.strip():
         return
+    if len(line) > MAX_LINE:
+        raise ValueError(f"the line has more than {MAX_LINE} bytes")
     try:
         row: Any = json.loads(line)
     except (ValueError, RecursionError):
@@ -95,4 +106,6 @@ def _read_line(line: bytes, folder: str, source: Source, found: dict[str, str]) 
         return
     if not isinstance(text, str):
         raise ValueError("the caption in the line is no text")
-    found[posixpath.normpath(posixpath.join(folder, row["file_name"]))] = text
+    place = posixpath.normpath(posixpath.join(folder, row["file_name"]))
+    if found.setdefault(place, text) != text:
+        raise ValueError(f"the line has a second caption for {printable(place)}; the first counts")

@@ -9,8 +9,26 @@ from pathlib import Path
 from typing import Any
 
 from jpeglm.config import InputError
-from jpeglm.data.sources.base import HIDDEN, PREPARED, Item, Rejected, Source, has, size_limit
-from jpeglm.data.sources.captions import list_metadata, name_caption, read_caption
+from jpeglm.data.sources.base import (
+    HIDDEN,
+    PREPARED,
+    TABLES,
+    TARS,
+    Item,
+    Rejected,
+    Source,
+    extension,
+    has,
+    size_limit,
+)
+from jpeglm.data.sources.captions import (
+    ALONE,
+    METADATA,
+    columns,
+    list_metadata,
+    name_caption,
+    read_caption,
+)
 from jpeglm.files import printable, read_bytes
 
 
@@ -47,9 +65,11 @@ def walk(source: Source) -> Iterator[tuple[str, int]]:
     """(relative path, bytes) of all files below the root in the order of their names.
 
     Hidden names, of which pictures are counted, and our own output are passed over; links are
-    followed, each folder once. What bears a picture's name and is no file, and folders that cannot
-    be read, go to `rejected`.
+    followed, each folder once. What bears the name of something that is read and is no file, and
+    folders that cannot be read, go to `rejected`.
     """
+    wanted = (*source.extensions, *TARS, *TABLES)
+    described = {METADATA} if columns(source) else set()
     seen: set[tuple[int, int]] = set()
 
     def refuse(path: str, reason: str) -> None:
@@ -79,8 +99,10 @@ def walk(source: Source) -> Iterator[tuple[str, int]]:
                     yield from visit(entry.path, f"{prefix}{entry.name}/")
                 elif entry.is_file():
                     yield prefix + entry.name, entry.stat().st_size
-                elif has(entry.name, source.extensions):
+                elif has(entry.name, wanted) or entry.name in described:
                     refuse(entry.path, "it is a pipe, a device or a link to nothing")
+                else:
+                    source.passed[extension(entry.name)] += 1
             except OSError as error:
                 refuse(entry.path, error.strerror or str(error))
 
@@ -109,7 +131,7 @@ def list_pictures(source: Source, files: list[tuple[str, int]], unit_size: int) 
         captions = {name: name_caption(name) for name, _, _ in listed}
         source.caption_from["names of files"] += len(captions)
     nobody = len(captions.keys() - {name for name, _, _ in listed})
-    source.passed.update({"captions of no picture": nobody} if nobody else {})
+    source.passed.update({ALONE: nobody} if nobody else {})
     for start in range(0, len(listed), unit_size):
         part = tuple(listed[start : start + unit_size])
         own = tuple((name, captions[name]) for name, _, _ in part if name in captions)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from jpeglm.data.sources.base import FILMS
+from jpeglm.data.sources.captions import ALONE
 
 IMAGE_FIELDS = ("image", "img", "photo", "picture", "rgb")
 FIRST_OF_SAMPLE = (*FILMS, ".jpg", ".jpeg", ".webp", ".avif", ".heic", ".png")
@@ -109,6 +110,7 @@ def choose(listing: Listing, column: str | None) -> tuple[list[Member], list[tup
         samples.setdefault((name.run, name.stem if apart else name.key), []).append((name, member))
     chosen, refused = [], []
     label_of, caption_of = (_beside(listing, texts) for texts in (listing.labels, listing.captions))
+    told: set[tuple[int, str] | None] = set()
     for images in samples.values():
         picked = _picture(images, column)
         if picked is None and column is None:
@@ -117,9 +119,18 @@ def choose(listing: Listing, column: str | None) -> tuple[list[Member], list[tup
             refused.append((images[0][1].name, reason))
         for name, member in images:
             if picked is not None and member is picked[1]:
-                chosen.append(replace(member, label=label_of(name), caption=caption_of(name)))
+                label, caption = label_of(name), caption_of(name)
+                told.add(caption)
+                chosen.append(
+                    replace(
+                        member,
+                        label=listing.labels[label] if label else None,
+                        caption=listing.captions[caption] if caption else None,
+                    )
+                )
             elif picked is not None or column is not None:
                 listing.passed.append("." + name.field)
+    listing.passed += [ALONE] * len(listing.captions.keys() - told)
     return chosen, refused
 
 
@@ -142,19 +153,20 @@ def _picture(images: list[tuple[Name, Member]], column: str | None) -> tuple[Nam
 
 def _beside(
     listing: Listing, beside: dict[tuple[int, str], bytes]
-) -> Callable[[Name], bytes | None]:
-    """What gives a picture its label or caption: the file of its own name, else that of its key; of
-    one in another archive only if there is neither a second such file nor a second such picture."""
-    texts: dict[str, list[bytes]] = {}
-    for (_, stem), text in beside.items():
-        texts.setdefault(stem, []).append(text)
+) -> Callable[[Name], tuple[int, str] | None]:
+    """What finds a picture its label or caption in `beside`: the file of its own name, else that of
+    its key; of one in another archive only if there is neither a second such file nor a second such
+    picture."""
+    places: dict[str, list[tuple[int, str]]] = {}
+    for place in beside:
+        places.setdefault(place[1], []).append(place)
     pictures = Counter(name.stem for name, _ in listing.pictures)
 
-    def find(name: Name) -> bytes | None:
+    def find(name: Name) -> tuple[int, str] | None:
         for stem in (name.stem, name.key):
             if (name.run, stem) in beside:
-                return beside[name.run, stem]
-        elsewhere = texts.get(name.stem, [])
+                return name.run, stem
+        elsewhere = places.get(name.stem, [])
         return elsewhere[0] if len(elsewhere) == pictures[name.stem] == 1 else None
 
     return find

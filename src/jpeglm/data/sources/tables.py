@@ -284,11 +284,13 @@ def _caption_column(source: Source, path: str, schema: Any, image: str) -> str |
     kinds = ("is_string", "is_large_string", "is_string_view")
     tests = [getattr(pa.types, name) for name in kinds if hasattr(pa.types, name)]
     for name in columns(source):
-        if schema.names.count(name) != 1 or name == image:
+        if name not in schema.names or name == image:
             continue
-        if any(test(_plain(schema.field(name).type)) for test in tests):
+        once = schema.names.count(name) == 1
+        if once and any(test(_plain(schema.field(name).type)) for test in tests):
             source.caption_from[f"column {name}"] += 1
             return name
+        source.passed[f"column {name}"] += 1
     if source.caption_column is not None and source.caption == "source":
         raise InputError(
             f"{path} has no column {source.caption_column} of text; its columns are "

@@ -33,9 +33,6 @@ from jpeglm.data.sources.captions import MAX_CAPTION, columns, name_caption, rea
 from jpeglm.data.sources.samples import Listing, Member, Name, choose, parts_of
 from jpeglm.files import printable, told
 
-TARS = (
-    ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tbz", ".tar.xz", ".txz", ".tar.zst", ".tzst",
-)  # fmt: skip
 MAX_LABEL_TEXT = 64
 MAX_CAPTIONS = 1 << 28
 """Bytes of all captions of a tar, which are kept until its pictures are read."""
