@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,7 +30,7 @@ from jpeglm.cli.common import (
     show,
 )
 from jpeglm.cli.options import Fields, finite, with_options
-from jpeglm.config import InputError
+from jpeglm.config import InputError, shorten
 
 verbs = typer.Typer()
 
@@ -107,6 +108,20 @@ def complete(
     keep_frames: Annotated[
         int | None, typer.Option(min=0, help="Of a clip: frames to keep, instead of --keep.")
     ] = None,
+    mask: Annotated[
+        Path | None,
+        typer.Option(
+            help="A picture of the photo's size: what is white in it is drawn anew, all else "
+            "stays. For checkpoints of train --fim."
+        ),
+    ] = None,
+    region: Annotated[
+        str | None,
+        typer.Option(
+            metavar="X,Y,W,H",
+            help="The same for a rectangle: left, top, width, height in the photo's pixels.",
+        ),
+    ] = None,
     start: Annotated[
         float, typer.Option(min=0.0, callback=finite, help="Where a clip begins, seconds.")
     ] = 0.0,
@@ -130,14 +145,15 @@ def complete(
     device: DeviceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Keep the upper part of a photo, or a clip's first frames, and let the model write the rest.
+    """Keep the upper part of a photo, all but a hole in it, or a clip's first frames, and let the
+    model write the rest.
 
     Writes original.jpg, prompt.jpg, completion-00.jpg …, sheet.png and run.json; of a clip .mp4
     files and sheet.gif.
     """
     from jpeglm.checkpoint import checkpoint_folder, shipped_checkpoint
     from jpeglm.codecs.clips import read_clip
-    from jpeglm.codecs.images import open_image
+    from jpeglm.codecs.images import as_mask, open_image, region_mask
     from jpeglm.data.films import is_film
     from jpeglm.folders import PICTURES, claim
     from jpeglm.generation.outputs import Gallery
@@ -145,12 +161,21 @@ def complete(
     film = is_film(photo, checkpoint)
     if not film and (keep_frames is not None or start):
         raise InputError(f"{photo} is a picture; --keep-frames and --start are for clips")
+    if film and (mask or region is not None):
+        raise InputError(f"{photo} is a film; --mask and --region are for pictures")
+    if sum(given is not None for given in (keep, mask, region)) > 1:
+        raise InputError("--keep, --mask and --region each say what stays; give one of them")
     media: Any = None if film else open_image(photo)
     if not film:
         note_first_frame(photo)
+    hole: Any = None
+    if mask:
+        hole = as_mask(open_image(mask), media.size, str(mask))
+    elif region is not None:
+        hole = region_mask(_numbers(region, "--region", 4), media.size)
     folder = checkpoint or shipped_checkpoint("clips" if film else "photos")
     out = out or _free_folder(photo)
-    inputs = [photo, checkpoint_folder(folder)]
+    inputs = [photo, *([mask] if mask else []), checkpoint_folder(folder)]
     claim(out, PICTURES, inputs=inputs, names=BOTH)
     model = open_model(folder, engine, precision, device)
     if film != (model.codec is not None and model.codec.media == "clip"):
@@ -158,16 +183,17 @@ def complete(
         raise InputError(f"{photo} is a {kinds[0]}, but {folder} writes {kinds[1]}")
     if film:
         media = read_clip(photo, model.codec.config, start)
+    if hole:
+        ask = partial(model.fill, media, hole)
+    else:
+        ask = partial(model.complete, media, keep, units=keep_frames)
     record = record_of(checkpoint, model, engine, precision) | {"photo": str(photo)}
     with Gallery(out, model.codec, "completion", n, record, inputs) as gallery:
         pictures = draw(
             "complete",
             as_json,
-            lambda progress: model.complete(
-                media,
-                keep,
-                n,
-                units=keep_frames,
+            lambda progress: ask(
+                n=n,
                 seed=seed,
                 label=label,
                 text=text,
@@ -180,6 +206,18 @@ def complete(
         )
         result = gallery.finish(pictures)
     show(result, as_json, _told(result, "completion"))
+
+
+def _numbers(given: str, option: str, count: int) -> list[int]:
+    """Whole numbers with commas between them."""
+    parts = given.split(",")
+    try:
+        numbers = [int(part) for part in parts]
+    except ValueError:
+        numbers = []
+    if len(numbers) != count:
+        raise InputError(f"{option} is {shorten(given)}; give {count} whole numbers: 16,0,32,48")
+    return numbers
 
 
 def _free_folder(photo: Path) -> Path:

@@ -22,10 +22,12 @@ from typing import Any, Literal
 import numpy as np
 
 from jpeglm.checkpoint import Checkpoint
+from jpeglm.codecs.images import as_mask, as_picture
+from jpeglm.codecs.jpeg import JpegCodec
 from jpeglm.config import MAX_SEED, InputError, Sampling, check_seed, shorten, whole
 from jpeglm.generation.engine import Engine
 from jpeglm.generation.given import Given
-from jpeglm.generation.matcher import Constraint, Prompt, bare_prompt, make_prompt
+from jpeglm.generation.matcher import Constraint, Prompt, bare_prompt, hole_prompt, make_prompt
 from jpeglm.generation.pictures import Drawing, Drawn, Each, Pictures, Progress, Score
 from jpeglm.generation.requests import Event, Request
 from jpeglm.generation.session import Session
@@ -122,8 +124,7 @@ class Model:
 
     def _shown(self, prompt: Prompt, ids: np.ndarray) -> tuple[bytes, Any]:
         """(stream, picture) of a prompt and the tokens behind it, as far as they go."""
-        symbols = [self.tokenizer.decode(prompt.ids), self.tokenizer.decode(ids)]
-        stream = self.tokenizer.alphabet.join(np.concatenate(symbols))
+        stream = self.tokenizer.decode_stream(np.concatenate([prompt.ids, ids]))
         return stream, self.codec.show(stream)
 
     def _draw(
@@ -226,6 +227,63 @@ class Model:
             prompt=self.codec.cut(stream, units),
             units_kept=units,
             settings={"label": label, "text": text, "keep": units / self.codec.units},
+        )
+        return self._draw(prompt, n, pictures, **options)
+
+    def fill(
+        self,
+        media: Any,
+        mask: Any,
+        n: int = 1,
+        *,
+        label: int | str | None = None,
+        text: str | None = None,
+        **options: Any,
+    ) -> Pictures:
+        """Draw what is white in a mask n times anew and keep the rest of a picture to the bit.
+
+        media, mask: each what `complete` takes, of equal size. MCUs are drawn whole: all that white
+        touches. For checkpoints that learnt it (`train --fim`).
+        """
+        if not isinstance(self.codec, JpegCodec):
+            raise InputError("holes are filled in JPEG pictures alone, not with this codec")
+        picture = as_picture(media)
+        hole = self.codec.covered(as_mask(mask, picture.size))
+        return self.fill_stream(
+            self.codec.encode(picture), hole, n, label=label, text=text, **options
+        )
+
+    def fill_stream(
+        self,
+        stream: bytes,
+        hole: np.ndarray,
+        n: int = 1,
+        *,
+        label: int | str | None = None,
+        text: str | None = None,
+        **options: Any,
+    ) -> Pictures:
+        """Draw the MCUs `hole`, bool [units], of a canonical stream n times anew."""
+        if not self.tokenizer.addresses:
+            raise InputError(
+                "this checkpoint has not learnt to fill holes; `jpeglm train DATA --fim 0.5` "
+                "teaches it, with --init CHECKPOINT to one that is there already"
+            )
+        hole = np.asarray(hole, bool)
+        if hole.shape != (self.codec.units,):
+            raise InputError(f"the hole is bool {list(hole.shape)}; [{self.codec.units}] is needed")
+        if not hole.any() or hole.all():
+            raise InputError(
+                "the mask is white everywhere, so nothing would be kept; generate pictures instead"
+                if hole.all()
+                else "the mask is black everywhere, so there is nothing to draw; paint a part white"
+            )
+        prompt = hole_prompt(self.tokenizer, stream, hole, self._head(label, text))
+        pictures = Pictures(
+            original=stream,
+            prompt=self.tokenizer.decode_stream(prompt.ids),
+            units_kept=int((~hole).sum()),
+            settings={"label": label, "text": text, "hole": np.flatnonzero(hole).tolist()},
         )
         return self._draw(prompt, n, pictures, **options)
 
