@@ -14,6 +14,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.
 README = (ROOT / "README.md").read_text()
 SMALLER = {"--crops 24": "--crops 2", "--vocab-size 1024": "--vocab-size 300",
            "--minutes 40": "--steps 2 --eval-every 2 --eval-images 4 --samples 0",
+           "--minutes 60": "--steps 2 --eval-every 2 --eval-images 4 --samples 0",
            "--minutes 240": "--steps 2 --eval-every 2 --eval-images 4 --samples 0"}  # fmt: skip
 
 
@@ -70,6 +71,10 @@ def test_the_road_runs(jpeglm, tmp_path, picture_files):
     rows = [{"file_name": file.name, "text": file.stem} for file in tmp_path.glob("drawings/*")]
     captions = "".join(json.dumps(row) + "\n" for row in rows)
     (tmp_path / "drawings" / "metadata.jsonl").write_text(captions)
+    with Image.open(picture_files[0]) as picture:
+        mask = Image.new("L", picture.size)
+    mask.paste(255, (0, 0, 40, mask.height))
+    mask.save(tmp_path / "mask.png")
     road = README.split("## The road, verb by verb")[1]
     lines = re.findall(r"^    (jpeglm .*)$", road, re.MULTILINE)
     assert len(lines) >= 8

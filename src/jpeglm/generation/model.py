@@ -24,11 +24,12 @@ import numpy as np
 from jpeglm.checkpoint import Checkpoint
 from jpeglm.codecs.images import as_mask, as_picture
 from jpeglm.codecs.jpeg import JpegCodec
-from jpeglm.config import MAX_SEED, InputError, Sampling, check_seed, shorten, whole
+from jpeglm.config import InputError, Sampling, check_seed, whole
 from jpeglm.generation.engine import Engine
 from jpeglm.generation.given import Given
-from jpeglm.generation.matcher import Constraint, Prompt, bare_prompt, hole_prompt, make_prompt
+from jpeglm.generation.matcher import Constraint, Prompt, bare_prompt, make_prompt
 from jpeglm.generation.pictures import Drawing, Drawn, Each, Pictures, Progress, Score
+from jpeglm.generation.prompts import Prompts
 from jpeglm.generation.requests import Event, Request
 from jpeglm.generation.session import Session
 from jpeglm.tokenizer import Tokenizer
@@ -54,6 +55,7 @@ class Model:
         self.codec = checkpoint.codec
         self.engine = engine
         self.constraint = Constraint(self.tokenizer)
+        self.prompts = Prompts(self.constraint, engine.max_length)
         self.session = Session(engine, self.constraint)
 
     @property
@@ -91,28 +93,6 @@ class Model:
         values = {k: v for k, v in self.checkpoint.generation.items() if k in known}
         values |= {k: v for k, v in changes.items() if v is not None}
         return Sampling(**values)
-
-    def _head(self, label: int | str | None, text: str | None) -> np.ndarray:
-        """Ids before a picture that is to be drawn; InputError where they leave it no room."""
-        head = self.tokenizer.head(label, text)
-        grammar = self.constraint.grammar
-        room = self.engine.max_length - grammar.shortest(grammar.start()) - 1
-        if len(head) > room and len(head) > 1:
-            raise InputError(
-                f"the text {shorten(text)} has {len(head) - 1} tokens; the model's context leaves "
-                f"{max(room - 1, 0)} beside a picture, so shorten it"
-            )
-        return head
-
-    def _prompt(
-        self, stream: bytes, units: int, label: int | str | None, text: str | None
-    ) -> Prompt:
-        """The first `units` units of a canonical stream."""
-        if not 0 <= whole("units", units, -MAX_SEED) <= self.codec.units:
-            what = "frames" if self.codec.media == "clip" else "units"
-            raise InputError(f"{units} {what} are to be kept; there are {self.codec.units}")
-        prefix = self.tokenizer.alphabet.prefix(stream, units)
-        return make_prompt(self.tokenizer, prefix, self._head(label, text))
 
     def units_kept(self, keep: float | None) -> tuple[int, float]:
         """(units, share) that `complete` keeps of a picture or clip."""
@@ -182,7 +162,7 @@ class Model:
         **options: Any,
     ) -> Pictures:
         """Draw n new pictures."""
-        prompt = bare_prompt(self._head(label, text))
+        prompt = self.prompts.bare(label, text)
         return self._draw(prompt, n, Pictures(settings={"label": label, "text": text}), **options)
 
     def complete(
@@ -221,7 +201,7 @@ class Model:
         **options: Any,
     ) -> Pictures:
         """Keep the first `units` units of a canonical stream and draw the rest n times."""
-        prompt = self._prompt(stream, units, label, text)
+        prompt = self.prompts.beginning(stream, units, label, text)
         pictures = Pictures(
             original=stream,
             prompt=self.codec.cut(stream, units),
@@ -264,21 +244,8 @@ class Model:
         **options: Any,
     ) -> Pictures:
         """Draw the MCUs `hole`, bool [units], of a canonical stream n times anew."""
-        if not self.tokenizer.addresses:
-            raise InputError(
-                "this checkpoint has not learnt to fill holes; `jpeglm train DATA --fim 0.5` "
-                "teaches it, with --init CHECKPOINT to one that is there already"
-            )
         hole = np.asarray(hole, bool)
-        if hole.shape != (self.codec.units,):
-            raise InputError(f"the hole is bool {list(hole.shape)}; [{self.codec.units}] is needed")
-        if not hole.any() or hole.all():
-            raise InputError(
-                "the mask is white everywhere, so nothing would be kept; generate pictures instead"
-                if hole.all()
-                else "the mask is black everywhere, so there is nothing to draw; paint a part white"
-            )
-        prompt = hole_prompt(self.tokenizer, stream, hole, self._head(label, text))
+        prompt = self.prompts.around(stream, hole, label, text)
         pictures = Pictures(
             original=stream,
             prompt=self.tokenizer.decode_stream(prompt.ids),
@@ -293,19 +260,44 @@ class Model:
         units: int,
         seeds: Iterable[int],
         labels: Iterable[int | str | None],
+        **options: Any,
+    ) -> Iterator[Drawn]:
+        """One continuation of each stream, in the order in which they end; `Drawn.number` counts
+        the streams. What `continue_stream` would draw with the same seed and label."""
+        prompts = (
+            self.prompts.beginning(stream, units, label, None)
+            for stream, label in zip(streams, labels)
+        )
+        return self._draw_each(prompts, seeds, **options)
+
+    def fill_each(
+        self,
+        streams: Iterable[bytes],
+        holes: Iterable[np.ndarray],
+        seeds: Iterable[int],
+        texts: Iterable[str | None],
+        **options: Any,
+    ) -> Iterator[Drawn]:
+        """The same of holes: what `fill_stream` would draw with the same seed and text."""
+        prompts = (
+            self.prompts.around(stream, np.asarray(hole, bool), None, text)
+            for stream, hole, text in zip(streams, holes, texts)
+        )
+        return self._draw_each(prompts, seeds, **options)
+
+    def _draw_each(
+        self,
+        prompts: Iterable[Prompt],
+        seeds: Iterable[int],
         *,
         max_tokens: int | None = None,
         batch: int = BATCH,
         **sampling: Any,
     ) -> Iterator[Drawn]:
-        """One continuation of each stream, in the order in which they end; `Drawn.number` counts
-        the streams. What `continue_stream` would draw with the same seed and label."""
         chooser = self.sampling(**sampling)
         requests = (
-            Request(
-                self._prompt(stream, units, label, None), chooser, seed, 0, max_tokens, tag=number
-            )
-            for number, (stream, seed, label) in enumerate(zip(streams, seeds, labels))
+            Request(prompt, chooser, seed, 0, max_tokens, tag=number)
+            for number, (prompt, seed) in enumerate(zip(prompts, seeds))
         )
         with closing(self.session.run(requests, batch)) as events:
             for event in events:
@@ -330,9 +322,11 @@ class Model:
         (or frame, or token) is there. Leaving the loop ends the drawing."""
         chooser = self.sampling(**sampling)
         if media is None:
-            prompt = bare_prompt(self._head(label, text))
+            prompt = self.prompts.bare(label, text)
         else:
-            prompt = self._prompt(self.codec.encode(media), self.units_kept(keep)[0], label, text)
+            prompt = self.prompts.beginning(
+                self.codec.encode(media), self.units_kept(keep)[0], label, text
+            )
         requests = (
             Request(prompt, chooser, seed, i, max_tokens, watch=every, tag=i)
             for i in range(whole("n", n, 1))
