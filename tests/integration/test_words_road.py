@@ -146,6 +146,22 @@ def test_likelihood_is_told_the_captions(jpeglm, home):
     assert held_out["bits_per_image"] == pytest.approx(bits[0], rel=0.1)
 
 
+def test_a_model_of_words_tells_captions_apart(jpeglm, home):
+    folder, _ = home
+    words = ("evaluate", "classify", "data", "--checkpoint", "run/model")
+    told = jpeglm.told(*words, "--out", "told-apart", cwd=folder)
+    assert told["answers"] == "captions" and told["among"] == 2 and told["by_chance"] == 0.5
+    assert told["accuracy"] > 0.9 and told["interval"][0] <= told["accuracy"] <= told["interval"][1]
+    assert told["bits"]["right"] < told["bits"]["best_other"]
+    assert told["pictures"] + told["left_out"] == len(
+        list(package.open_data(folder / "data").streams("validation"))
+    )
+    assert told["left_out"] > 0 and told["files"] == []
+    for option, sentence in (("--labels", "no classes"),):
+        code, _, err = jpeglm(*words, option, cwd=folder)
+        assert code == 1 and sentence in err and err.count("\n") == 1
+
+
 def test_texts_that_cannot_be(jpeglm, home):
     folder, _ = home
     draw = ("generate", "-n", 1, "--checkpoint", "run/model", "--out", "odd")
