@@ -1,8 +1,9 @@
-"""Verbs that draw: generate, complete; and export."""
+"""Verbs that draw: generate, complete; what they draw with: models; and export."""
 
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -256,6 +257,24 @@ def _told(result: dict[str, Any], kind: str) -> list[str]:
         if "bits_per_image" in result
         else f"drawn in {result['seconds']:.2f} s",
     ]
+
+
+@verbs.command()
+def models(as_json: JsonOption = False) -> None:
+    """What ships with jpeglm: give a name to --checkpoint.
+
+    Each has a card, README.md in its folder: data, training, figures, licence.
+    """
+    from jpeglm.checkpoint.shipped import list_models
+
+    found = list_models()
+    lines = [
+        f"{one.name:10s} {one.writes}, {one.parameters / 1e6:.1f} M parameters, "
+        f"{one.bytes / 1e6:.1f} MB{', takes ' * bool(one.takes)}{one.takes}; {one.folder}"
+        for one in found
+    ]
+    rows = [{**asdict(one), "folder": str(one.folder)} for one in found]
+    show({"models": rows}, as_json, lines)
 
 
 @verbs.command()

@@ -28,7 +28,8 @@ from jpeglm.config import InputError, Sampling, check_seed, whole
 from jpeglm.generation.engine import Engine
 from jpeglm.generation.given import Given
 from jpeglm.generation.matcher import Constraint, Prompt, bare_prompt, make_prompt
-from jpeglm.generation.pictures import Drawing, Drawn, Each, Pictures, Progress, Score
+from jpeglm.generation.outputs import Drawn
+from jpeglm.generation.pictures import Drawing, Each, Pictures, Progress, Score
 from jpeglm.generation.prompts import Prompts
 from jpeglm.generation.requests import Event, Request
 from jpeglm.generation.session import Session
@@ -125,6 +126,7 @@ class Model:
         n, batch, seed = whole("n", n, 1), whole("batch", batch, 1), check_seed(seed)
         if max_tokens is not None:
             max_tokens = whole("max_tokens", max_tokens, 1)
+        pictures.codec, pictures.record = self.codec, self.record()
         pictures.settings |= {**chooser.to_dict(), "seed": seed, "n": n, "max_tokens": max_tokens}
         requests = (Request(prompt, chooser, seed, i, max_tokens, tag=i) for i in range(n))
         found: dict[int, tuple[Event, bytes, Any]] = {}
