@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import asdict
 from functools import partial
@@ -35,9 +36,13 @@ from jpeglm.config import InputError, shorten
 
 verbs = typer.Typer()
 
+VerboseOption = Annotated[bool, typer.Option("--verbose", help="Tell tokens and bits as well.")]
 MOST = 1_000_000
 """Pictures of a call, which keeps them all in memory."""
 SAMPLING = Fields("config:Sampling", given=True, default="the checkpoint's")
+SURPRISE = ((0.5, "much plainer than"), (0.8, "plainer than"), (1.25, "about as surprising as"),
+            (2.0, "more surprising than"), (math.inf, "much more surprising than"))  # fmt: skip
+"""By bits drawn for each bit of what was really there, at most."""
 BOTH = ("run.json", "sheet.png")
 """What every run writes, whatever its model codes."""
 
@@ -58,6 +63,7 @@ def generate(
     engine: EngineOption = "cpu",
     precision: PrecisionOption = None,
     device: DeviceOption = None,
+    verbose: VerboseOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Invent pictures or clips: sample-00.jpg (or .mp4) …, sheet.png and run.json."""
@@ -86,7 +92,7 @@ def generate(
             ),
         )
         result = gallery.finish(pictures)
-    show(result, as_json, _told(result, "sample"))
+    show(result, as_json, _told(result, "sample", verbose))
 
 
 @verbs.command()
@@ -144,6 +150,7 @@ def complete(
     engine: EngineOption = "cpu",
     precision: PrecisionOption = None,
     device: DeviceOption = None,
+    verbose: VerboseOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Keep the upper part of a photo, all but a hole in it, or a clip's first frames, and let the
@@ -156,6 +163,7 @@ def complete(
     from jpeglm.codecs.clips import read_clip
     from jpeglm.codecs.images import as_mask, open_image, region_mask
     from jpeglm.data.films import is_film
+    from jpeglm.evaluation.likelihood import original_bits
     from jpeglm.folders import PICTURES, claim
     from jpeglm.generation.outputs import Gallery
 
@@ -205,8 +213,10 @@ def complete(
                 **sampling,
             ),
         )
+        there = original_bits(model, pictures)
+        gallery.record |= {} if there is None else {"bits_of_the_original": round(there, 1)}
         result = gallery.finish(pictures)
-    show(result, as_json, _told(result, "completion"))
+    show(result, as_json, _told(result, "completion", verbose))
 
 
 def _numbers(given: str, option: str, count: int) -> list[int]:
@@ -241,22 +251,33 @@ def _free_folder(photo: Path) -> Path:
     return out
 
 
-def _told(result: dict[str, Any], kind: str) -> list[str]:
+def _told(result: dict[str, Any], kind: str, verbose: bool) -> list[str]:
+    """What was drawn, for a person."""
     from jpeglm.files import printable
 
     out = printable(result["out"])
-    pictures = [name for name in result["files"] if name.startswith(kind)]
-    unit = "clip" if pictures[0].endswith(".mp4") else "picture"
-    return [
-        f"{out}/: {pictures[0]} to {pictures[-1]} and sheet.png"
-        if len(pictures) > 1
-        else f"{out}/: {pictures[0]} and sheet.png",
-        f"{result['tokens']} tokens in {result['seconds']:.2f} s "
-        f"({result['tokens_per_second']:,.0f} tokens/s), "
-        f"{result['bits_per_image']:,.0f} bits a {unit} under the model"
-        if "bits_per_image" in result
-        else f"drawn in {result['seconds']:.2f} s",
+    names = [name for name in result["files"] if name.startswith(kind)]
+    clips, count = names[0].endswith(".mp4"), len(names)
+    span = f"{names[0]} to {names[-1]}" if count > 1 else names[0]
+    lines = [
+        f"{count} {kind}{'s' * (count > 1)} in {result['seconds']:.1f} s: {out}/{span}",
+        f"side by side: {out}/sheet.png{' (playing: sheet.gif)' * clips}",
     ]
+    if "bits_of_the_original" in result:
+        share = result["bits_per_image"] / max(result["bits_of_the_original"], 1e-9)
+        words = next(words for most, words in SURPRISE if share <= most)
+        lines.append(f"to the model {'they are' if count > 1 else 'it is'} {words} the true rest")
+    if verbose:
+        lines.append(
+            f"{result['tokens']} tokens ({result['tokens_per_second']:,.0f} a second), "
+            f"{result.get('bits_per_image', 0):,.0f} bits each under the model"
+            + (
+                f", {result['bits_of_the_original']:,.0f} what was really there"
+                if "bits_of_the_original" in result
+                else ""
+            )
+        )
+    return lines
 
 
 @verbs.command()

@@ -279,6 +279,14 @@ def fit_image(
     return ImageOps.fit(image, (width, height), how)
 
 
+def crop_box(size: tuple[int, int], width: int, height: int) -> tuple[int, int, int, int]:
+    """(left, top, right, bottom) of what `fit_image` cuts out of a picture of this size."""
+    share = min(size[0] / width, size[1] / height)
+    wide, high = round(width * share), round(height * share)
+    left, top = (size[0] - wide) // 2, (size[1] - high) // 2
+    return left, top, left + wide, top + high
+
+
 def as_mask(mask: Any, size: tuple[int, int], name: str = "the mask") -> Image.Image:
     """A mask of a picture of this (width, height), as `as_picture` takes it: RGB, pure white where
     it is lighter than half and black elsewhere."""

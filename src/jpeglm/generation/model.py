@@ -20,6 +20,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
+from PIL import Image
 
 from jpeglm.checkpoint import Checkpoint
 from jpeglm.codecs.images import as_mask, as_picture
@@ -185,10 +186,12 @@ class Model:
         default a half of a picture, two thirds of a clip; `units` gives MCUs or frames instead.
         """
         kept, share = self.units_kept(keep)
-        stream = self.codec.encode(media)
+        source = None if self.codec.media == "clip" else as_picture(media)
+        stream = self.codec.encode(media if source is None else source)
         if units is not None:
             kept, share = units, units / self.codec.units
-        pictures = self.continue_stream(stream, kept, n, label=label, text=text, **options)
+        options |= {"label": label, "text": text, "source": source}
+        pictures = self.continue_stream(stream, kept, n, **options)
         pictures.settings["keep"] = share
         return pictures
 
@@ -200,12 +203,15 @@ class Model:
         *,
         label: int | str | None = None,
         text: str | None = None,
+        source: Image.Image | None = None,
         **options: Any,
     ) -> Pictures:
-        """Keep the first `units` units of a canonical stream and draw the rest n times."""
+        """Keep the first `units` units of a canonical stream and draw the rest n times. source: the
+        picture that it was made of, for sheets."""
         prompt = self.prompts.beginning(stream, units, label, text)
         pictures = Pictures(
             original=stream,
+            source=source,
             prompt=self.codec.cut(stream, units),
             units_kept=units,
             settings={"label": label, "text": text, "keep": units / self.codec.units},
@@ -231,9 +237,8 @@ class Model:
             raise InputError("holes are filled in JPEG pictures alone, not with this codec")
         picture = as_picture(media)
         hole = self.codec.covered(as_mask(mask, picture.size))
-        return self.fill_stream(
-            self.codec.encode(picture), hole, n, label=label, text=text, **options
-        )
+        options |= {"label": label, "text": text, "source": picture}
+        return self.fill_stream(self.codec.encode(picture), hole, n, **options)
 
     def fill_stream(
         self,
@@ -243,6 +248,7 @@ class Model:
         *,
         label: int | str | None = None,
         text: str | None = None,
+        source: Image.Image | None = None,
         **options: Any,
     ) -> Pictures:
         """Draw the MCUs `hole`, bool [units], of a canonical stream n times anew."""
@@ -250,6 +256,7 @@ class Model:
         prompt = self.prompts.around(stream, hole, label, text)
         pictures = Pictures(
             original=stream,
+            source=source,
             prompt=self.tokenizer.decode_stream(prompt.ids),
             units_kept=int((~hole).sum()),
             settings={"label": label, "text": text, "hole": np.flatnonzero(hole).tolist()},

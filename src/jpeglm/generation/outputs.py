@@ -14,15 +14,14 @@ from types import TracebackType
 from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from jpeglm.codecs import Codec
 from jpeglm.codecs.clips import ClipShape
 from jpeglm.config import InputError, Stopped
 from jpeglm.files import explain, halves, staged, write_json
 from jpeglm.folders import PICTURES, claim, ours
-
-MARGIN, CAPTION = 8, 18
+from jpeglm.generation.sheets import Call, animation, given_of, sheet_of, tiles_of
 
 
 class Drawn(NamedTuple):
@@ -34,14 +33,6 @@ class Drawn(NamedTuple):
     """None of a VAE's, which has none."""
     tokens: int
     bits: float
-
-
-class Call(Protocol):
-    """What is known of a call before all is drawn: `pictures.Pictures` in part."""
-
-    original: bytes | None
-    prompt: bytes | None
-    settings: dict[str, Any]
 
 
 class Result(Call, Protocol):
@@ -59,80 +50,15 @@ class Result(Call, Protocol):
     def tokens_per_second(self) -> float: ...
 
 
-def contact_sheet(
-    tiles: list[tuple[str, Image.Image]], columns: int | None = None, tile: int = 192
-) -> Image.Image:
-    """Captioned pictures side by side; small ones are enlarged to about `tile` pixels."""
-    columns = columns or min(len(tiles), 8)
-    rows = -(-len(tiles) // columns)
-    width, height = tiles[0][1].size
-    scale = max(1, round(tile / max(width, height)))
-    cell_width, cell_height = width * scale + MARGIN, height * scale + CAPTION + MARGIN
-    sheet = Image.new("RGB", (columns * cell_width + MARGIN, rows * cell_height + MARGIN), "white")
-    draw = ImageDraw.Draw(sheet)
-    font = ImageFont.load_default(size=12)
-    for i, (caption, image) in enumerate(tiles):
-        x = MARGIN + i % columns * cell_width
-        y = MARGIN + i // columns * cell_height
-        if scale > 1:
-            image = image.resize((width * scale, height * scale), Image.Resampling.BICUBIC)
-        draw.text((x, y), caption, fill="black", font=font)
-        sheet.paste(image, (x, y + CAPTION))
-    return sheet
-
-
-def strips(tiles: list[tuple[str, Any]], columns: int = 8) -> Image.Image:
-    """The sheet of pictures, at most `columns` side by side, or of clips, one below the other."""
-    frames = [media for _, media in tiles if isinstance(media, np.ndarray)]
-    if not frames:
-        return contact_sheet(tiles, min(len(tiles), columns))
-    shown = [
-        (caption if number == 0 else str(number + 1), Image.fromarray(frame))
-        for caption, clip in tiles
-        for number, frame in enumerate(clip)
-    ]
-    return contact_sheet(shown, len(frames[0]), tile=128)
-
-
-def animation(tiles: list[tuple[str, np.ndarray]], fps: float) -> bytes:
-    """Clips side by side as a GIF that plays for ever."""
-    shown = [
-        contact_sheet(
-            [(caption, Image.fromarray(clip[number])) for caption, clip in tiles],
-            min(len(tiles), 8),
-        )
-        for number in range(len(tiles[0][1]))
-    ]
-    out = BytesIO()
-    duration = round(1000 / fps)
-    shown[0].save(out, "GIF", save_all=True, append_images=shown[1:], duration=duration, loop=0)
-    return out.getvalue()
-
-
 def png(image: Image.Image) -> bytes:
     out = BytesIO()
     image.save(out, "PNG")
     return out.getvalue()
 
 
-def given_of(call: Call | None) -> dict[str, bytes]:
-    """Name → stream of what a call was given: nothing, or the original and what was kept of it."""
-    if call is None or call.original is None or call.prompt is None:
-        return {}
-    return {"original": call.original, "prompt": call.prompt}
-
-
 def file_of(codec: Codec | None, stream: bytes | None, image: Any) -> bytes:
     """A whole file: the stream's own, or PNG where there is none."""
     return codec.wrap(stream) if codec and stream is not None else png(image)
-
-
-def tiles_of(
-    codec: Codec | None, call: Call | None, images: list[tuple[str, Any]]
-) -> list[tuple[str, Any]]:
-    """Captions and pictures of a sheet: what was given, then what was drawn."""
-    given = given_of(call).items() if codec else ()
-    return [(name, codec.show(stream)) for name, stream in given if codec] + images
 
 
 def summary(pictures: Result) -> dict[str, Any]:
@@ -279,9 +205,9 @@ class Gallery:
 
     def _sheets(self) -> dict[str, bytes]:
         images = [(f"{self.kind} {i}", self.drawn[i].image) for i in sorted(self.drawn)]
-        tiles = tiles_of(self.codec, self._call, images)
-        files = {"sheet.png": png(strips(tiles))}
+        files = {"sheet.png": png(sheet_of(self.codec, self._call, images))}
         if self.codec and isinstance(self.codec.config, ClipShape):
+            tiles = tiles_of(self.codec, self._call, images)
             files["sheet.gif"] = animation(tiles, self.codec.config.fps)
         return files
 

@@ -12,7 +12,8 @@ import numpy as np
 from PIL import Image
 
 from jpeglm.codecs import Codec
-from jpeglm.generation.outputs import Drawn, Gallery, file_of, strips, tiles_of
+from jpeglm.generation.outputs import Drawn, Gallery, file_of
+from jpeglm.generation.sheets import sheet_of
 
 Progress = Callable[[int, int, int], None]
 """Called with (pictures done, pictures in all, tokens sampled so far)."""
@@ -34,6 +35,8 @@ class Pictures:
     prompt_tokens: int = 0
     original: bytes | None = None
     prompt: bytes | None = None
+    source: Image.Image | None = None
+    """The whole picture that was given, before it was fitted to the codec's size."""
     units_kept: int = 0
     settings: dict[str, Any] = field(default_factory=dict)
     codec: Codec | None = None
@@ -72,7 +75,7 @@ class Pictures:
     def sheet(self) -> Image.Image:
         """What was given and what was drawn, side by side with captions; clips frame by frame."""
         images = [(f"{self.kind} {number}", image) for number, image in enumerate(self.images)]
-        return strips(tiles_of(self.codec, self, images))
+        return sheet_of(self.codec, self, images)
 
     def _repr_png_(self) -> bytes:
         """For notebooks."""
