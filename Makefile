@@ -49,7 +49,7 @@ test-bounds: install
 	NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=.bounds-cache $(BIN)/python -m pytest $(KERNEL_TESTS)
 
 KERNEL_TESTS := $(addprefix tests/unit/test_,$(addsuffix .py,jpeg_syntax codec_jpeg check codes tokenizer \
-	avc avc_bytes avc_placed generation engine_cpu session likelihood text))
+	avc avc_bytes avc_placed generation engine_cpu session likelihood text holes))
 
 lint: install
 	$(BIN)/ruff check .

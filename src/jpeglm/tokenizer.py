@@ -183,6 +183,14 @@ class Tokenizer:
 
     def decode(self, ids: np.ndarray) -> np.ndarray:
         """Symbols, int32, of token ids in their order; others than a picture's spell none."""
+        ids = self._known(ids)
+        longest = int(np.diff(self.offsets).max())
+        out = np.empty(len(ids) * longest, np.int32)
+        n = bpe.decode(ids, self.offsets, self.symbols, out)
+        return out[:n].copy()
+
+    def _known(self, ids: np.ndarray) -> np.ndarray:
+        """int32; InputError for what is no id."""
         given = np.asarray(ids)
         unknown = (given < 0) | (given >= self.vocab_size)
         if unknown.any():
@@ -190,16 +198,12 @@ class Tokenizer:
                 f"id {given[unknown][0]} is unknown; the tokenizer has ids 0 to "
                 f"{self.vocab_size - 1}"
             )
-        ids = np.ascontiguousarray(given, np.int32)
-        longest = int(np.diff(self.offsets).max())
-        out = np.empty(len(ids) * longest, np.int32)
-        n = bpe.decode(ids, self.offsets, self.symbols, out)
-        return out[:n].copy()
+        return np.ascontiguousarray(given, np.int32)
 
     def decode_stream(self, ids: np.ndarray) -> bytes:
         """The stream that the ids spell, whatever they are; spans lie at their addresses, and what
         nobody has drawn is flat."""
-        return self.alphabet.join(self._in_order(np.asarray(ids)))
+        return self.alphabet.join(self._in_order(self._known(ids)))
 
     def around(self, symbols: np.ndarray, hole: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(surroundings, content) of a whole picture's symbols: int32 ids of the spans outside

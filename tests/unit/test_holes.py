@@ -109,6 +109,19 @@ def test_what_is_not_there_yet_is_flat_and_the_rest_in_its_place(tokenizer, stre
                     assert all(shown[m] == flat for m in np.flatnonzero(hole)[1:])
 
 
+def test_any_ids_at_all_spell_a_whole_picture(tokenizer):
+    """Addresses in any order, twice, at the end, without content or with far too much of it."""
+    rng = np.random.default_rng(3)
+    kinds = [(0, tokenizer.bos), (tokenizer.hole, tokenizer.vocab_size), (0, tokenizer.vocab_size)]
+    for number in range(200):
+        low, high = zip(*(kinds[k] for k in rng.integers(0, 3, int(rng.integers(0, 60)))), (0, 1))
+        ids = rng.integers(low, high)
+        assert tokenizer.codec.check(tokenizer.decode_stream(ids)).valid, number
+    for wrong in (-1, tokenizer.vocab_size, 10**9):
+        with pytest.raises(InputError, match="unknown"):
+            tokenizer.decode_stream(np.array([0, tokenizer.hole + 1, wrong]))
+
+
 def test_tokens_are_kept_and_read_by_others(tokenizer, tmp_path):
     tokenizers = pytest.importorskip("tokenizers")
     text = Text(np.zeros((0, 2), np.int32))
