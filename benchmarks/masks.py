@@ -43,11 +43,11 @@ def _cycles(context):  # type: ignore[no-untyped-def]
 
 
 @njit()
-def _walk(spec, state, ids, walk, forced, vocabulary, masks, cycles):
+def _walk(spec, state, ids, walk, forced, spans, vocabulary, masks, cycles):
     for i in range(len(ids)):
         start = _cycles()
-        token_mask(spec, state, walk, forced, vocabulary, masks)
-        advance(spec, state, walk, ids[i], vocabulary)
+        token_mask(spec, state, walk, forced, spans, vocabulary, masks)
+        advance(spec, state, walk, ids[i], spans, vocabulary)
         cycles[i] = _cycles() - start
 
 

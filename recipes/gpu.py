@@ -399,7 +399,8 @@ def draw(model: Path, out: Path, device: str, dry: bool) -> None:
     from jpeglm.checkpoint import load_checkpoint
     from jpeglm.generation.engine_cuda import GraphEngine
     from jpeglm.generation.model import Model
-    from jpeglm.generation.outputs import contact_sheet, png
+    from jpeglm.generation.outputs import png
+    from jpeglm.generation.sheets import contact_sheet
     from jpeglm.kernels import COMPILED
 
     if not COMPILED:

@@ -13,7 +13,7 @@ import jpeglm
 SOURCE = Path(jpeglm.__file__).parent
 ORDER = [
     "config", "environment", "files", "folders", "kernels", "progress", "syntax", "codecs", "bpe",
-    "text", "tokenizer_file",
+    "text", "holes", "tokenizer_file",
     "tokenizer", "models", "checkpoint", "data", "generation", "evaluation", "training",
     "serving", "cli", "__main__",
 ]  # fmt: skip

@@ -11,7 +11,7 @@ from steps import ROOT
 
 from jpeglm.files import atomic_write
 from jpeglm.generation.loading import load
-from jpeglm.generation.outputs import contact_sheet
+from jpeglm.generation.sheets import contact_sheet
 
 FIGURES = ROOT / "docs" / "figures"
 

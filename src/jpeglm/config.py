@@ -249,10 +249,16 @@ class JpegConfig(Settings):
             raise InputError(f"fit is {self.fit!r}; choose crop or pad")
 
     @property
-    def mcus(self) -> int:
-        """MCUs in a picture, in raster order."""
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of MCUs, whose order is that of lines of text."""
         mcu_width, mcu_height = self.MCU[self.subsampling]
-        return (self.width // mcu_width) * (self.height // mcu_height)
+        return self.height // mcu_height, self.width // mcu_width
+
+    @property
+    def mcus(self) -> int:
+        """MCUs in a picture."""
+        rows, columns = self.grid
+        return rows * columns
 
 
 PAPER_JPEG = JpegConfig(256, 256, 25, "4:2:0", restart_interval=1)

@@ -1,11 +1,13 @@
 """The tokenizer: canonical streams as token ids, through an alphabet and byte-pair encoding.
 
     stream ──alphabet──▶ symbols ──BPE──▶ ids        [text ids] [BOS or class] ids [EOS]
+    (with a hole in the picture: `holes`)
 
 Everything is integers. `tokenizer.json` holds the vocabulary in Hugging Face's form
 (`tokenizer_file`), so that stock `transformers` can show and use it; we read merges out of that
 file but never encode through it. Ids: base symbols, merged tokens, BOS, EOS, class tokens, text
-tokens (`text`): those that a picture is made of come first, and no merge joins them with others.
+tokens (`text`), those of holes (`holes`): what a picture is made of comes first, and no merge joins
+it with others.
 
     jpeglm train-tokenizer data/photos-64 --out tokenizer --vocab-size 1024
 """
@@ -14,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +26,16 @@ from jpeglm import bpe
 from jpeglm.codecs import Codec, make_codec
 from jpeglm.config import InputError, fingerprint, shorten
 from jpeglm.files import atomic_write, read_json, write_json
+from jpeglm.holes import spans
 from jpeglm.syntax.alphabet import Alphabet
+from jpeglm.syntax.machine import (
+    apart,
+    before_last,
+    finish,
+    shortest,
+    start_state,
+    unit_starts,
+)
 from jpeglm.text import Text, tidy
 from jpeglm.tokenizer_file import BOS_TEXT, EOS_TEXT, first_character, hugging_face, read_stored
 
@@ -35,6 +47,7 @@ class Tokenizer:
 
     merges: int32 [M, 2], pairs of token ids in the order they were learnt. class_names: one for
     each class, or none, which are then numbers. text: the words' tokens, of a tokenizer with any.
+    holes: whether there are tokens for pictures with holes.
     """
 
     def __init__(
@@ -45,6 +58,7 @@ class Tokenizer:
         n_classes: int = 0,
         class_names: Sequence[str] = (),
         text: Text | None = None,
+        holes: bool = False,
     ) -> None:
         assert len(class_names) in (0, n_classes), "as many names as classes"
         self.codec = codec
@@ -61,7 +75,18 @@ class Tokenizer:
         self.text = text
         self.first_text = self.eos + 1 + n_classes
         """Id of the text's token 0."""
-        self.vocab_size = self.first_text + (text.size if text else 0)
+        self.hole = self.first_text + (text.size if text else 0)
+        """Id of what stands between the surroundings of a hole and its content; those behind it
+        are addresses."""
+        self.addresses = codec.units if holes else 0
+        """How many units have one: all or none."""
+        self.vocab_size = self.hole + (1 + codec.units if holes else 0)
+        if holes and not apart(self.alphabet.grammar().spec):
+            raise InputError(
+                "a picture can have holes where each MCU stands for itself: with the alphabet "
+                "jpeg-block-symbols or jpeg-symbols and a restart marker after every MCU "
+                f"(prepare --restart-interval 1); here are {alphabet} of {codec.to_dict()}"
+            )
         lengths = [len(symbols) for symbols in self.spelling]
         self.offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         """int64 [tokens + 1]: token t spells `symbols[offsets[t]:offsets[t + 1]]`."""
@@ -76,6 +101,7 @@ class Tokenizer:
                 "merges": self.merges.tolist(),
                 "classes": self.n_classes,
                 **({"text": self.text.merges.tolist()} if self.text else {}),
+                **({"holes": True} if self.addresses else {}),
             }
         )
 
@@ -87,7 +113,15 @@ class Tokenizer:
             "vocabulary": self.vocab_size,
             "classes": self.n_classes,
             **({"text": self.text.size} if self.text else {}),
+            **({"holes": True} if self.addresses else {}),
         }
+
+    def with_holes(self) -> Tokenizer:
+        """The same with tokens for holes behind its own; InputError where there can be none."""
+        if self.addresses:
+            return self
+        words = self.n_classes, self.class_names, self.text
+        return Tokenizer(self.codec, self.alphabet.name, self.merges, *words, holes=True)
 
     @cached_property
     def _matcher(self) -> bpe.Matcher:
@@ -123,7 +157,8 @@ class Tokenizer:
 
     def decode_text(self, ids: np.ndarray) -> str:
         """What the text tokens among the ids spell."""
-        words = np.asarray(ids)[np.asarray(ids) >= self.first_text] - self.first_text
+        given = np.asarray(ids)
+        words = given[(given >= self.first_text) & (given < self.hole)] - self.first_text
         return self.text.decode(words) if self.text else ""
 
     def encode_symbols(self, symbols: np.ndarray) -> np.ndarray:
@@ -147,7 +182,15 @@ class Tokenizer:
         return self.encode_symbols(self.alphabet.split(stream))
 
     def decode(self, ids: np.ndarray) -> np.ndarray:
-        """Symbols, int32, of token ids; BOS, EOS, class and text tokens spell none."""
+        """Symbols, int32, of token ids in their order; others than a picture's spell none."""
+        ids = self._known(ids)
+        longest = int(np.diff(self.offsets).max())
+        out = np.empty(len(ids) * longest, np.int32)
+        n = bpe.decode(ids, self.offsets, self.symbols, out)
+        return out[:n].copy()
+
+    def _known(self, ids: np.ndarray) -> np.ndarray:
+        """int32; InputError for what is no id."""
         given = np.asarray(ids)
         unknown = (given < 0) | (given >= self.vocab_size)
         if unknown.any():
@@ -155,15 +198,50 @@ class Tokenizer:
                 f"id {given[unknown][0]} is unknown; the tokenizer has ids 0 to "
                 f"{self.vocab_size - 1}"
             )
-        ids = np.ascontiguousarray(given, np.int32)
-        longest = int(np.diff(self.offsets).max())
-        out = np.empty(len(ids) * longest, np.int32)
-        n = bpe.decode(ids, self.offsets, self.symbols, out)
-        return out[:n].copy()
+        return np.ascontiguousarray(given, np.int32)
 
     def decode_stream(self, ids: np.ndarray) -> bytes:
-        """The stream that the ids spell, of whatever order they are."""
-        return self.alphabet.join(self.decode(ids))
+        """The stream that the ids spell, whatever they are; spans lie at their addresses, and what
+        nobody has drawn is flat."""
+        return self.alphabet.join(self._in_order(self._known(ids)))
+
+    def around(self, symbols: np.ndarray, hole: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(surroundings, content) of a whole picture's symbols: int32 ids of the spans outside
+        `hole`, bool [units], and the hole's token; and ids of the spans inside, without EOS."""
+        assert self.addresses, "a tokenizer without holes"
+        spec = self.alphabet.grammar().spec
+        starts = np.zeros(self.addresses + 1, np.int64)
+        unit_starts(spec, start_state(spec), symbols, starts)
+
+        def written(chosen: np.ndarray) -> list[np.ndarray]:
+            parts = []
+            for first, count in spans(chosen).tolist():
+                ids = self.encode_symbols(symbols[starts[first] : starts[first + count]])
+                parts += [np.array([self.hole + 1 + first], np.int32), ids]
+            return parts
+
+        middle = np.array([self.hole], np.int32)
+        return np.concatenate([*written(~hole), middle]), np.concatenate(written(hole))
+
+    def _in_order(self, ids: np.ndarray) -> np.ndarray:
+        """Symbols of ids whose spans are put where their addresses say."""
+        places = np.flatnonzero(ids > self.hole)
+        if not len(places):
+            return self.decode(ids)
+        pieces = dict(zip((ids[places] - self.hole - 1).tolist(), np.split(ids, places)[1:]))
+        ends = [*sorted(pieces), self.addresses]
+        first = self._whole(np.zeros(0, np.int32), ends[0])
+        rest = (self._whole(self.decode(pieces[a]), b - a) for a, b in pairwise(ends))
+        return np.concatenate([first, *rest])
+
+    def _whole(self, symbols: np.ndarray, count: int) -> np.ndarray:
+        """As many of the symbols as are units in order, `count` units; the rest of them flat."""
+        spec = self.alphabet.grammar().spec
+        state = before_last(spec, count)
+        taken = unit_starts(spec, state, symbols, np.zeros(1, np.int64))
+        rest = np.empty(shortest(spec, state), np.int32)
+        finish(spec, state, self.n_base, state.copy(), rest)
+        return np.concatenate([symbols[:taken], rest])
 
     def stable(self, symbols: np.ndarray) -> int:
         """How many leading symbols keep their tokens whatever follows `symbols`.
@@ -223,7 +301,7 @@ class Tokenizer:
     def to_hugging_face(self) -> dict[str, Any]:
         """The content of `tokenizer.json`."""
         names = ["".join(map(self.character, symbols)) for symbols in self.spelling]
-        return hugging_face(names, self.merges, self.n_classes, self.text)
+        return hugging_face(names, self.merges, self.n_classes, self.text, self.addresses)
 
     def save(self, folder: Path) -> None:
         """Write `tokenizer.json`, `tokenizer_config.json`, `codec.json` (and its weights)."""
@@ -286,12 +364,15 @@ class Tokenizer:
                 f"but its settings give {codec.fingerprint} here: another libjpeg or a changed file"
             )
         stored = read_json(file)
-        merges, n_classes, text = read_stored(stored, size, file)
+        merges, n_classes, text, holes = read_stored(stored, size, file)
         if len(names) not in (0, n_classes):
             raise InputError(
                 f"{record}: {len(names)} names of classes for {n_classes} class tokens"
             )
-        tokenizer = cls(codec, alphabet, merges, n_classes, names, text)
+        try:
+            tokenizer = cls(codec, alphabet, merges, n_classes, names, text, holes)
+        except InputError as error:
+            raise InputError(f"{file}: {error}") from error
         ours = tokenizer.to_hugging_face()
         if stored["model"]["vocab"] != ours["model"]["vocab"]:
             raise InputError(
@@ -300,7 +381,9 @@ class Tokenizer:
             )
         told = [(token["id"], token["content"]) for token in ours["added_tokens"]]
         if [(t.get("id"), t.get("content")) for t in stored["added_tokens"]] != told:
-            raise InputError(f"{file}: its added_tokens are not {BOS_TEXT}, {EOS_TEXT} and classes")
+            raise InputError(
+                f"{file}: its added_tokens are not {BOS_TEXT}, {EOS_TEXT}, classes and holes"
+            )
         mark = settings.get("tokenizer", tokenizer.fingerprint)  # older folders have none
         if mark != tokenizer.fingerprint:
             raise InputError(

@@ -18,7 +18,7 @@ from jpeglm import bpe
 from jpeglm.config import InputError, fits, shorten
 from jpeglm.text import BYTE_NAMES, N_BYTES, Text
 
-BOS_TEXT, EOS_TEXT = "<s>", "</s>"
+BOS_TEXT, EOS_TEXT, HOLE_TEXT = "<s>", "</s>", "<hole>"
 MAX_SPELLING = 1 << 13
 """Symbols of one token that is read from a file; 64 times as many of all tokens together."""
 
@@ -31,14 +31,16 @@ def first_character(alphabet: str, text: bool) -> int:
 
 
 def hugging_face(
-    names: Sequence[str], merges: np.ndarray, n_classes: int, text: Text | None
+    names: Sequence[str], merges: np.ndarray, n_classes: int, text: Text | None, addresses: int
 ) -> dict[str, Any]:
     """The content of `tokenizer.json`; names: what each picture token spells, in characters."""
     special = [BOS_TEXT, EOS_TEXT] + [f"<class_{k}>" for k in range(n_classes)]
-    bos = len(names)
+    words = text.names() if text else []
+    last = [HOLE_TEXT] + [f"<mcu_{k}>" for k in range(addresses)] if addresses else []
+    ids = {name: len(names) + i for i, name in enumerate([*special, *words, *last])}
     added = [
         {
-            "id": bos + i,
+            "id": ids[content],
             "content": content,
             "single_word": False,
             "lstrip": False,
@@ -46,14 +48,13 @@ def hugging_face(
             "normalized": False,
             "special": True,
         }
-        for i, content in enumerate(special)
+        for content in [*special, *last]
     ]
     vocabulary = {name: token for token, name in enumerate(names)}
     pairs = [[names[a], names[b]] for a, b in merges.tolist()]
     if text:
         # Special tokens not among them would get ids behind all others.
-        words = text.names()
-        vocabulary |= {name: bos + i for i, name in enumerate([*special, *words])}
+        vocabulary |= ids
         pairs += [[words[a], words[b]] for a, b in text.merges.tolist()]
     return {
         "version": "1.0",
@@ -101,6 +102,7 @@ class Stored(NamedTuple):
     merges: np.ndarray
     n_classes: int
     text: Text | None
+    holes: bool
 
 
 def read_stored(stored: dict[str, Any], n_base: int, file: Path) -> Stored:
@@ -128,8 +130,13 @@ def read_stored(stored: dict[str, Any], n_base: int, file: Path) -> Stored:
             isinstance(pair, list) and len(pair) == 2 and all(isinstance(p, str) for p in pair)
         ):
             raise refuse(f"merge {number} is {shorten(pair)}, no pair of tokens")
+    n_classes = len(added) - 2
+    contents = [token.get("content") for token in added]
+    holes = HOLE_TEXT in contents
+    if holes:
+        n_classes -= len(added) - contents.index(HOLE_TEXT)
     if BYTE_NAMES[0] not in ids:
-        return Stored(_merges(pairs, 0, ids, n_base, 1, refuse), len(added) - 2, None)
+        return Stored(_merges(pairs, 0, ids, n_base, 1, refuse), n_classes, None, holes)
     first = ids[BYTE_NAMES[0]]
     if not fits(first, "int"):
         raise refuse(f"the id of {BYTE_NAMES[0]} is {shorten(first)}")
@@ -141,7 +148,8 @@ def read_stored(stored: dict[str, Any], n_base: int, file: Path) -> Stored:
     # Text's merges are behind the picture's.
     split = next((n for n, pair in enumerate(pairs) if pair[0] in words), len(pairs))
     text = _merges(pairs[split:], split, words, N_BYTES, len(BYTE_NAMES[0]), refuse)
-    return Stored(_merges(pairs[:split], 0, ids, n_base, 1, refuse), len(added) - 2, Text(text))
+    merges = _merges(pairs[:split], 0, ids, n_base, 1, refuse)
+    return Stored(merges, n_classes, Text(text), holes)
 
 
 def _merges(

@@ -236,7 +236,7 @@ def test_options_out_of_bounds(jpeglm, verb, case):
 
 FLOATS = {
     "train": ("epochs", "minutes", "learning-rate", "min-lr-ratio", "weight-decay", "beta1",
-              "beta2", "clip", "class-dropout", "caption-dropout", "ema"),
+              "beta2", "clip", "class-dropout", "caption-dropout", "fim", "ema"),
     "train-vae": ("minutes", "learning-rate", "weight-decay", "clip", "beta", "validation"),
     "train-vqvae": ("minutes", "learning-rate", "weight-decay", "clip", "beta", "ema",
                     "restart-below", "validation"),

@@ -14,6 +14,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.
 README = (ROOT / "README.md").read_text()
 SMALLER = {"--crops 24": "--crops 2", "--vocab-size 1024": "--vocab-size 300",
            "--minutes 40": "--steps 2 --eval-every 2 --eval-images 4 --samples 0",
+           "--minutes 60": "--steps 2 --eval-every 2 --eval-images 4 --samples 0",
            "--minutes 240": "--steps 2 --eval-every 2 --eval-images 4 --samples 0"}  # fmt: skip
 
 
@@ -30,17 +31,24 @@ def test_make_targets_exist():
     assert {"demo", "test"} <= named <= targets | {"it"}
 
 
-def test_the_python_lines_run(monkeypatch):
-    monkeypatch.chdir(ROOT)
+@pytest.fixture
+def clone(tmp_path, monkeypatch):
+    """Where a reader stands who pastes: what is written stays out of the repository."""
+    (tmp_path / "src").symlink_to(ROOT / "src")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_python_lines_run(clone):
     (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     names: dict = {}
     exec(code, names)
-    assert [picture.size for picture in names["pictures"]] == [(64, 64)] * 3
+    assert [picture.size for picture in names["pictures"].images] == [(64, 64)] * 3
+    assert (clone / "out" / "completion-02.jpg").read_bytes() == names["pictures"].files[2]
 
 
-def test_the_page_of_the_api_runs(monkeypatch):
+def test_the_page_of_the_api_runs(clone):
     """All of it, from the top, as a reader would paste it; and it says what is so."""
-    monkeypatch.chdir(ROOT)
     names: dict = {}
     for code in re.findall(
         r"```python\n(.*?)```", (ROOT / "docs" / "api.md").read_text(), re.DOTALL
@@ -49,8 +57,9 @@ def test_the_page_of_the_api_runs(monkeypatch):
     model, rest = names["model"], names["rest"]
     assert len(names["new"].images) == 4 and len(rest.images) == 3
     assert names["drawing"].units == model.codec.units and names["drawing"].image.size == (64, 64)
+    assert len(names["ship"]) == 4 and (clone / "out" / "run.json").exists()
     assert names["score"].of_units.sum() == pytest.approx(names["score"].bits.sum())
-    assert names["verdict"].valid and model.codec.check(names["file"]).valid
+    assert names["verdict"].valid and model.codec.check(rest.files[0]).valid
     assert model.codec.decode(names["noise"]).size == (64, 64) and not names["session"].busy
     assert names["tokenizer"].decode_stream(names["ids"]) == model.codec.encode(rest.images[0])
     assert names["event"].ended and names["key"]
@@ -70,6 +79,10 @@ def test_the_road_runs(jpeglm, tmp_path, picture_files):
     rows = [{"file_name": file.name, "text": file.stem} for file in tmp_path.glob("drawings/*")]
     captions = "".join(json.dumps(row) + "\n" for row in rows)
     (tmp_path / "drawings" / "metadata.jsonl").write_text(captions)
+    with Image.open(picture_files[0]) as picture:
+        mask = Image.new("L", picture.size)
+    mask.paste(255, (0, 0, 40, mask.height))
+    mask.save(tmp_path / "mask.png")
     road = README.split("## The road, verb by verb")[1]
     lines = re.findall(r"^    (jpeglm .*)$", road, re.MULTILINE)
     assert len(lines) >= 8

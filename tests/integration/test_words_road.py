@@ -10,6 +10,7 @@ import jpeglm as package
 from jpeglm.codecs.check import check_file
 from jpeglm.config import InputError
 from jpeglm.data.loader import load_tokens
+from jpeglm.data.open import open_data
 from jpeglm.tokenizer import Tokenizer
 
 pytest.importorskip("torch")
@@ -144,6 +145,20 @@ def test_likelihood_is_told_the_captions(jpeglm, home):
     held_out = next(row for row in measured if "bits_per_image" in row)
     # Training measured the same pictures in float32, some 24 of them.
     assert held_out["bits_per_image"] == pytest.approx(bits[0], rel=0.1)
+
+
+def test_a_model_of_words_tells_captions_apart(jpeglm, home):
+    folder, _ = home
+    words = ("evaluate", "classify", "data", "--checkpoint", "run/model")
+    told = jpeglm.told(*words, "--out", "told-apart", cwd=folder)
+    assert told["answers"] == "captions" and told["among"] == 2 and told["by_chance"] == 0.5
+    assert told["accuracy"] > 0.9 and told["interval"][0] <= told["accuracy"] <= told["interval"][1]
+    assert told["bits"]["right"] < told["bits"]["best_other"]
+    held_out = list(open_data(folder / "data").streams("validation"))
+    assert told["pictures"] + told["left_out"] == len(held_out)
+    assert told["left_out"] > 0 and told["files"] == []
+    code, _, err = jpeglm(*words, "--labels", cwd=folder)
+    assert code == 1 and "no classes" in err and err.count("\n") == 1
 
 
 def test_texts_that_cannot_be(jpeglm, home):

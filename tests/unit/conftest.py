@@ -80,20 +80,23 @@ def keep(engine, rows):
     engine.remove(np.setdiff1d(np.arange(engine.sequences), rows))
 
 
+NOTHING = np.zeros(0, np.int32), np.zeros((0, 0), np.int64)
+"""Symbols that are forced, and spans of a hole."""
+
+
 def mask_at(constraint, state, left=1 << 30):
     """bool [vocabulary]: the tokens that may come next at a grammar's state, `left` at most."""
     walk = np.zeros(1, WALK)
     walk["left"] = left
     own = constraint
-    nothing = np.zeros(0, np.int32)
-    row = token_mask(own.spec, state, walk[0], nothing, own.vocabulary, own.masks)
+    row = token_mask(own.spec, state, walk[0], *NOTHING, own.vocabulary, own.masks)
     return own.masks.legal[row].copy()
 
 
 def take(constraint, state, token):
     """Move a grammar's state on by a legal token."""
     walk = np.zeros(1, WALK)
-    advance(constraint.spec, state, walk[0], token, constraint.vocabulary)
+    advance(constraint.spec, state, walk[0], token, NOTHING[1], constraint.vocabulary)
 
 
 TOKENIZERS = {

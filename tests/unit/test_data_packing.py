@@ -289,3 +289,55 @@ def test_batches_of_flat_arrays_need_no_token_set():
     data = token_set(np.array([5, 7, 4, 6]))
     batches = Batches(data.tokens, data.offsets, mode="chunks", batch_tokens=16, length=8)
     assert sum(len(plan) for plan in batches.plan(0)) == 22 // 8
+
+
+def holed(tokens, seed=0, fim=0.5, **changes):
+    """A loader whose holes are a mark, the content turned round and another mark."""
+    mark = 2000
+
+    def arrange(ids, rng):
+        return np.concatenate([[mark + int(rng.integers(5))], ids[::-1], [mark]])
+
+    return TrainingLoader(
+        tokens, "pictures", 1024, 200, seed, fim=fim, holes=(arrange, mark), **changes
+    )
+
+
+@pytest.mark.parametrize("text", [0, 3])
+def test_holes_are_cut_anew_each_epoch_and_again_at_any_step(text):
+    tokens = token_set(photo_lengths(400, 60), text=text)
+    loader = holed(tokens, caption_dropout=0.5 if text else 0.0)
+    first, second = epoch(loader), epoch(loader)
+    cut = []
+    for batches in (first, second):
+        named = {}
+        for batch in batches:
+            for ids, labels in zip(batch["input_ids"], batch["labels"]):
+                ids = ids[: int(np.flatnonzero(ids == EOS)[0]) + 1]
+                head = int(np.flatnonzero(ids == BOS)[0])
+                assert head in (0, text) and (labels[:head] == -100).all()
+                marked = ids >= 2000
+                assert ((labels[: len(ids)] == -100)[head + 1 :] == marked[head + 1 :]).all()
+                picture = ids[head + 1 : -1][~marked[head + 1 : -1]]
+                assert len(set(picture.tolist())) == 1
+                named[int(picture[0])] = int(marked.sum()) == 2
+        assert len(named) == 400 - loader.n_dropped > 390
+        cut.append(named)
+    shares = [np.mean(list(named.values())) for named in cut]
+    assert all(0.4 < share < 0.6 for share in shares)
+    assert sum(cut[0][name] != cut[1][name] for name in cut[0]) > 100
+    again = holed(tokens, caption_dropout=0.5 if text else 0.0)
+    again.seek(len(first) + 2)
+    assert (next(iter(again))["input_ids"] == second[2]["input_ids"]).all()
+
+
+def test_without_holes_nothing_changes_and_what_would_be_too_long_has_none():
+    tokens = token_set(photo_lengths(200, 60))
+    plain = epoch(TrainingLoader(tokens, "pictures", 1024, 200))
+    none = epoch(holed(tokens, fim=0.0))
+    assert all((a["input_ids"] == b["input_ids"]).all() for a, b in zip(plain, none))
+    longest = token_set(np.full(30, 199))
+    for batch in epoch(holed(longest, fim=1.0)):
+        assert (batch["input_ids"] < 2000).all() and batch["input_ids"].shape[1] == 199
+    for batch in epoch(holed(token_set(np.full(30, 198)), fim=1.0)):
+        assert ((batch["input_ids"] >= 2000).sum(1) == 2).all()

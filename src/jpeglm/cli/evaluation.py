@@ -150,6 +150,67 @@ def likelihood(
 
 
 @evaluate.command()
+def classify(
+    data: Annotated[
+        Path, typer.Argument(help="Prepared shards with classes or captions, or pictures.")
+    ],
+    checkpoint: CheckpointOption = None,
+    split: SplitOption = "validation",
+    limit: LimitOption = 200,
+    among: Annotated[
+        int,
+        typer.Option(min=2, max=MAX_SEED, help="Captions to choose from, the right one included."),
+    ] = 100,
+    captions: Annotated[
+        bool | None,
+        typer.Option(
+            "--captions/--labels", help="By what is chosen. Default: classes, if there are any."
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Of the other captions.")] = 0,
+    engine: EngineOption = "cpu",
+    precision: PrecisionOption = None,
+    device: DeviceOption = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for result.json, and plot.png: which classes are confused."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Which class, or which caption, makes a picture most likely; how often that is the right one.
+
+    For checkpoints with classes or words. Each picture is read once for every answer.
+    """
+    from jpeglm.evaluation.classify import FIRST, by_caption, by_class
+    from jpeglm.evaluation.inputs import held_out_streams
+    from jpeglm.progress import Reporter
+
+    output = claim_output(out, data, checkpoint)
+    model = open_model(checkpoint, engine, precision, device)
+    keys, streams, labels, texts = zip(*held_out_streams(data, model, split, limit))
+    if captions is None:
+        captions = not model.classes
+    with Reporter("classify", "pictures", as_json) as report:
+        if captions:
+            result = by_caption(model, streams, texts, keys, among, seed, report)
+        else:
+            result = by_class(model, streams, labels, keys, report)
+    result |= record_of(checkpoint, model, engine, precision) | {"data": str(data), "split": split}
+    low, high = result["interval"]
+    found, bits = result["among_the_first"], result["bits"]
+    lines = [
+        f"{100 * result['accuracy']:.1f} % of {result['pictures']} pictures right (95 % interval "
+        f"{100 * low:.1f} to {100 * high:.1f}) among {result['among']} {result['answers']}; by "
+        f"chance {100 * result['by_chance']:.1f} %",
+        f"  left out, for nothing says what is right: {result['left_out']}",
+        f"  among the first {FIRST}: {100 * found['accuracy']:.1f} %",
+        f"  bits a picture: {bits['right']:,.1f} under the right one, {bits['best_other']:,.1f} "
+        f"under the best other, {bits['mean_of_all']:,.1f} on average",
+    ]
+    finish("classify", result, output, as_json, lines)
+
+
+@evaluate.command()
 @with_options(sampling=replace(SAMPLING, default="the checkpoint's"), **DISTANCES)
 def continuation(
     *,

@@ -1,8 +1,11 @@
-"""Verbs that draw: generate, complete; and export."""
+"""Verbs that draw: generate, complete; what they draw with: models; and export."""
 
 from __future__ import annotations
 
+import math
 import os
+from dataclasses import asdict
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,13 +32,17 @@ from jpeglm.cli.common import (
     show,
 )
 from jpeglm.cli.options import Fields, finite, with_options
-from jpeglm.config import InputError
+from jpeglm.config import InputError, shorten
 
 verbs = typer.Typer()
 
+VerboseOption = Annotated[bool, typer.Option("--verbose", help="Tell tokens and bits as well.")]
 MOST = 1_000_000
 """Pictures of a call, which keeps them all in memory."""
 SAMPLING = Fields("config:Sampling", given=True, default="the checkpoint's")
+SURPRISE = ((0.5, "much plainer than"), (0.8, "plainer than"), (1.25, "about as surprising as"),
+            (2.0, "more surprising than"), (math.inf, "much more surprising than"))  # fmt: skip
+"""By bits drawn for each bit of what was really there, at most."""
 BOTH = ("run.json", "sheet.png")
 """What every run writes, whatever its model codes."""
 
@@ -56,6 +63,7 @@ def generate(
     engine: EngineOption = "cpu",
     precision: PrecisionOption = None,
     device: DeviceOption = None,
+    verbose: VerboseOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Invent pictures or clips: sample-00.jpg (or .mp4) …, sheet.png and run.json."""
@@ -84,7 +92,7 @@ def generate(
             ),
         )
         result = gallery.finish(pictures)
-    show(result, as_json, _told(result, "sample"))
+    show(result, as_json, _told(result, "sample", verbose))
 
 
 @verbs.command()
@@ -107,6 +115,20 @@ def complete(
     keep_frames: Annotated[
         int | None, typer.Option(min=0, help="Of a clip: frames to keep, instead of --keep.")
     ] = None,
+    mask: Annotated[
+        Path | None,
+        typer.Option(
+            help="A picture of the photo's size: what is white in it is drawn anew, all else "
+            "stays. For checkpoints of train --fim."
+        ),
+    ] = None,
+    region: Annotated[
+        str | None,
+        typer.Option(
+            metavar="X,Y,W,H",
+            help="The same for a rectangle: left, top, width, height in the photo's pixels.",
+        ),
+    ] = None,
     start: Annotated[
         float, typer.Option(min=0.0, callback=finite, help="Where a clip begins, seconds.")
     ] = 0.0,
@@ -128,29 +150,41 @@ def complete(
     engine: EngineOption = "cpu",
     precision: PrecisionOption = None,
     device: DeviceOption = None,
+    verbose: VerboseOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Keep the upper part of a photo, or a clip's first frames, and let the model write the rest.
+    """Keep the upper part of a photo, all but a hole in it, or a clip's first frames, and let the
+    model write the rest.
 
     Writes original.jpg, prompt.jpg, completion-00.jpg …, sheet.png and run.json; of a clip .mp4
     files and sheet.gif.
     """
     from jpeglm.checkpoint import checkpoint_folder, shipped_checkpoint
     from jpeglm.codecs.clips import read_clip
-    from jpeglm.codecs.images import open_image
+    from jpeglm.codecs.images import as_mask, open_image, region_mask
     from jpeglm.data.films import is_film
+    from jpeglm.evaluation.likelihood import original_bits
     from jpeglm.folders import PICTURES, claim
     from jpeglm.generation.outputs import Gallery
 
     film = is_film(photo, checkpoint)
     if not film and (keep_frames is not None or start):
         raise InputError(f"{photo} is a picture; --keep-frames and --start are for clips")
+    if film and (mask or region is not None):
+        raise InputError(f"{photo} is a film; --mask and --region are for pictures")
+    if sum(given is not None for given in (keep, mask, region)) > 1:
+        raise InputError("--keep, --mask and --region each say what stays; give one of them")
     media: Any = None if film else open_image(photo)
     if not film:
         note_first_frame(photo)
+    hole: Any = None
+    if mask:
+        hole = as_mask(open_image(mask), media.size, str(mask))
+    elif region is not None:
+        hole = region_mask(_numbers(region, "--region", 4), media.size)
     folder = checkpoint or shipped_checkpoint("clips" if film else "photos")
     out = out or _free_folder(photo)
-    inputs = [photo, checkpoint_folder(folder)]
+    inputs = [photo, *([mask] if mask else []), checkpoint_folder(folder)]
     claim(out, PICTURES, inputs=inputs, names=BOTH)
     model = open_model(folder, engine, precision, device)
     if film != (model.codec is not None and model.codec.media == "clip"):
@@ -158,16 +192,17 @@ def complete(
         raise InputError(f"{photo} is a {kinds[0]}, but {folder} writes {kinds[1]}")
     if film:
         media = read_clip(photo, model.codec.config, start)
+    if hole:
+        ask = partial(model.fill, media, hole)
+    else:
+        ask = partial(model.complete, media, keep, units=keep_frames)
     record = record_of(checkpoint, model, engine, precision) | {"photo": str(photo)}
     with Gallery(out, model.codec, "completion", n, record, inputs) as gallery:
         pictures = draw(
             "complete",
             as_json,
-            lambda progress: model.complete(
-                media,
-                keep,
-                n,
-                units=keep_frames,
+            lambda progress: ask(
+                n=n,
                 seed=seed,
                 label=label,
                 text=text,
@@ -178,8 +213,22 @@ def complete(
                 **sampling,
             ),
         )
+        there = original_bits(model, pictures)
+        gallery.record |= {} if there is None else {"bits_of_the_original": round(there, 1)}
         result = gallery.finish(pictures)
-    show(result, as_json, _told(result, "completion"))
+    show(result, as_json, _told(result, "completion", verbose))
+
+
+def _numbers(given: str, option: str, count: int) -> list[int]:
+    """Whole numbers with commas between them."""
+    parts = given.split(",")
+    try:
+        numbers = [int(part) for part in parts]
+    except ValueError:
+        numbers = []
+    if len(numbers) != count:
+        raise InputError(f"{option} is {shorten(given)}; give {count} whole numbers: 16,0,32,48")
+    return numbers
 
 
 def _free_folder(photo: Path) -> Path:
@@ -202,22 +251,51 @@ def _free_folder(photo: Path) -> Path:
     return out
 
 
-def _told(result: dict[str, Any], kind: str) -> list[str]:
+def _told(result: dict[str, Any], kind: str, verbose: bool) -> list[str]:
+    """What was drawn, for a person."""
     from jpeglm.files import printable
 
     out = printable(result["out"])
-    pictures = [name for name in result["files"] if name.startswith(kind)]
-    unit = "clip" if pictures[0].endswith(".mp4") else "picture"
-    return [
-        f"{out}/: {pictures[0]} to {pictures[-1]} and sheet.png"
-        if len(pictures) > 1
-        else f"{out}/: {pictures[0]} and sheet.png",
-        f"{result['tokens']} tokens in {result['seconds']:.2f} s "
-        f"({result['tokens_per_second']:,.0f} tokens/s), "
-        f"{result['bits_per_image']:,.0f} bits a {unit} under the model"
-        if "bits_per_image" in result
-        else f"drawn in {result['seconds']:.2f} s",
+    names = [name for name in result["files"] if name.startswith(kind)]
+    clips, count = names[0].endswith(".mp4"), len(names)
+    span = f"{names[0]} to {names[-1]}" if count > 1 else names[0]
+    lines = [
+        f"{count} {kind}{'s' * (count > 1)} in {result['seconds']:.1f} s: {out}/{span}",
+        f"side by side: {out}/sheet.png{' (playing: sheet.gif)' * clips}",
     ]
+    if "bits_of_the_original" in result:
+        share = result["bits_per_image"] / max(result["bits_of_the_original"], 1e-9)
+        words = next(words for most, words in SURPRISE if share <= most)
+        lines.append(f"to the model {'they are' if count > 1 else 'it is'} {words} the true rest")
+    if verbose:
+        lines.append(
+            f"{result['tokens']} tokens ({result['tokens_per_second']:,.0f} a second), "
+            f"{result.get('bits_per_image', 0):,.0f} bits each under the model"
+            + (
+                f", {result['bits_of_the_original']:,.0f} what was really there"
+                if "bits_of_the_original" in result
+                else ""
+            )
+        )
+    return lines
+
+
+@verbs.command()
+def models(as_json: JsonOption = False) -> None:
+    """What ships with jpeglm: give a name to --checkpoint.
+
+    Each has a card, README.md in its folder: data, training, figures, licence.
+    """
+    from jpeglm.checkpoint.shipped import list_models
+
+    found = list_models()
+    lines = [
+        f"{one.name:10s} {one.writes}, {one.parameters / 1e6:.1f} M parameters, "
+        f"{one.bytes / 1e6:.1f} MB{', takes ' * bool(one.takes)}{one.takes}; {one.folder}"
+        for one in found
+    ]
+    rows = [{**asdict(one), "folder": str(one.folder)} for one in found]
+    show({"models": rows}, as_json, lines)
 
 
 @verbs.command()

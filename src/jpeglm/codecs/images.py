@@ -12,7 +12,7 @@ import io
 import os
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -264,10 +264,52 @@ def as_picture(media: Any, name: str = "the picture") -> Image.Image:
     )
 
 
-def fit_image(image: Image.Image, width: int, height: int, fit: str) -> Image.Image:
+def fit_image(
+    image: Image.Image,
+    width: int,
+    height: int,
+    fit: str,
+    how: Image.Resampling = Image.Resampling.LANCZOS,
+) -> Image.Image:
     """Scale to width × height pixels: `crop` cuts the middle out, `pad` adds black."""
     if image.size == (width, height):
         return image
     if fit == "pad":
-        return ImageOps.pad(image, (width, height), Image.Resampling.LANCZOS, color=(0, 0, 0))
-    return ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
+        return ImageOps.pad(image, (width, height), how, color=(0, 0, 0))
+    return ImageOps.fit(image, (width, height), how)
+
+
+def crop_box(size: tuple[int, int], width: int, height: int) -> tuple[int, int, int, int]:
+    """(left, top, right, bottom) of what `fit_image` cuts out of a picture of this size."""
+    share = min(size[0] / width, size[1] / height)
+    wide, high = round(width * share), round(height * share)
+    left, top = (size[0] - wide) // 2, (size[1] - high) // 2
+    return left, top, left + wide, top + high
+
+
+def as_mask(mask: Any, size: tuple[int, int], name: str = "the mask") -> Image.Image:
+    """A mask of a picture of this (width, height), as `as_picture` takes it: RGB, pure white where
+    it is lighter than half and black elsewhere."""
+    picture = as_picture(mask, name)
+    if picture.size != size:
+        raise InputError(
+            "{} has {} × {} pixels, its picture {} × {}; a mask has the size of its picture".format(
+                name, *picture.size, *size
+            )
+        )
+    return picture.convert("L").point(lambda value: 255 * (value >= 128)).convert("RGB")
+
+
+def region_mask(region: Sequence[int], size: tuple[int, int]) -> Image.Image:
+    """The mask that is white in a rectangle (left, top, width, height), pixels of a picture of this
+    size; InputError where no pixel of it lies in the picture."""
+    left, top, width, height = region
+    mask = Image.new("RGB", size)
+    box = max(left, 0), max(top, 0), min(left + width, size[0]), min(top + height, size[1])
+    if box[0] >= box[2] or box[1] >= box[3]:
+        raise InputError(
+            "the region {},{},{},{} (left, top, width, height) lies outside the picture, which has "
+            "{} × {} pixels".format(*region, *size)
+        )
+    mask.paste((255, 255, 255), box)
+    return mask

@@ -12,6 +12,7 @@ import io
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 from PIL import Image, ImageFile
 
 from jpeglm.codecs.base import Verdict
@@ -129,6 +130,15 @@ class JpegCodec:
             image = image.copy()
             image.info.clear()
         return self._save(image, 2)
+
+    def covered(self, mask: Image.Image) -> np.ndarray:
+        """bool [units]: the MCUs that anything but black in `mask` lies in, which is fitted as the
+        picture is that it belongs to."""
+        config, (rows, columns) = self.config, self.config.grid
+        box = Image.Resampling.BOX  # no pixel is lost, and none rings
+        pixels = np.asarray(fit_image(mask, config.width, config.height, config.fit, box))
+        parts = pixels.any(2).reshape(rows, -1, columns, config.width // columns)
+        return np.asarray(parts.any((1, 3))).reshape(-1)
 
     def decode(self, stream: bytes) -> Image.Image:
         self._dc_fits(stream)

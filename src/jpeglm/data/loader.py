@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from jpeglm.config import InputError
+from jpeglm.data.arrange import Arrange
 from jpeglm.data.open import Dataset, Pictures, open_data
-from jpeglm.data.packing import Batches, length_batches, pad_rows
+from jpeglm.data.packing import NO_MARKS, Batches, length_batches, pad_rows
 from jpeglm.data.shards import Streams, read_shard, table_streams
 from jpeglm.data.splits import ANEW, SPLITS
 from jpeglm.data.token_shards import (
@@ -212,7 +213,8 @@ class TrainingLoader:
     """Endless batches of one rank; step s is the same batch whenever and however it is reached.
 
     See `Batches` for the parameters; max_length is its `length`, bos the id that takes the place
-    of a class with probability class_dropout; a caption is left out with caption_dropout.
+    of a class with probability class_dropout; a caption is left out with caption_dropout; holes:
+    how pictures are cut with probability fim, and the first id that says where.
     """
 
     def __init__(
@@ -228,11 +230,15 @@ class TrainingLoader:
         bos: int | None = None,
         class_dropout: float = 0.0,
         caption_dropout: float = 0.0,
+        fim: float = 0.0,
+        holes: tuple[Arrange, int] | None = None,
     ) -> None:
         for name, share in (("class", class_dropout), ("caption", caption_dropout)):
             if not 0 <= share <= 1:
                 raise InputError(f"{name}_dropout is {share}; it goes from 0 to 1")
         assert bos is not None or class_dropout == 0, "dropping classes needs the id of BOS"
+        assert holes or not fim, "cutting holes needs to know how"
+        arrange, marks = holes or (None, NO_MARKS)
         self.batches = Batches(
             token_set.tokens,
             token_set.offsets,
@@ -247,6 +253,9 @@ class TrainingLoader:
             class_dropout=class_dropout,
             text=token_set.text,
             caption_dropout=caption_dropout,
+            fim=fim,
+            arrange=arrange,
+            marks=marks,
         )
         self.n_dropped = self.batches.n_dropped
         self.seek(0)

@@ -8,7 +8,8 @@ Two ways, both over one flat array of ids:
 
 No batch is remembered: a plan is made again from the seed, so training resumes at any step.
 Labels are as transformers takes them: a copy of the ids, -100 on padding, on captions and on the
-BOS or class behind one, shifted by the model: what is learnt is pictures.
+BOS or class behind one, and on what says where a hole is, shifted by the model: what is learnt is
+pictures.
 Right padding needs no attention mask under causal attention.
 """
 
@@ -17,11 +18,14 @@ from __future__ import annotations
 import numpy as np
 
 from jpeglm.config import InputError
+from jpeglm.data.arrange import Arrange
 
 MODES = ("chunks", "pictures")
 IGNORE = -100
 """The label that the loss leaves out (torch.nn.CrossEntropyLoss.ignore_index)."""
 
+NO_MARKS = 1 << 62
+"""No id is so large."""
 WINDOW = 64
 """Batches sorted together in `pictures`."""
 
@@ -60,6 +64,8 @@ class Batches:
     the longest sequence taken in `pictures` (longer ones are counted in `n_dropped`).
     droppable: sequences whose class becomes `bos` with probability `class_dropout`. text: int [n],
     ids of each sequence's caption, at its beginning, which it lacks with `caption_dropout`.
+    arrange: cuts a hole into a picture of `pictures` with probability `fim`, unless it is longer
+    than `length` then; ids from `marks` on say where holes are.
     """
 
     def __init__(
@@ -78,6 +84,9 @@ class Batches:
         class_dropout: float = 0.0,
         text: np.ndarray | None = None,
         caption_dropout: float = 0.0,
+        fim: float = 0.0,
+        arrange: Arrange | None = None,
+        marks: int = NO_MARKS,
     ) -> None:
         if mode not in MODES:
             raise InputError(f"packing is {mode!r}; choose {' or '.join(MODES)}")
@@ -93,6 +102,7 @@ class Batches:
         self.whole = np.diff(self.offsets)
         self.text = np.zeros(len(self.whole), np.int64) if text is None else text.astype(np.int64)
         self.caption_dropout = caption_dropout
+        self.arrange, self.fim, self.marks = arrange if fim else None, fim, marks
         self.mode, self.batch_tokens, self.length = mode, batch_tokens, length
         self.seed, self.rank, self.world_size = seed, rank, world_size
         self.bos, self.class_dropout = bos, class_dropout
@@ -152,9 +162,10 @@ class Batches:
         """This rank's rows of batch `index`: int64 input_ids and labels, both [rows, ids]."""
         rows = self.plan(epoch)[index][self.rank :: self.world_size]
         if self.mode == "pictures":
-            return pad_rows(
+            found = pad_rows(
                 self.tokens, self._starts, self._lengths, self._heads, rows, self._drop, self.bos
             )
+            return self._cut_holes(found, rows, epoch, self.arrange) if self.arrange else found
         place = rows[:, None] * self.length + np.arange(self.length)
         number = np.searchsorted(self._ends, place, side="right") - 1
         within = place - self._ends[number]
@@ -164,6 +175,24 @@ class Batches:
         if self._drop is not None:
             ids[(within == heads) & self._drop[sequence]] = self.bos
         return {"input_ids": ids, "labels": np.where(_given(within, heads), IGNORE, ids)}
+
+    def _cut_holes(
+        self, batch: dict[str, np.ndarray], rows: np.ndarray, epoch: int, arrange: Arrange
+    ) -> dict[str, np.ndarray]:
+        """The same with holes in some pictures; which ones and where, a picture's own dice say."""
+        parts, heads = [], self._heads[rows]
+        for ids, row, head in zip(batch["input_ids"], rows.tolist(), heads.tolist()):
+            ids = ids[: self._lengths[row]]
+            rng = np.random.default_rng([self.seed, epoch, 2, row])
+            if rng.random() < self.fim:
+                cut = arrange(ids[head + 1 : -1], rng)
+                if head + len(cut) + 2 <= self.length:
+                    ids = np.concatenate([ids[: head + 1], cut, ids[-1:]])
+            parts.append(ids)
+        lengths = np.array([len(ids) for ids in parts], np.int64)
+        starts, order = np.cumsum(lengths) - lengths, np.arange(len(parts))
+        tokens = np.concatenate(parts)
+        return pad_rows(tokens, starts, lengths, heads, order, marks=self.marks)
 
 
 def _given(within: np.ndarray, heads: np.ndarray) -> np.ndarray:
@@ -179,14 +208,15 @@ def pad_rows(
     rows: np.ndarray,
     drop: np.ndarray | None = None,
     bos: int = 0,
+    marks: int = NO_MARKS,
 ) -> dict[str, np.ndarray]:
     """Sequences `rows` side by side, padded on the right with id 0 and label -100; the first
-    heads[i] ids of sequence i are its caption."""
+    heads[i] ids of sequence i are its caption, and those from `marks` on say where a hole is."""
     columns = np.arange(lengths[rows].max())
     real = columns < lengths[rows][:, None]
     ids = np.zeros(real.shape, np.int64)
     ids[real] = tokens[(starts[rows][:, None] + columns)[real]]
     if drop is not None:
         ids[drop[rows], heads[rows][drop[rows]]] = bos
-    learnt = real & ~_given(columns, heads[rows][:, None])
+    learnt = real & (ids < marks) & ~_given(columns, heads[rows][:, None])
     return {"input_ids": ids, "labels": np.where(learnt, ids, IGNORE)}

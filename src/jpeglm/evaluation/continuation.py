@@ -13,7 +13,7 @@ from jpeglm.evaluation.features import Extractor, extract
 from jpeglm.evaluation.frechet import compare
 from jpeglm.evaluation.likelihood import interval, pictures_of, ratio_interval
 from jpeglm.generation.model import KEEP, Model
-from jpeglm.generation.pictures import Drawn
+from jpeglm.generation.outputs import Drawn
 
 if TYPE_CHECKING:
     from jpeglm.generation.vae import VaePrior

@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+MOST_NUMBERS = 20
+"""Classes whose confusions are written out."""
+
 
 def sheet(rows: Iterable[np.ndarray], scale: int = 2) -> bytes:
     """PNG of rows of pictures, uint8 [N, H, W, 3] each; the captions are the caller's."""
@@ -48,13 +51,33 @@ def frames_plot(rows: dict[str, dict[str, Any]], kept: int) -> bytes:
     return _png(figure)
 
 
-def _axes() -> tuple[Any, Any]:
+def confusion_plot(names: list[str], confusion: list[list[int]]) -> bytes:
+    """PNG of confusion[right][chosen], pictures, as shares of each right one."""
+    figure, axes = _axes(len(names) / 2 + 3, len(names) / 2 + 2)
+    counts = np.array(confusion)
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    places = range(len(names))
+    axes.set_xticks(places, names, rotation=45, ha="right")
+    axes.set_yticks(places, names)
+    axes.set_xlabel("chosen")
+    axes.set_ylabel("right")
+    if len(names) <= MOST_NUMBERS:
+        for row in places:
+            for column in places:
+                dark = shares[row, column] > 0.5
+                axes.text(column, row, counts[row, column], ha="center", va="center", fontsize=8,
+                          color="white" if dark else "black")  # fmt: skip
+    return _png(figure)
+
+
+def _axes(width: float = 7, height: float = 4) -> tuple[Any, Any]:
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    return plt.subplots(figsize=(7, 4), dpi=110)
+    return plt.subplots(figsize=(width, height), dpi=110)
 
 
 def _png(figure: Any) -> bytes:

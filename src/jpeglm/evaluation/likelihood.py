@@ -19,6 +19,7 @@ import numpy as np
 from jpeglm.codecs import AvcCodec, JpegCodec
 from jpeglm.evaluation.coders import COUNTED, avc_bits, coder_bits, together_bits
 from jpeglm.generation.model import Model
+from jpeglm.generation.pictures import Pictures
 from jpeglm.text import tidy
 
 Progress = Callable[[int, int, str], None]
@@ -61,6 +62,20 @@ def model_bits(
         np.array([score.legal_bits.sum() for score in scores]),
         np.array([len(score.ids) for score in scores], np.float64),
     )
+
+
+def original_bits(model: Model, pictures: Pictures) -> float | None:
+    """Bits of what was really there in place of what a call has drawn, in the usual order; None
+    where all of it was drawn, so that there was nothing."""
+    if pictures.original is None or not pictures.units_kept:
+        return None
+    hole = pictures.settings.get("hole")
+    new = np.arange(model.codec.units) >= pictures.units_kept
+    if hole is not None:
+        new = np.isin(np.arange(model.codec.units), hole)
+    label, text = pictures.settings["label"], pictures.settings["text"]
+    (score,) = model.score_streams([pictures.original], [label], [text])
+    return float(score.of_units[new].sum())
 
 
 def interval(values: np.ndarray, groups: np.ndarray | None = None, seed: int = 0) -> list[float]:

@@ -1,7 +1,7 @@
 """The folder of an evaluation: its figures, and a plot and a sheet where there is something to see.
 
 OUT/result.json   what the verb prints with --json, and `files`, the names of the others
-OUT/plot.png      of completion and continuation; needs matplotlib
+OUT/plot.png      of completion, continuation and classes; needs matplotlib
 OUT/sheet.png     rows of pictures as they come: the originals, then what was made of them
 """
 
@@ -15,14 +15,17 @@ from typing import Any
 import numpy as np
 
 from jpeglm.config import install
-from jpeglm.evaluation.figures import completion_plot, frames_plot, sheet
+from jpeglm.evaluation.figures import completion_plot, confusion_plot, frames_plot, sheet
 from jpeglm.files import atomic_write, write_json
 from jpeglm.folders import EVALUATION, claim, record_of
 
 WIDE = 16
 """Pictures in a row of a sheet."""
-PLOTS: dict[str, Callable[[dict[str, Any]], bytes]] = {
+PLOTS: dict[str, Callable[[dict[str, Any]], bytes | None]] = {
     "completion": lambda result: completion_plot({"model": result["ratios"]}, result["metric"]),
+    "classify": lambda result: (
+        confusion_plot(result["classes"], result["confusion"]) if "confusion" in result else None
+    ),
     "continuation": lambda result: frames_plot(result["rows"], result["keep_frames"]),
 }
 
@@ -49,7 +52,8 @@ class Output:
         pictures: dict[str, bytes] = {}
         if verb in PLOTS:
             try:
-                pictures["plot.png"] = PLOTS[verb](result)
+                plot = PLOTS[verb](result)
+                pictures |= {"plot.png": plot} if plot else {}
             except ModuleNotFoundError as error:
                 say(f"no plot is drawn: {error.name} is not installed; {install('eval')}")
         if self.rows:

@@ -18,7 +18,8 @@ from PIL import Image
 from jpeglm.config import InputError, fingerprint
 from jpeglm.files import atomic_write
 from jpeglm.generation.model import Model
-from jpeglm.generation.pictures import Drawer, Drawn
+from jpeglm.generation.outputs import Drawn
+from jpeglm.generation.pictures import Drawer
 
 Progress = Callable[[int, int, str], None]
 

@@ -7,13 +7,14 @@ model = load("photos", precision="float32")
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jpeglm.checkpoint import Checkpoint, checkpoint_folder, load_checkpoint
 from jpeglm.config import InputError, install
 from jpeglm.files import read_json
 from jpeglm.generation.engine import Engine
 from jpeglm.generation.model import Model
+from jpeglm.generation.pictures import Pictures
 from jpeglm.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -49,6 +50,43 @@ def load(
     if engine == "cpu":
         model.warm_up()
     return model
+
+
+_kept: dict[tuple[Path, int], Model | VaePrior] = {}
+"""Models of `generate`, `complete` and `fill`, by folder and its last change."""
+
+
+def _model(checkpoint: Path | str | None) -> Model | VaePrior:
+    folder = checkpoint_folder(checkpoint).resolve()
+    changed = max((file.stat().st_mtime_ns for file in folder.glob("*")), default=0)
+    if (folder, changed) not in _kept:
+        opened = load(folder)
+        for other in [key for key in _kept if key[0] == folder]:
+            del _kept[other]
+        _kept[folder, changed] = opened
+    return _kept[folder, changed]
+
+
+def generate(n: int = 1, *, checkpoint: Path | str | None = None, **options: Any) -> Pictures:
+    """`Model.generate` of a checkpoint that is opened once: a folder, or one that ships by name."""
+    return _model(checkpoint).generate(n, **options)
+
+
+def complete(
+    media: Any,
+    keep: float | None = None,
+    n: int = 1,
+    *,
+    checkpoint: Path | str | None = None,
+    **options: Any,
+) -> Pictures:
+    """`Model.complete` of a checkpoint that is opened once."""
+    return _model(checkpoint).complete(media, keep, n, **options)
+
+
+def fill(media: Any, mask: Any, n: int = 1, *, checkpoint: Path | str, **options: Any) -> Pictures:
+    """`Model.fill` of a checkpoint that is opened once."""
+    return _model(checkpoint).fill(media, mask, n, **options)
 
 
 def open_coder(folder: Path) -> Tokenizer | VaePrior:

@@ -5,11 +5,14 @@ still fits into the token budget. A merged token continues from the state that i
 reached, so a whole mask costs about one grammar step per token; and where the machine can tell
 which states are alike, masks are kept and found again. Where the prompt was cut inside a token (or
 inside a byte), the symbols after the last stable token are forced: tokens must spell them before
-anything new, so that the model chooses its own tokens and the prompt stays as given.
+anything new, so that the model chooses its own tokens and the prompt stays as given. A hole's spans
+(`jpeglm.holes`) are walked one after the other, each as the end of a picture of its own; where one
+is complete, the address of the next is all that may come.
 `generation.matcher` is their face for people, `generation.sampling` asks them for every token.
 
 Kernels take the machine's spec and state (`syntax.machine`: int64 [state], changed in place), a
-`WALK` as one record, and `forced`, int32 [>= walk.known]; tokens, symbols and room are int64.
+`WALK` as one record, `forced`, int32 [>= walk.known], and `spans`, int64 [>= walk.spans, NEXT +
+state]; tokens, symbols and room are int64.
 """
 
 from __future__ import annotations
@@ -21,10 +24,19 @@ import numpy as np
 from jpeglm.kernels import kernel, record
 from jpeglm.syntax.machine import Spec, complete, key, shortest, start_state, step
 
-WALK = record(at="i8", known="i8", value="i8", bits="i8", need="i8", left="i8")
+WALK = record(
+    at="i8", known="i8", value="i8", bits="i8", need="i8", left="i8",
+    span="i8", spans="i8", later="i8", ahead="i8",
+)  # fmt: skip
 """How far a stream is beside its grammar's state. A prompt leaves `known` symbols to be spelt (they
 lie beside), of which `at` are, then the leading `bits` bits of the byte `value`; need: symbols of
-the shortest completion behind them. left: tokens that may still come, EOS among them."""
+the shortest completion behind them. left: tokens that may still come, EOS among them. Of `spans`
+that a hole has behind the present one, `span` is the next; `later` tokens are kept for them all,
+which are `ahead` units."""
+
+ADDRESS, LATER, AHEAD, NEXT = 0, 1, 2, 3
+"""Columns of a row's spans: the address token; `WALK.later` and `ahead` once it is begun; and from
+NEXT on the grammar's state then."""
 
 
 class Vocabulary(NamedTuple):
@@ -139,14 +151,15 @@ def _fill(spec, state, walk, forced, room, loose, vocabulary, states, mask):
 
 
 @kernel()
-def token_mask(spec, state, walk, forced, vocabulary, masks):
+def token_mask(spec, state, walk, forced, spans, vocabulary, masks):
     """Row of `masks.legal` with the tokens that may come next."""
     known = walk.known + (1 if walk.bits else 0)
     if walk.at >= known and complete(spec, state):
         masks.legal[0] = False
-        masks.legal[0, vocabulary.eos] = True
+        last = walk.span == walk.spans
+        masks.legal[0, vocabulary.eos if last else spans[walk.span, ADDRESS]] = True
         return np.int64(0)
-    room = walk.left - 2  # after this token, and with EOS kept in reserve
+    room = walk.left - 2 - walk.later  # after this token, and with EOS kept in reserve
     loose = room > shortest(spec, state) + walk.need + vocabulary.margin
     number, slot, row = np.int64(-1), np.int64(0), np.int64(0)
     if loose and walk.at >= known:
@@ -167,8 +180,14 @@ def token_mask(spec, state, walk, forced, vocabulary, masks):
 
 
 @kernel()
-def advance(spec, state, walk, token, vocabulary):
-    """Take a legal token."""
+def advance(spec, state, walk, token, spans, vocabulary):
+    """Take a legal token other than EOS."""
+    if token > vocabulary.eos:  # an address: of all that spells nothing the only one
+        for i in range(len(state)):
+            state[i] = spans[walk.span, NEXT + i]
+        walk.later, walk.ahead = spans[walk.span, LATER], spans[walk.span, AHEAD]
+        walk.span += 1
+        return
     first, end = vocabulary.offsets[token], vocabulary.offsets[token + 1]
     for i in range(first, end):
         step(spec, state, vocabulary.symbols[i])

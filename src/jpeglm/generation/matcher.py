@@ -10,15 +10,35 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Self
+from dataclasses import dataclass, field
+from typing import NamedTuple, Self
 
 import numpy as np
 
 from jpeglm.config import InputError
-from jpeglm.generation.masks import WALK, Vocabulary, advance, make_masks, token_mask
+from jpeglm.generation.masks import (
+    ADDRESS,
+    AHEAD,
+    LATER,
+    NEXT,
+    WALK,
+    Vocabulary,
+    advance,
+    make_masks,
+    token_mask,
+)
+from jpeglm.holes import spans as spans_of
 from jpeglm.syntax.alphabet import Prefix
-from jpeglm.syntax.machine import complete, growth, limits, shortest, start_state, step, units
+from jpeglm.syntax.machine import (
+    before_last,
+    complete,
+    growth,
+    limits,
+    shortest,
+    start_state,
+    step,
+    units,
+)
 from jpeglm.tokenizer import Tokenizer
 
 ENDLESS = 1 << 40
@@ -31,7 +51,8 @@ class Prompt:
 
     ids: int32, text, BOS (or class) and stable tokens; forced: int32 symbols; value, bits: the
     leading bits of the byte after them (bits = 0: none); head: how many ids are before the
-    picture's.
+    picture's; spans: int64 [S, 2] first unit and number of units of each span that a hole has, of
+    which the first one's address is the last of ids.
     """
 
     ids: np.ndarray
@@ -39,6 +60,7 @@ class Prompt:
     value: int = 0
     bits: int = 0
     head: int = 1
+    spans: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), np.int64))
 
 
 def make_prompt(tokenizer: Tokenizer, prefix: Prefix, head: int | np.ndarray) -> Prompt:
@@ -54,6 +76,33 @@ def bare_prompt(head: int | np.ndarray) -> Prompt:
     """A head as above, and nothing given."""
     ids = np.atleast_1d(head).astype(np.int32)
     return Prompt(ids, np.zeros(0, np.int32), head=len(ids))
+
+
+def hole_prompt(
+    tokenizer: Tokenizer, stream: bytes, hole: np.ndarray, head: int | np.ndarray
+) -> Prompt:
+    """What a canonical stream has outside `hole`, bool [units], which has at least one."""
+    bare = bare_prompt(head)
+    outside, _ = tokenizer.around(tokenizer.alphabet.split(stream), hole)
+    spans = spans_of(hole)
+    first = np.int32(tokenizer.hole + 1 + spans[0, 0])
+    return Prompt(
+        np.concatenate([bare.ids, outside, [first]]).astype(np.int32),
+        bare.forced,
+        head=bare.head,
+        spans=spans,
+    )
+
+
+class Begin(NamedTuple):
+    """Where a walk begins."""
+
+    state: np.ndarray
+    """The grammar's, where the prompt's stable tokens lead."""
+    walk: np.ndarray
+    """`WALK` [1]: what the prompt forces from there, and the budget."""
+    spans: np.ndarray
+    """int64 [S, NEXT + state]: those of a hole; the walk stands in the first one."""
 
 
 class Constraint:
@@ -86,11 +135,8 @@ class Constraint:
         )
         self.masks = make_masks(self.spec, tokens, tokenizer.vocab_size)
 
-    def start(self, prompt: Prompt, budget: int) -> tuple[np.ndarray, np.void]:
-        """(state, walk): where the prompt's stable tokens lead, and what it forces from there.
-
-        budget: tokens of prompt and continuation; one in which no stream can end is refused.
-        """
+    def start(self, prompt: Prompt, budget: int) -> Begin:
+        """budget: tokens of prompt and continuation; one in which no stream can end is refused."""
         state = start_state(self.spec)
         for symbol in self.tokenizer.decode(prompt.ids):
             if not step(self.spec, state, symbol):
@@ -99,16 +145,32 @@ class Constraint:
         for symbol in prompt.forced:
             if not step(self.spec, trial, symbol):
                 raise InputError("the prompt is no beginning of a stream of this codec")
+        walk, spans = np.zeros(1, WALK), self._spans(prompt)
+        if len(spans):
+            state = trial = spans[0, NEXT:].copy()
+            walk["span"], walk["spans"] = 1, len(spans)
+            walk["later"], walk["ahead"] = spans[0, LATER], spans[0, AHEAD]
         need = int(shortest(self.spec, trial)) + (prompt.bits > 0)
-        total = len(prompt.ids) + len(prompt.forced) + need + 1
+        total = len(prompt.ids) + len(prompt.forced) + need + int(walk["later"][0]) + 1
         if total > budget:
             raise InputError(
                 f"the token budget is {budget}, but the prompt and the shortest completion take "
                 f"{total} tokens; raise --max-tokens or keep less"
             )
-        walk = np.zeros(1, WALK)
-        walk[0] = (0, len(prompt.forced), prompt.value, prompt.bits, need, budget - len(prompt.ids))
-        return state, walk[0]
+        walk["known"], walk["value"], walk["bits"] = len(prompt.forced), prompt.value, prompt.bits
+        walk["need"], walk["left"] = need, budget - len(prompt.ids)
+        return Begin(state, walk, spans)
+
+    def _spans(self, prompt: Prompt) -> np.ndarray:
+        """`Begin.spans` of a prompt."""
+        table = np.zeros((len(prompt.spans), NEXT + len(self.grammar.start())), np.int64)
+        later = ahead = 0
+        for row, (first, count) in zip(table[::-1], prompt.spans[::-1].tolist()):
+            row[NEXT:] = before_last(self.spec, count)
+            row[ADDRESS] = self.tokenizer.hole + 1 + first
+            row[LATER], row[AHEAD] = later, ahead
+            later, ahead = later + 1 + shortest(self.spec, row[NEXT:]), ahead + count
+        return table
 
 
 class Matcher:
@@ -128,8 +190,8 @@ class Matcher:
         self.constraint = own
         prompt = prompt or bare_prompt(own.tokenizer.bos)
         self._forced = np.ascontiguousarray(prompt.forced, np.int32)
-        self._state, walk = own.start(prompt, ENDLESS if max_tokens is None else max_tokens)
-        self._walk = np.array([walk], WALK)
+        begin = own.start(prompt, ENDLESS if max_tokens is None else max_tokens)
+        self._state, self._walk, self._spans = begin
         self._before: list[tuple[np.ndarray, np.ndarray]] = []
         self.ids: list[int] = []
         """Tokens accepted."""
@@ -143,8 +205,9 @@ class Matcher:
     def _legal(self) -> np.ndarray:
         shared = self.constraint
         row = token_mask(
-            shared.spec, self._state, self._walk[0], self._forced, shared.vocabulary, shared.masks
-        )
+            shared.spec, self._state, self._walk[0], self._forced, self._spans, shared.vocabulary,
+            shared.masks,
+        )  # fmt: skip
         legal: np.ndarray = shared.masks.legal[row]
         return legal
 
@@ -155,7 +218,7 @@ class Matcher:
             return False
         self._before.append((self._state.copy(), self._walk.copy()))
         if token != shared.vocabulary.eos:
-            advance(shared.spec, self._state, self._walk[0], token, shared.vocabulary)
+            advance(shared.spec, self._state, self._walk[0], token, self._spans, shared.vocabulary)
         self._walk["left"] -= 1
         self.ids.append(int(token))
         return True
@@ -185,12 +248,14 @@ class Matcher:
     @property
     def complete(self) -> bool:
         """Whether the stream is whole: only EOS may follow."""
-        return not self.tokens_to_end or bool(complete(self.constraint.spec, self._state))
+        walk = self._walk[0]
+        whole = complete(self.constraint.spec, self._state) and walk["span"] == walk["spans"]
+        return not self.tokens_to_end or bool(whole)
 
     @property
     def units(self) -> int:
         """Whole units (MCUs, frames, codes) so far."""
-        return int(units(self.constraint.spec, self._state))
+        return int(units(self.constraint.spec, self._state) - self._walk["ahead"][0])
 
     @property
     def tokens_to_end(self) -> int:
@@ -201,4 +266,4 @@ class Matcher:
         open_ = walk["known"] + (walk["bits"] > 0) - walk["at"]
         if open_ > 0:
             return int(walk["known"] - walk["at"] + walk["need"]) + 1
-        return int(shortest(self.constraint.spec, self._state)) + 1
+        return int(shortest(self.constraint.spec, self._state) + walk["later"]) + 1

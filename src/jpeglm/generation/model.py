@@ -20,13 +20,18 @@ from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
+from PIL import Image
 
 from jpeglm.checkpoint import Checkpoint
-from jpeglm.config import MAX_SEED, InputError, Sampling, check_seed, shorten, whole
+from jpeglm.codecs.images import as_mask, as_picture
+from jpeglm.codecs.jpeg import JpegCodec
+from jpeglm.config import InputError, Sampling, check_seed, whole
 from jpeglm.generation.engine import Engine
 from jpeglm.generation.given import Given
 from jpeglm.generation.matcher import Constraint, Prompt, bare_prompt, make_prompt
-from jpeglm.generation.pictures import Drawing, Drawn, Each, Pictures, Progress, Score
+from jpeglm.generation.outputs import Drawn
+from jpeglm.generation.pictures import Drawing, Each, Pictures, Progress, Score
+from jpeglm.generation.prompts import Prompts
 from jpeglm.generation.requests import Event, Request
 from jpeglm.generation.session import Session
 from jpeglm.tokenizer import Tokenizer
@@ -52,6 +57,7 @@ class Model:
         self.codec = checkpoint.codec
         self.engine = engine
         self.constraint = Constraint(self.tokenizer)
+        self.prompts = Prompts(self.constraint, engine.max_length)
         self.session = Session(engine, self.constraint)
 
     @property
@@ -90,28 +96,6 @@ class Model:
         values |= {k: v for k, v in changes.items() if v is not None}
         return Sampling(**values)
 
-    def _head(self, label: int | str | None, text: str | None) -> np.ndarray:
-        """Ids before a picture that is to be drawn; InputError where they leave it no room."""
-        head = self.tokenizer.head(label, text)
-        grammar = self.constraint.grammar
-        room = self.engine.max_length - grammar.shortest(grammar.start()) - 1
-        if len(head) > room and len(head) > 1:
-            raise InputError(
-                f"the text {shorten(text)} has {len(head) - 1} tokens; the model's context leaves "
-                f"{max(room - 1, 0)} beside a picture, so shorten it"
-            )
-        return head
-
-    def _prompt(
-        self, stream: bytes, units: int, label: int | str | None, text: str | None
-    ) -> Prompt:
-        """The first `units` units of a canonical stream."""
-        if not 0 <= whole("units", units, -MAX_SEED) <= self.codec.units:
-            what = "frames" if self.codec.media == "clip" else "units"
-            raise InputError(f"{units} {what} are to be kept; there are {self.codec.units}")
-        prefix = self.tokenizer.alphabet.prefix(stream, units)
-        return make_prompt(self.tokenizer, prefix, self._head(label, text))
-
     def units_kept(self, keep: float | None) -> tuple[int, float]:
         """(units, share) that `complete` keeps of a picture or clip."""
         if keep is None:
@@ -122,8 +106,7 @@ class Model:
 
     def _shown(self, prompt: Prompt, ids: np.ndarray) -> tuple[bytes, Any]:
         """(stream, picture) of a prompt and the tokens behind it, as far as they go."""
-        symbols = [self.tokenizer.decode(prompt.ids), self.tokenizer.decode(ids)]
-        stream = self.tokenizer.alphabet.join(np.concatenate(symbols))
+        stream = self.tokenizer.decode_stream(np.concatenate([prompt.ids, ids]))
         return stream, self.codec.show(stream)
 
     def _draw(
@@ -144,6 +127,7 @@ class Model:
         n, batch, seed = whole("n", n, 1), whole("batch", batch, 1), check_seed(seed)
         if max_tokens is not None:
             max_tokens = whole("max_tokens", max_tokens, 1)
+        pictures.codec, pictures.record = self.codec, self.record()
         pictures.settings |= {**chooser.to_dict(), "seed": seed, "n": n, "max_tokens": max_tokens}
         requests = (Request(prompt, chooser, seed, i, max_tokens, tag=i) for i in range(n))
         found: dict[int, tuple[Event, bytes, Any]] = {}
@@ -181,7 +165,7 @@ class Model:
         **options: Any,
     ) -> Pictures:
         """Draw n new pictures."""
-        prompt = bare_prompt(self._head(label, text))
+        prompt = self.prompts.bare(label, text)
         return self._draw(prompt, n, Pictures(settings={"label": label, "text": text}), **options)
 
     def complete(
@@ -202,10 +186,12 @@ class Model:
         default a half of a picture, two thirds of a clip; `units` gives MCUs or frames instead.
         """
         kept, share = self.units_kept(keep)
-        stream = self.codec.encode(media)
+        source = None if self.codec.media == "clip" else as_picture(media)
+        stream = self.codec.encode(media if source is None else source)
         if units is not None:
             kept, share = units, units / self.codec.units
-        pictures = self.continue_stream(stream, kept, n, label=label, text=text, **options)
+        options |= {"label": label, "text": text, "source": source}
+        pictures = self.continue_stream(stream, kept, n, **options)
         pictures.settings["keep"] = share
         return pictures
 
@@ -217,15 +203,63 @@ class Model:
         *,
         label: int | str | None = None,
         text: str | None = None,
+        source: Image.Image | None = None,
         **options: Any,
     ) -> Pictures:
-        """Keep the first `units` units of a canonical stream and draw the rest n times."""
-        prompt = self._prompt(stream, units, label, text)
+        """Keep the first `units` units of a canonical stream and draw the rest n times. source: the
+        picture that it was made of, for sheets."""
+        prompt = self.prompts.beginning(stream, units, label, text)
         pictures = Pictures(
             original=stream,
+            source=source,
             prompt=self.codec.cut(stream, units),
             units_kept=units,
             settings={"label": label, "text": text, "keep": units / self.codec.units},
+        )
+        return self._draw(prompt, n, pictures, **options)
+
+    def fill(
+        self,
+        media: Any,
+        mask: Any,
+        n: int = 1,
+        *,
+        label: int | str | None = None,
+        text: str | None = None,
+        **options: Any,
+    ) -> Pictures:
+        """Draw what is white in a mask n times anew and keep the rest of a picture to the bit.
+
+        media, mask: each what `complete` takes, of equal size. MCUs are drawn whole: all that white
+        touches. For checkpoints that learnt it (`train --fim`).
+        """
+        if not isinstance(self.codec, JpegCodec):
+            raise InputError("holes are filled in JPEG pictures alone, not with this codec")
+        picture = as_picture(media)
+        hole = self.codec.covered(as_mask(mask, picture.size))
+        options |= {"label": label, "text": text, "source": picture}
+        return self.fill_stream(self.codec.encode(picture), hole, n, **options)
+
+    def fill_stream(
+        self,
+        stream: bytes,
+        hole: np.ndarray,
+        n: int = 1,
+        *,
+        label: int | str | None = None,
+        text: str | None = None,
+        source: Image.Image | None = None,
+        **options: Any,
+    ) -> Pictures:
+        """Draw the MCUs `hole`, bool [units], of a canonical stream n times anew."""
+        hole = np.asarray(hole, bool)
+        prompt = self.prompts.around(stream, hole, label, text)
+        pictures = Pictures(
+            original=stream,
+            source=source,
+            prompt=self.tokenizer.decode_stream(prompt.ids),
+            units_kept=int((~hole).sum()),
+            settings={"label": label, "text": text, "hole": np.flatnonzero(hole).tolist()},
         )
         return self._draw(prompt, n, pictures, **options)
 
@@ -235,19 +269,44 @@ class Model:
         units: int,
         seeds: Iterable[int],
         labels: Iterable[int | str | None],
+        **options: Any,
+    ) -> Iterator[Drawn]:
+        """One continuation of each stream, in the order in which they end; `Drawn.number` counts
+        the streams. What `continue_stream` would draw with the same seed and label."""
+        prompts = (
+            self.prompts.beginning(stream, units, label, None)
+            for stream, label in zip(streams, labels)
+        )
+        return self._draw_each(prompts, seeds, **options)
+
+    def fill_each(
+        self,
+        streams: Iterable[bytes],
+        holes: Iterable[np.ndarray],
+        seeds: Iterable[int],
+        texts: Iterable[str | None],
+        **options: Any,
+    ) -> Iterator[Drawn]:
+        """The same of holes: what `fill_stream` would draw with the same seed and text."""
+        prompts = (
+            self.prompts.around(stream, np.asarray(hole, bool), None, text)
+            for stream, hole, text in zip(streams, holes, texts)
+        )
+        return self._draw_each(prompts, seeds, **options)
+
+    def _draw_each(
+        self,
+        prompts: Iterable[Prompt],
+        seeds: Iterable[int],
         *,
         max_tokens: int | None = None,
         batch: int = BATCH,
         **sampling: Any,
     ) -> Iterator[Drawn]:
-        """One continuation of each stream, in the order in which they end; `Drawn.number` counts
-        the streams. What `continue_stream` would draw with the same seed and label."""
         chooser = self.sampling(**sampling)
         requests = (
-            Request(
-                self._prompt(stream, units, label, None), chooser, seed, 0, max_tokens, tag=number
-            )
-            for number, (stream, seed, label) in enumerate(zip(streams, seeds, labels))
+            Request(prompt, chooser, seed, 0, max_tokens, tag=number)
+            for number, (prompt, seed) in enumerate(zip(prompts, seeds))
         )
         with closing(self.session.run(requests, batch)) as events:
             for event in events:
@@ -272,9 +331,11 @@ class Model:
         (or frame, or token) is there. Leaving the loop ends the drawing."""
         chooser = self.sampling(**sampling)
         if media is None:
-            prompt = bare_prompt(self._head(label, text))
+            prompt = self.prompts.bare(label, text)
         else:
-            prompt = self._prompt(self.codec.encode(media), self.units_kept(keep)[0], label, text)
+            prompt = self.prompts.beginning(
+                self.codec.encode(media), self.units_kept(keep)[0], label, text
+            )
         requests = (
             Request(prompt, chooser, seed, i, max_tokens, watch=every, tag=i)
             for i in range(whole("n", n, 1))

@@ -11,69 +11,43 @@ from contextlib import ExitStack, suppress
 from io import BytesIO
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from jpeglm.codecs import Codec
 from jpeglm.codecs.clips import ClipShape
 from jpeglm.config import InputError, Stopped
 from jpeglm.files import explain, halves, staged, write_json
 from jpeglm.folders import PICTURES, claim, ours
-from jpeglm.generation.pictures import Drawn, Pictures
-
-MARGIN, CAPTION = 8, 18
+from jpeglm.generation.sheets import Call, animation, given_of, sheet_of, tiles_of
 
 
-def contact_sheet(
-    tiles: list[tuple[str, Image.Image]], columns: int | None = None, tile: int = 192
-) -> Image.Image:
-    """Captioned pictures side by side; small ones are enlarged to about `tile` pixels."""
-    columns = columns or min(len(tiles), 8)
-    rows = -(-len(tiles) // columns)
-    width, height = tiles[0][1].size
-    scale = max(1, round(tile / max(width, height)))
-    cell_width, cell_height = width * scale + MARGIN, height * scale + CAPTION + MARGIN
-    sheet = Image.new("RGB", (columns * cell_width + MARGIN, rows * cell_height + MARGIN), "white")
-    draw = ImageDraw.Draw(sheet)
-    font = ImageFont.load_default(size=12)
-    for i, (caption, image) in enumerate(tiles):
-        x = MARGIN + i % columns * cell_width
-        y = MARGIN + i // columns * cell_height
-        if scale > 1:
-            image = image.resize((width * scale, height * scale), Image.Resampling.BICUBIC)
-        draw.text((x, y), caption, fill="black", font=font)
-        sheet.paste(image, (x, y + CAPTION))
-    return sheet
+class Drawn(NamedTuple):
+    """One picture of a call; `pictures.Pictures` says what its parts are."""
+
+    number: int
+    image: Any
+    stream: bytes | None
+    """None of a VAE's, which has none."""
+    tokens: int
+    bits: float
 
 
-def strips(tiles: list[tuple[str, Any]], columns: int = 8) -> Image.Image:
-    """The sheet of pictures, at most `columns` side by side, or of clips, one below the other."""
-    frames = [media for _, media in tiles if isinstance(media, np.ndarray)]
-    if not frames:
-        return contact_sheet(tiles, min(len(tiles), columns))
-    shown = [
-        (caption if number == 0 else str(number + 1), Image.fromarray(frame))
-        for caption, clip in tiles
-        for number, frame in enumerate(clip)
-    ]
-    return contact_sheet(shown, len(frames[0]), tile=128)
+class Result(Call, Protocol):
+    """And what is known then."""
 
+    images: list[Any]
+    bits: list[float]
+    seconds: float
+    prompt_tokens: int
 
-def animation(tiles: list[tuple[str, np.ndarray]], fps: float) -> bytes:
-    """Clips side by side as a GIF that plays for ever."""
-    shown = [
-        contact_sheet(
-            [(caption, Image.fromarray(clip[number])) for caption, clip in tiles],
-            min(len(tiles), 8),
-        )
-        for number in range(len(tiles[0][1]))
-    ]
-    out = BytesIO()
-    duration = round(1000 / fps)
-    shown[0].save(out, "GIF", save_all=True, append_images=shown[1:], duration=duration, loop=0)
-    return out.getvalue()
+    @property
+    def tokens(self) -> int: ...
+
+    @property
+    def tokens_per_second(self) -> float: ...
 
 
 def png(image: Image.Image) -> bytes:
@@ -82,7 +56,12 @@ def png(image: Image.Image) -> bytes:
     return out.getvalue()
 
 
-def summary(pictures: Pictures) -> dict[str, Any]:
+def file_of(codec: Codec | None, stream: bytes | None, image: Any) -> bytes:
+    """A whole file: the stream's own, or PNG where there is none."""
+    return codec.wrap(stream) if codec and stream is not None else png(image)
+
+
+def summary(pictures: Result) -> dict[str, Any]:
     """The figures that `run.json` and `--json` show."""
     return {
         "pictures": len(pictures.images),
@@ -99,6 +78,8 @@ class Gallery:
 
         with Gallery(out, codec, "sample", n, record) as gallery:
             result = gallery.finish(model.generate(n, each=gallery.add))
+
+    `Pictures.save` is this for pictures that are there.
 
     Files of an earlier run, which its run.json lists, make room when the first picture comes; what
     else lies in the folder stays. run.json never lists less than lies there, so that a process
@@ -128,7 +109,7 @@ class Gallery:
         """Those on the disk."""
         self._waiting: list[Drawn] = []
         self._files: list[str] = []
-        self._pictures = Pictures()
+        self._call: Call | None = None
         self._aside: Path | None = None
         self._made = not self.out.exists()
         self._flushed = time.monotonic()
@@ -145,9 +126,9 @@ class Gallery:
         yield from (self._name(number) for number in range(self.n))
         yield from ("sheet.png", "sheet.gif")[: 1 + self.clips]
 
-    def add(self, pictures: Pictures, drawn: Drawn) -> None:
+    def add(self, call: Call, drawn: Drawn) -> None:
         """Take a picture; see `generation.pictures.Each`."""
-        self._pictures = pictures
+        self._call = call
         self._waiting.append(drawn)
         if time.monotonic() - self._flushed > self.FLUSH_SECONDS:
             self._flush()
@@ -155,16 +136,11 @@ class Gallery:
     def _flush(self) -> None:
         """Write the pictures that wait."""
         files = {}
-        head = self._pictures
-        first = not self.drawn
-        if first and self.codec and head.original is not None and head.prompt is not None:
-            files[f"original{self.extension}"] = self.codec.wrap(head.original)
-            files[f"prompt{self.extension}"] = self.codec.wrap(head.prompt)
+        given = given_of(self._call) if self.codec and not self.drawn else {}
+        for name, stream in given.items():
+            files[name + self.extension] = file_of(self.codec, stream, None)
         for one in self._waiting:
-            if self.codec and one.stream is not None:
-                files[self._name(one.number)] = self.codec.wrap(one.stream)
-            else:
-                files[self._name(one.number)] = png(one.image)
+            files[self._name(one.number)] = file_of(self.codec, one.stream, one.image)
         drawn = self.drawn | {one.number: one for one in self._waiting}
         self._write(files, self._told(drawn, False))
         self.drawn, self._waiting = drawn, []
@@ -211,15 +187,15 @@ class Gallery:
             "finished": finished,
             "pictures": len(rows),
             "tokens": sum(row.tokens for row in rows),
-            "settings": self._pictures.settings,
+            "settings": self._call.settings if self._call else {},
             "out": str(self.out),
             "bits": [round(row.bits, 1) for row in rows if row.stream is not None],
             **self.record,
         }
 
-    def finish(self, pictures: Pictures) -> dict[str, Any]:
+    def finish(self, pictures: Result) -> dict[str, Any]:
         """Write what is left; give the record of `run.json`."""
-        self._pictures = pictures
+        self._call = pictures
         if self._waiting:
             self._flush()
         told = self._told(self.drawn, True) | summary(pictures)
@@ -228,15 +204,10 @@ class Gallery:
         return result
 
     def _sheets(self) -> dict[str, bytes]:
-        head, tiles = self._pictures, []
-        if self.codec and head.original is not None and head.prompt is not None:
-            tiles += [
-                ("original", self.codec.decode(head.original)),
-                ("prompt", self.codec.show(head.prompt)),
-            ]
-        tiles += [(f"{self.kind} {i}", self.drawn[i].image) for i in sorted(self.drawn)]
-        files = {"sheet.png": png(strips(tiles))}
+        images = [(f"{self.kind} {i}", self.drawn[i].image) for i in sorted(self.drawn)]
+        files = {"sheet.png": png(sheet_of(self.codec, self._call, images))}
         if self.codec and isinstance(self.codec.config, ClipShape):
+            tiles = tiles_of(self.codec, self._call, images)
             files["sheet.gif"] = animation(tiles, self.codec.config.fps)
         return files
 

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
+from PIL import Image
+
+from jpeglm.codecs import Codec
+from jpeglm.generation.outputs import Drawn, Gallery, file_of
+from jpeglm.generation.sheets import sheet_of
 
 Progress = Callable[[int, int, int], None]
 """Called with (pictures done, pictures in all, tokens sampled so far)."""
 
 
-class Drawn(NamedTuple):
-    """One picture of a call; `Pictures` says what its parts are."""
-
-    number: int
-    image: Any
-    stream: bytes | None
-    """None of a VAE's, which has none."""
-    tokens: int
-    bits: float
-
-
-@dataclass
+@dataclass(repr=False)
 class Pictures:
-    """What a call drew; all lists have one entry a picture."""
+    """What a call drew; all lists have one entry a picture. Notebooks show the sheet of it."""
 
     images: list[Any] = field(default_factory=list)
     """PIL pictures, or clips uint8 [frames, height, width, 3]."""
@@ -39,8 +35,63 @@ class Pictures:
     prompt_tokens: int = 0
     original: bytes | None = None
     prompt: bytes | None = None
+    source: Image.Image | None = None
+    """The whole picture that was given, before it was fitted to the codec's size."""
     units_kept: int = 0
     settings: dict[str, Any] = field(default_factory=dict)
+    codec: Codec | None = None
+    """None of a VAE's."""
+    record: dict[str, Any] = field(default_factory=dict)
+    """What names the model in results."""
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __repr__(self) -> str:
+        size = self.images[0].shape if self.images and self._clips else None
+        if self.images and size is None:
+            size = self.images[0].size
+        what = "clips" if self._clips else "pictures"
+        return f"<{len(self)} {what} {size}, {self.tokens} tokens in {self.seconds:.2f} s>"
+
+    @property
+    def _clips(self) -> bool:
+        return self.codec is not None and self.codec.media == "clip"
+
+    @property
+    def _streams(self) -> Sequence[bytes | None]:
+        return self.streams or [None] * len(self)
+
+    @property
+    def kind(self) -> str:
+        """What one is called: a completion of something, or a sample."""
+        return "sample" if self.original is None else "completion"
+
+    @property
+    def files(self) -> list[bytes]:
+        """Whole files: .jpg or .mp4 that any viewer opens, .png of a VAE's."""
+        return [file_of(self.codec, *pair) for pair in zip(self._streams, self.images)]
+
+    def sheet(self) -> Image.Image:
+        """What was given and what was drawn, side by side with captions; clips frame by frame."""
+        images = [(f"{self.kind} {number}", image) for number, image in enumerate(self.images)]
+        return sheet_of(self.codec, self, images)
+
+    def _repr_png_(self) -> bytes:
+        """For notebooks."""
+        out = BytesIO()
+        self.sheet().save(out, "PNG")
+        return out.getvalue()
+
+    def save(self, out: str | Path) -> list[Path]:
+        """Write the files, sheet.png and run.json into a folder, as `jpeglm generate` does: of what
+        lies there only pictures of ours are replaced. The files' paths."""
+        with Gallery(Path(out), self.codec, self.kind, len(self), self.record) as gallery:
+            tokens = [len(ids) for ids in self.ids] or [0] * len(self)
+            bits = self.bits or [0.0] * len(self)
+            for number, row in enumerate(zip(self.images, self._streams, tokens, bits)):
+                gallery.add(self, Drawn(number, *row))
+            return [Path(out) / name for name in gallery.finish(self)["files"]]
 
     @property
     def tokens(self) -> int:

@@ -8,7 +8,8 @@ import numpy as np
 
 from jpeglm.config import InputError, Sampling
 from jpeglm.generation.given import Reading
-from jpeglm.generation.matcher import Constraint, Prompt
+from jpeglm.generation.masks import NEXT
+from jpeglm.generation.matcher import Begin, Constraint, Prompt
 from jpeglm.generation.requests import Chooser, Event, Request
 from jpeglm.generation.sampling import ROW, Table, make_draw
 from jpeglm.syntax.machine import units as whole_units
@@ -19,8 +20,7 @@ class Entry(NamedTuple):
     request: Request
     prompt: Prompt
     """Without a grammar its last tokens are taken as they are."""
-    state: np.ndarray
-    walk: np.ndarray
+    begin: Begin
 
 
 class Plan(NamedTuple):
@@ -43,7 +43,7 @@ class Rows:
 
     def __init__(self, constraint: Constraint, length: int) -> None:
         self.constraint, self.length = constraint, length
-        self.table = self._make(0, 0)
+        self.table = self._make(0, 0, 0)
         self.entries: dict[int, Entry] = {}
         """By row of the table."""
         self.watched: dict[int, int] = {}
@@ -51,11 +51,13 @@ class Rows:
         self._sent: dict[int, int] = {}
         """Row → tokens that events have told."""
 
-    def _make(self, rows: int, forced: int) -> Table:
+    def _make(self, rows: int, forced: int, spans: int) -> Table:
+        state = len(self.constraint.grammar.start())
         return Table(
             np.zeros(rows, ROW),
-            np.zeros((rows, len(self.constraint.grammar.start())), np.int64),
+            np.zeros((rows, state), np.int64),
             np.zeros((rows, forced), np.int32),
+            np.zeros((rows, spans, NEXT + state), np.int64),
             np.zeros((rows, self.length), np.int32),
             np.zeros((rows, self.length)),
         )
@@ -63,10 +65,12 @@ class Rows:
     def join(self, joining: list[Entry]) -> np.ndarray:
         """A row of the table for each request, filled in; int64 [joining]."""
         known = max(len(entry.prompt.forced) for entry in joining)
-        seats, width = len(self.table.rows), self.table.forced.shape[1]
+        most = max(len(entry.begin.spans) for entry in joining)
+        seats, width = self.table.forced.shape
+        spans = self.table.spans.shape[1]
         missing = len(self.entries) + len(joining) - seats
-        if missing > 0 or known > width:
-            bigger = self._make(seats + max(missing, 0), max(known, width))
+        if missing > 0 or known > width or most > spans:
+            bigger = self._make(seats + max(missing, 0), max(known, width), max(most, spans))
             for new, old in zip(bigger, self.table):
                 new[tuple(slice(n) for n in old.shape)] = old
             self.table = bigger
@@ -76,10 +80,12 @@ class Rows:
             place = next(free)
             chooser, request = entry.request.chooser, entry.request
             row = self.table.rows[place]
-            row["walk"], row["count"], row["nats"] = entry.walk[0], 0, 0.0
+            begin = entry.begin
+            row["walk"], row["count"], row["nats"] = begin.walk[0], 0, 0.0
             if isinstance(chooser, Sampling):
                 row["draw"] = make_draw(chooser, request.seed, request.picture)
-            self.table.states[place] = entry.state
+            self.table.states[place] = begin.state
+            self.table.spans[place, : len(begin.spans)] = begin.spans
             self.table.forced[place, : len(entry.prompt.forced)] = entry.prompt.forced
             places.append(place)
             self._sent[place] = 0
@@ -99,6 +105,7 @@ class Rows:
         """The event of a row, if there is one."""
         table, entry = self.table, self.entries[place]
         units = int(whole_units(self.constraint.spec, table.states[place]))
+        units -= int(table.rows[place]["walk"]["ahead"])
         if not ended and entry.request.watch == "unit" and units == self.watched[place]:
             return []
         row, sent = table.rows[place], self._sent[place]

@@ -123,6 +123,8 @@ class Table(NamedTuple):
     """int64 [rows, state]: the grammar's."""
     forced: np.ndarray
     """int32 [rows, F]: symbols that a prompt still forces, `WALK.known` of them."""
+    spans: np.ndarray
+    """int64 [rows, S, NEXT + state]: those of a hole, `WALK.spans` of them."""
     drawn: np.ndarray
     """int32 [rows, tokens]: the tokens chosen so far, `ROW.count` of them."""
     nats: np.ndarray
@@ -173,8 +175,8 @@ def sample_step(spec, table, places, logits, vocabulary, masks, room):
         state, walk, draw = table.states[place], row.walk, row.draw
         mask = room.free
         if draw.grammar:
-            forced = table.forced[place]
-            mask = masks.legal[token_mask(spec, state, walk, forced, vocabulary, masks)]
+            forced, spans = table.forced[place], table.spans[place]
+            mask = masks.legal[token_mask(spec, state, walk, forced, spans, vocabulary, masks)]
         uniform = _uniform(draw.seed, draw.picture, row.count, room.bits)
         token, nat = choose(logits[i], mask, draw, uniform, room.weight, room.order)
         ended += _write(spec, table, place, token, nat, draw.grammar, vocabulary)
@@ -192,7 +194,7 @@ def _write(spec, table, place, token, nat, grammar, vocabulary):
     row.count += 1
     row.walk.left -= 1
     if token != vocabulary.eos and grammar:
-        advance(spec, table.states[place], row.walk, token, vocabulary)
+        advance(spec, table.states[place], row.walk, token, table.spans[place], vocabulary)
     return token == vocabulary.eos or row.walk.left <= 0
 
 

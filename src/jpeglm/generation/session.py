@@ -30,8 +30,7 @@ from jpeglm.generation.device_tables import DeviceGrammar
 from jpeglm.generation.engine import DeviceEngine, Engine, Pieces
 from jpeglm.generation.given import Given, Reading
 from jpeglm.generation.guidance import guide, without_head
-from jpeglm.generation.masks import WALK
-from jpeglm.generation.matcher import ENDLESS, Constraint, Prompt
+from jpeglm.generation.matcher import ENDLESS, Begin, Constraint, Prompt, bare_prompt
 from jpeglm.generation.requests import CHOOSERS, Chooser, Event, Request
 from jpeglm.generation.rows import Entry, Plan, Rows, end
 from jpeglm.generation.sampling import follow
@@ -70,7 +69,7 @@ class Session:
         """Of requests that `run` waits for."""
         self._stray: list[Event] = []
         """Events of others, until `step` tells them."""
-        self._last_start: tuple[Prompt, int, np.ndarray, np.ndarray] | None = None
+        self._last_start: tuple[Prompt, int, Begin] | None = None
         self._device: DeviceGrammar | None = None
         if isinstance(engine, DeviceEngine):
             self._device = DeviceGrammar.build(constraint)
@@ -96,6 +95,8 @@ class Session:
                 "guidance needs a class or a text: give --label or --text to a checkpoint with such"
             )
         if isinstance(chooser, Sampling) and not chooser.grammar:
+            if len(prompt.spans):
+                raise InputError("a hole is filled under the grammar alone; leave it on")
             # Nothing holds a free sampler to the prompt, so its last tokens are taken as they are.
             tail = self.constraint.tokenizer.encode_symbols(prompt.forced)
             ids = np.concatenate([prompt.ids, tail]).astype(np.int32)
@@ -104,15 +105,15 @@ class Session:
                 raise InputError(
                     f"the token budget is {budget}, but the prompt alone has {len(ids)} tokens"
                 )
-            state, walk = self.constraint.grammar.start(), np.zeros(1, WALK)
-            walk["left"] = budget - len(ids)
+            begin = self.constraint.start(bare_prompt(ids[:1]), ENDLESS)
+            begin.walk["left"] = budget - len(ids)
         else:
             last = self._last_start
             if last is None or last[0] is not prompt or last[1] != budget:
-                state, begun = self.constraint.start(prompt, budget)
-                last = self._last_start = (prompt, budget, state, np.array([begun], WALK))
-            state, walk = last[2], last[3]
-        self._waiting.append(Entry(number, request, prompt, state, walk))
+                begin = self.constraint.start(prompt, budget)
+                last = self._last_start = (prompt, budget, begin)
+            begin = last[2]
+        self._waiting.append(Entry(number, request, prompt, begin))
         return number
 
     def remove(self, number: int) -> None:
@@ -255,7 +256,7 @@ class Session:
             entry = self._waiting.popleft()
             if isinstance(entry.request.chooser, Given):
                 given = entry.request.chooser
-                reading = Reading(self.constraint, given, entry.state, len(entry.prompt.ids) - 1)
+                reading = Reading(self.constraint, given, entry.begin, len(entry.prompt.ids) - 1)
                 ids = np.concatenate([entry.prompt.ids, given.ids[:-1]])
                 self._readings.append((entry, reading, self.engine.read(ids)))
             else:
@@ -350,6 +351,7 @@ class Session:
         places, rows = plan.places, table.rows[plan.places]
         walk = rows["walk"]
         free = walk["at"] >= walk["known"] + (walk["bits"] > 0)
+        free &= walk["span"] == walk["spans"]
         if not (free & rows["draw"]["grammar"]).all():
             return None
         leader, guidance = np.arange(len(self._places)), np.ones(len(self._places), np.float32)

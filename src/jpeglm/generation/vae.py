@@ -18,7 +18,8 @@ from safetensors.torch import load as load_weights
 from jpeglm.codecs.learned import WEIGHTS, weights_hash
 from jpeglm.config import InputError, check_seed, whole
 from jpeglm.files import read_bytes, read_json
-from jpeglm.generation.pictures import Drawn, Each, Pictures, Progress
+from jpeglm.generation.outputs import Drawn
+from jpeglm.generation.pictures import Each, Pictures, Progress
 from jpeglm.models.autoencoder import to_pictures, to_tensor
 from jpeglm.models.vae import Vae, VaeConfig
 
@@ -78,7 +79,8 @@ class VaePrior:
         if progress:
             progress(n, n, 0)
         seconds = time.perf_counter() - start
-        pictures = Pictures(images, seconds=seconds, settings={"seed": seed, "n": n})
+        settings = {"seed": seed, "n": n}
+        pictures = Pictures(images, seconds=seconds, settings=settings, record=self.record())
         for number, image in enumerate(images):
             if each:
                 each(pictures, Drawn(number, image, None, 0, 0.0))
@@ -103,3 +105,5 @@ class VaePrior:
             f"{self.folder} is a VAE, which has no order to continue in and completes nothing; "
             "use generate, or a checkpoint of jpeglm train"
         )
+
+    fill = complete

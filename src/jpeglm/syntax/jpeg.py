@@ -74,6 +74,18 @@ def start_state(spec: JpegSpec) -> np.ndarray:
     return np.zeros(STATE_SIZE, np.int64)
 
 
+def apart(spec: JpegSpec) -> bool:
+    """Whether no MCU needs another one, so that they may change places."""
+    return spec.kind == SYMBOL_KIND and spec.interval == 1 and not spec.coarse
+
+
+def before_last(spec: JpegSpec, mcus: int) -> np.ndarray:
+    """int64 [STATE_SIZE]: before the last `mcus` MCUs of a picture whose MCUs stand apart."""
+    state = start_state(spec)
+    state[MCU] = spec.mcus - mcus
+    return state
+
+
 @kernel()
 def _next_block(spec, state):
     """To the next block: of the MCU, the next MCU, or the AC pass."""

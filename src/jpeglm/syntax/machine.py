@@ -55,6 +55,17 @@ def start_state(spec: Spec) -> np.ndarray:
     return MACHINES[type(spec)].start_state(spec)
 
 
+def apart(spec: Spec) -> bool:
+    """Whether no unit needs another one, so that they may change places."""
+    return isinstance(spec, jpeg.JpegSpec) and jpeg.apart(spec)
+
+
+def before_last(spec: Spec, count: int) -> np.ndarray:
+    """The state before the last `count` units, of a stream whose units stand apart."""
+    assert isinstance(spec, jpeg.JpegSpec) and jpeg.apart(spec)
+    return jpeg.before_last(spec, count)
+
+
 def growth(spec: Spec) -> int:
     """By how many symbols one symbol may lengthen the shortest completion, at most."""
     return MACHINES[type(spec)].GROWTH
@@ -135,3 +146,41 @@ def accepts(spec, state, symbols):
         if complete(spec, state) or not step(spec, state, symbol):
             return False
     return complete(spec, state)
+
+
+@kernel()
+def unit_starts(spec, state, symbols, starts):
+    """Fill starts, int64 [units + 1]: symbols before each unit, and of units that are not reached
+    all that there are. Gives how many of `symbols`, int [n], the machine takes from `state` on,
+    which moves."""
+    whole, taken = units(spec, state), 0
+    starts[:] = 0
+    for symbol in symbols:
+        if complete(spec, state) or not step(spec, state, symbol):
+            break
+        taken += 1
+        while whole < units(spec, state) and whole + 1 < len(starts):
+            whole += 1
+            starts[whole] = taken
+    for i in range(whole + 1, len(starts)):
+        starts[i] = taken
+    return taken
+
+
+@kernel()
+def finish(spec, state, alphabet, trial, out):
+    """Write a shortest completion from `state` on, which moves, to out, int32 [shortest]; how many
+    symbols it has. alphabet: symbols that there are; trial: int64 [state], scratch."""
+    n = 0
+    while not complete(spec, state):
+        need = shortest(spec, state)
+        for symbol in range(alphabet):
+            for i in range(len(state)):
+                trial[i] = state[i]
+            if step(spec, trial, symbol) and shortest(spec, trial) == need - 1:
+                out[n] = symbol
+                break
+        for i in range(len(state)):
+            state[i] = trial[i]
+        n += 1
+    return n

@@ -77,6 +77,9 @@ class TrainConfig(Settings):
     """Share of class tokens replaced by BOS, which guidance needs."""
     caption_dropout: float = bounded(0.1, least=0, most=1)
     """Share of captions left out, of data that have some, which guidance needs."""
+    fim: float = bounded(0.0, least=0, most=1)
+    """Share of pictures that are learnt with a hole in them (fill in the middle), which
+    `complete --mask` needs; a tokenizer without tokens for it gets them."""
     precision: str = "auto"
     """`float32`, `bfloat16`, or `auto`: bfloat16 on CUDA and on a CPU with avx512_bf16 or AMX, else
     float32."""
@@ -118,6 +121,8 @@ class TrainConfig(Settings):
         self.check_bounds()
         if not (self.steps or self.epochs or self.minutes):
             raise InputError("training has no end; give --steps, --epochs or --minutes")
+        if self.fim and self.packing != "pictures":
+            raise InputError("fim needs whole pictures in a row; use packing pictures")
         if self.init and self.model:
             raise InputError("the checkpoint of init has its shape; model cannot change it")
         if self.steps and self.epochs:

@@ -94,11 +94,16 @@ def restore(job: Job, saved: dict[str, Any]) -> None:
 
 
 def load_weights(model: torch.nn.Module, folder: Path, shape: dict[str, Any]) -> None:
-    """A checkpoint's weights into a model of that shape; of tied weights the file holds one."""
+    """A checkpoint's weights into a model of that shape; of tied weights the file holds one. Tokens
+    that only the model has keep the rows it was made with."""
     weights = {
         name: torch.from_numpy(
             from_bfloat16(array) if array.dtype == np.uint16 else np.array(array, np.float32)
         )
         for name, array in read_weights(folder, shape).items()
     }
+    own = model.state_dict()
+    for name in ("model.embed_tokens.weight", "lm_head.weight"):
+        if name in weights:
+            weights[name] = torch.cat([weights[name], own[name][len(weights[name]) :]])
     model.load_state_dict(weights, strict=False)

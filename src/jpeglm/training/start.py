@@ -14,6 +14,7 @@ from accelerate.utils import DistributedType
 
 from jpeglm.checkpoint import Checkpoint, checkpoint_folder, load_checkpoint
 from jpeglm.config import InputError, differences
+from jpeglm.data.arrange import arranger
 from jpeglm.data.loader import TokenSet, TrainingLoader, load_tokens
 from jpeglm.environment import commit, processor, versions
 from jpeglm.files import read_json, remove_halves, write_json
@@ -52,14 +53,20 @@ def start(
     held_out = None
     if config.eval_images:
         held_out = load_tokens(data, tokenizer, "validation", limit=config.eval_images)
-    length = config.max_length or -(-int(tokens.lengths.max()) // 64) * 64
+    holes = None
+    if config.fim:
+        tokenizer = tokenizer.with_holes()
+        holes = arranger(tokenizer), tokenizer.hole
+    # A hole may take each address once, and its own token.
+    longest = int(tokens.lengths.max()) + (tokenizer.addresses + 1 if config.fim else 0)
+    length = config.max_length or -(-longest // 64) * 64
     cut = 0
     if config.packing == "pictures":
         tokens, cut = tokens.fitted(length)
         held_out = held_out.fitted(length)[0] if held_out else None
     init = _begin_with(config.init, tokenizer) if config.init else None
     if init:
-        shape = like(init.config, length)
+        shape = like(init.config, length) | {"vocab_size": tokenizer.vocab_size}
     else:
         shape = preset(config.preset, tokenizer.vocab_size, length, **config.model)
     loader = TrainingLoader(
@@ -73,6 +80,8 @@ def start(
         bos=tokenizer.bos,
         class_dropout=config.class_dropout,
         caption_dropout=config.caption_dropout,
+        fim=config.fim,
+        holes=holes,
     )
     steps = config.steps
     if config.epochs:
@@ -181,7 +190,8 @@ def _claim_folder(
 def _begin_with(init: str, tokenizer: Tokenizer) -> Checkpoint:
     """The checkpoint that a run begins with, whose ids must mean what those of the data mean."""
     found = load_checkpoint(checkpoint_folder(init))
-    if found.tokenizer.fingerprint != tokenizer.fingerprint:
+    own = found.tokenizer.with_holes() if tokenizer.addresses else found.tokenizer
+    if own.fingerprint != tokenizer.fingerprint:
         told = differences(found.tokenizer.to_dict(), tokenizer.to_dict()) or "its merges"
         raise InputError(
             f"{init} was trained with another tokenizer than this one ({told}); give its own: "

@@ -1,0 +1,190 @@
+"""Holes through the command line: a model learns to fill them, then fills what a mask leaves."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import jpeglm as package
+from jpeglm.checkpoint import load_checkpoint
+from jpeglm.codecs import JpegCodec
+from jpeglm.config import InputError
+
+pytest.importorskip("torch")
+QUICK = (
+    "--preset", "1m", "--batch-tokens", 512, "--warmup", 5, "--samples", 0, "--eval-images", 8,
+    "--threads", 1,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def home(jpeglm, tmp_path_factory):
+    """Flat pictures of random colours: a hole's colour can be read off its surroundings."""
+    folder = tmp_path_factory.mktemp("holes")
+    rng = np.random.default_rng(0)
+    (folder / "flat").mkdir()
+    for number in range(300):
+        colour = tuple(rng.integers(0, 256, 3).tolist())
+        Image.new("RGB", (32, 32), colour).save(folder / "flat" / f"{number:03d}.png")
+    jpeglm.told(
+        *("prepare", "flat", "data", "--size", 32, "--subsampling", "4:4:4"),
+        *("--restart-interval", 1, "--validation", 0.1),
+        cwd=folder,
+    )
+    jpeglm.told("train-tokenizer", "data", "--vocab-size", 240, cwd=folder)
+    words = ("train", "data", "--tokenizer", "tokenizer")
+    jpeglm.told(*words, "--out", "plain", "--steps", 5, *QUICK, cwd=folder)
+    jpeglm.told(
+        *words, "--out", "run", "--steps", 400, "--fim", 0.7, "--eval-every", 400, *QUICK,
+        cwd=folder,
+    )  # fmt: skip
+    photo = Image.new("RGB", (64, 64), (200, 60, 40))
+    photo.save(folder / "photo.png")
+    mask = np.zeros((64, 64), np.uint8)
+    mask[20:40, 30:50] = 255
+    Image.fromarray(mask).save(folder / "mask.png")
+    return folder
+
+
+def test_a_hole_is_filled_by_what_is_around_it(home, jpeglm, monkeypatch):
+    monkeypatch.chdir(home)
+    model = package.load("run/model")
+    codec = model.codec
+    assert isinstance(codec, JpegCodec)
+    colours, wrong = np.random.default_rng(1).integers(0, 256, (20, 3)), []
+    for number, colour in enumerate(colours.astype(np.uint8)):
+        picture = np.broadcast_to(colour, (32, 32, 3))
+        mask = np.zeros((32, 32), np.uint8)
+        mask[8:24, 8 * (number % 3) : 8 * (number % 3) + 16] = 255
+        drawn = np.asarray(model.fill(picture, mask, seed=number).images[0], int)
+        hole = mask > 0
+        apart = np.abs(drawn - codec.decode(codec.encode(picture))).mean(2)
+        assert (apart[~hole] == 0).all()
+        others = [np.abs(drawn[hole] - other).mean() for other in colours]
+        wrong.append((apart[hole].mean(), np.mean(others)))
+    own, other = np.median(wrong, axis=0)
+    assert own < 0.6 * other, wrong
+
+
+def test_mask_and_region_leave_a_folder_that_says_what_was_drawn(home, jpeglm):
+    told = jpeglm.told(
+        *("complete", "photo.png", "--mask", "mask.png", "--checkpoint", "run", "-n", 2),
+        *("--out", "by-mask"),
+        cwd=home,
+    )
+    assert told["settings"]["hole"] == [5, 6, 7, 9, 10, 11]
+    other = jpeglm.told(
+        *("complete", "photo.png", "--region", "30,20,20,20", "--checkpoint", "run", "-n", 2),
+        *("--out", "by-region"),
+        cwd=home,
+    )
+    names = {path.name for path in (home / "by-mask").iterdir()}
+    assert names == {
+        "completion-00.jpg", "completion-01.jpg", "original.jpg", "prompt.jpg", "sheet.png",
+        "run.json",
+    }  # fmt: skip
+    for name in sorted(names - {"run.json", "sheet.png"}):
+        file = (home / "by-mask" / name).read_bytes()
+        assert file == (home / "by-region" / name).read_bytes()
+    assert other["settings"] == told["settings"]
+    given = np.asarray(Image.open(home / "by-mask" / "prompt.jpg"))
+    assert (np.abs(given[9:23, 17:30].astype(int) - 128) < 3).all()
+    assert (np.abs(given[0:8].astype(int) - (200, 60, 40)) < 25).all()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--mask", "small.png"), "small.png has 32 × 32 pixels, its picture 64 × 64"),
+        (("--mask", "black.png"), "black everywhere"),
+        (("--mask", "white.png"), "white everywhere"),
+        (("--mask", "none.png"), "there is no file none.png"),
+        (("--mask", "mask.png", "--keep", 0.5), "give one of them"),
+        (("--mask", "mask.png", "--region", "0,0,9,9"), "give one of them"),
+        (("--region", "0,0,9"), "give 4 whole numbers"),
+        (("--region", ""), "give 4 whole numbers"),
+        (("--region", "a,b,c,d"), "give 4 whole numbers"),
+        (("--region", "64,0,9,9"), "outside the picture"),
+        (("--region", "0,0,9,9", "--no-grammar"), "under the grammar"),
+        (("--region", "0,0,9,9", "--max-tokens", 3), "--max-tokens"),
+        (("--region", "0,0,9,9", "--checkpoint", "plain"), "--fim 0.5"),
+        (("--region", "0,0,9,9", "--text", "red"), "no text"),
+    ],
+)
+def test_what_cannot_be_is_one_sentence(home, jpeglm, monkeypatch, words, told):
+    monkeypatch.chdir(home)
+    Image.new("L", (32, 32), 255).save("small.png")
+    Image.new("L", (64, 64), 0).save("black.png")
+    Image.new("L", (64, 64), 255).save("white.png")
+    where = () if "--checkpoint" in words else ("--checkpoint", "run")
+    code, _, err = jpeglm("complete", "photo.png", *where, "--out", "never", *words)
+    assert code == 1 and told in err and "Traceback" not in err and err.count("\n") == 1, err
+    assert not Path("never").exists()
+
+
+def test_the_mask_itself_is_never_written_over(home, jpeglm, monkeypatch):
+    monkeypatch.chdir(home)
+    Path("beside").mkdir()
+    before = Path("mask.png").read_bytes()
+    Path("beside/sheet.png").write_bytes(before)
+    code, _, err = jpeglm(
+        *("complete", "photo.png", "--mask", "beside/sheet.png", "--checkpoint", "run"),
+        *("--out", "beside"),
+    )
+    assert code == 1 and "beside" in err
+    assert Path("beside/sheet.png").read_bytes() == before
+
+
+def test_a_model_that_is_there_learns_it_further(home, jpeglm, monkeypatch):
+    monkeypatch.chdir(home)
+    jpeglm.told(
+        *("train", "data", "--init", "plain", "--out", "further", "--steps", 1, "--fim", 0.5),
+        *("--learning-rate", 1e-9, *QUICK[2:]),
+    )
+    before, after = load_checkpoint(Path("plain/model")), load_checkpoint(Path("further/model"))
+    assert after.tokenizer.vocab_size == before.tokenizer.vocab_size + 1 + 16
+    assert after.tokenizer.with_holes().fingerprint == before.tokenizer.with_holes().fingerprint
+    name = "model.embed_tokens.weight"
+    size = before.tokenizer.vocab_size
+    same = after.weights[name][:size].astype(int) - before.weights[name].astype(int)
+    assert (np.abs(same) <= 1).mean() > 0.99  # bfloat16 as it lies there
+    assert package.load("further").fill(Image.new("RGB", (32, 32)), _half(), seed=1).images
+    with pytest.raises(InputError, match="has not learnt to fill"):
+        package.load("plain").fill(Image.new("RGB", (32, 32)), _half())
+    code, _, err = jpeglm(
+        *("train", "data", "--init", "plain", "--out", "no", "--steps", 1, "--fim", 0.5),
+        *("--packing", "chunks", *QUICK[2:]),
+    )
+    assert code == 1 and "packing pictures" in err
+
+
+def _half():
+    mask = np.zeros((32, 32), np.uint8)
+    mask[:, 16:] = 255
+    return mask
+
+
+def test_data_without_restart_markers_cannot_teach_it(home, jpeglm, monkeypatch):
+    monkeypatch.chdir(home)
+    jpeglm.told("prepare", "flat", "joined", "--size", 32, "--validation", 0.1)
+    jpeglm.told("train-tokenizer", "joined", "--out", "joined-tokenizer", "--vocab-size", 300)
+    code, _, err = jpeglm(
+        *("train", "joined", "--tokenizer", "joined-tokenizer", "--out", "no", "--steps", 1),
+        *("--fim", 0.5, *QUICK),
+    )
+    assert code == 1 and "--restart-interval 1" in err and err.count("\n") == 1
+    assert not Path("no").exists()
+
+
+def test_the_arrangement_is_part_of_a_run(home, jpeglm, monkeypatch):
+    """Going on with another share of holes would be another run."""
+    monkeypatch.chdir(home)
+    config = json.loads(Path("run/config.json").read_text())
+    assert config["settings"]["fim"] == 0.7
+    code, _, err = jpeglm(
+        *("train", "data", "--tokenizer", "tokenizer", "--out", "run", "--steps", 400),
+        *("--fim", 0.2, "--eval-every", 400, *QUICK),
+    )
+    assert code == 1 and "fim 0.7" in err

@@ -1,0 +1,103 @@
+"""What a call gives: saved, shown, counted; and the names that make it one line."""
+
+import io
+import json
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import jpeglm
+from jpeglm.checkpoint import shipped_checkpoint
+from jpeglm.codecs.check import check_file
+from jpeglm.config import InputError
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    return jpeglm.generate(3, seed=7)
+
+
+@pytest.fixture(scope="module")
+def completed():
+    photo = np.random.default_rng(0).integers(0, 256, (80, 70, 3), dtype=np.uint8)
+    return jpeglm.complete(photo, 0.75, 2, seed=7)
+
+
+def test_files_are_whole_and_show_what_was_drawn(drawn):
+    assert len(drawn) == len(drawn.files) == 3
+    for file, image in zip(drawn.files, drawn.images):
+        assert check_file(file, {}).valid
+        with Image.open(io.BytesIO(file)) as opened:
+            assert (np.asarray(opened.convert("RGB")) == np.asarray(image)).all()
+
+
+def test_a_sheet_is_what_notebooks_show(drawn, completed):
+    for pictures, count in ((drawn, 3), (completed, 4)):
+        sheet = pictures.sheet()
+        assert sheet.width > count * 64
+        with Image.open(io.BytesIO(pictures._repr_png_())) as shown:
+            assert (np.asarray(shown) == np.asarray(sheet)).all()
+    assert repr(drawn).startswith("<3 pictures (64, 64), ")
+    assert (drawn.kind, completed.kind) == ("sample", "completion")
+    assert repr(type(drawn)()) == "<0 pictures None, 0 tokens in 0.00 s>"
+
+
+def test_saving_is_what_the_command_line_does(completed, drawn, tmp_path):
+    (tmp_path / "mine.txt").write_text("mine")
+    paths = completed.save(tmp_path)
+    assert [path.name for path in paths] == [
+        "original.jpg", "prompt.jpg", "completion-00.jpg", "completion-01.jpg", "sheet.png",
+        "run.json",
+    ]  # fmt: skip
+    assert [path.read_bytes() for path in paths[2:4]] == completed.files
+    told = json.loads(paths[-1].read_text())
+    assert told["finished"] and told["settings"] == completed.settings
+    assert told["bits"] == [round(bits, 1) for bits in completed.bits]
+    assert told["tokenizer"] and told["codec"]["width"] == 64
+    drawn.save(str(tmp_path))
+    assert sorted(os.listdir(tmp_path)) == [
+        "mine.txt", "run.json", "sample-00.jpg", "sample-01.jpg", "sample-02.jpg", "sheet.png"
+    ]  # fmt: skip
+    taken = tmp_path / "taken"
+    taken.mkdir()
+    (taken / "sample-01.jpg").write_text("mine")
+    with pytest.raises(InputError, match="sample-01"):
+        drawn.save(taken)
+    assert (taken / "sample-01.jpg").read_text() == "mine"
+
+
+def test_a_model_is_opened_once_until_it_changes(tmp_path, drawn):
+    import shutil
+
+    from jpeglm.generation import loading
+
+    folder = tmp_path / "copy"
+    shutil.copytree(shipped_checkpoint("photos"), folder)
+    first = jpeglm.generate(1, checkpoint=folder, seed=7)
+    assert first.streams == drawn.streams[:1]
+    opened = loading._model(folder)
+    assert loading._model(str(folder)) is opened
+    (folder / "generation_config.json").write_text('{"temperature": 0.0}')
+    other = jpeglm.generate(1, checkpoint=folder, seed=7)
+    assert other.settings["temperature"] == 0 and loading._model(folder) is not opened
+    assert [key[0] for key in loading._kept].count(folder.resolve()) == 1
+    with pytest.raises(InputError, match="fim"):
+        jpeglm.fill(np.zeros((8, 8), np.uint8), np.eye(8, dtype=np.uint8) * 255, checkpoint=folder)
+
+
+def test_all_that_ships_is_listed():
+    models = {one.name: one for one in jpeglm.list_models()}
+    assert set(models) == {"photos", "cifar10", "clips"}
+    assert models["cifar10"].classes[8] == "ship" and models["cifar10"].takes == "a label of 10"
+    assert models["clips"].writes.startswith("clips of 64")
+    for one in models.values():
+        assert 1.5e6 < one.parameters < 2.5e6 and not one.words and not one.holes
+        assert (one.folder / "README.md").exists()
+        assert one.bytes == sum(file.stat().st_size for file in one.folder.iterdir())
+
+
+def test_names_are_told():
+    assert set(jpeglm.__all__) == set(jpeglm._HOMES) <= set(dir(jpeglm))
+    assert "TYPE_CHECKING" not in dir(jpeglm)
