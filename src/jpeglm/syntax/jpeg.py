@@ -81,6 +81,7 @@ def apart(spec: JpegSpec) -> bool:
 
 def before_last(spec: JpegSpec, mcus: int) -> np.ndarray:
     """int64 [STATE_SIZE]: before the last `mcus` MCUs of a picture whose MCUs stand apart."""
+    assert 0 <= mcus <= spec.mcus
     state = start_state(spec)
     state[MCU] = spec.mcus - mcus
     return state
