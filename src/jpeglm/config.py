@@ -191,6 +191,17 @@ class Sampling(Settings):
         self.check_bounds()
 
 
+FITS = ("crop", "top", "pad")
+"""Ways to bring a picture of another shape to a codec's: cut its middle out, cut it where it begins
+(the head of a portrait), or add black."""
+
+
+def check_fit(fit: str) -> None:
+    """InputError unless it is one of `FITS`."""
+    if fit not in FITS:
+        raise InputError(f"fit is {fit!r}; choose one of {', '.join(FITS)}")
+
+
 @dataclass(frozen=True)
 class JpegConfig(Settings):
     """The JPEG encoder's settings.
@@ -209,7 +220,7 @@ class JpegConfig(Settings):
     restart_interval: int = 0
     """MCUs between restart markers; 0 is none."""
     fit: str = "crop"
-    """`crop` the middle out, or `pad` with black."""
+    """`crop` the middle out, crop at the `top`, or `pad` with black."""
 
     MCU: ClassVar[dict[str, tuple[int, int]]] = {
         "4:2:0": (16, 16),
@@ -245,8 +256,7 @@ class JpegConfig(Settings):
             raise InputError(
                 f"restart_interval is {self.restart_interval}; it goes from 0 (no markers) to 65535"
             )
-        if self.fit not in ("crop", "pad"):
-            raise InputError(f"fit is {self.fit!r}; choose crop or pad")
+        check_fit(self.fit)
 
     @property
     def grid(self) -> tuple[int, int]:

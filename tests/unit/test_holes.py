@@ -4,6 +4,7 @@ import json
 import subprocess
 from dataclasses import replace
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from jpeglm.generation.given import Given
 from jpeglm.generation.matcher import Constraint, Matcher, bare_prompt, hole_prompt
 from jpeglm.generation.requests import Request
 from jpeglm.generation.session import Session
+from jpeglm.generation.sheets import enlarged, new_units
 from jpeglm.holes import random_hole, spans
 from jpeglm.syntax.scan import inspect_scan
 from jpeglm.text import Text
@@ -287,6 +289,21 @@ def test_masks_are_rounded_to_mcus_and_fitted_as_their_pictures():
     line = np.zeros((1000, 1000), np.uint8)
     line[400] = 255  # a sixteenth of a pixel of the codec's
     assert np.flatnonzero(codec.covered(as_mask(line, (1000, 1000)))).tolist() == [4, 5, 6, 7]
+
+
+def test_a_line_goes_around_what_is_new():
+    codec = make_codec({"codec": "jpeg", "width": 32, "height": 32, "restart_interval": 1})
+    new = np.array([[True, False], [False, False]])
+    grey = Image.new("RGB", (32, 32), (128, 128, 128))
+    shown = np.asarray(enlarged(grey, new))
+    assert shown.shape == (192, 192, 3)
+    line = (shown == 0).all(2)
+    assert line[:96, 96].all() and line[96, :96].all() and line.sum() == 2 * 96
+    assert (np.asarray(enlarged(grey)) == 128).all()
+    call = SimpleNamespace(original=b"", units_kept=3, settings={})
+    assert new_units(codec, call).tolist() == [[False, False], [False, True]]
+    call.settings = {"hole": [0, 2]}
+    assert new_units(codec, call).tolist() == [[True, False], [True, False]]
 
 
 @pytest.mark.parametrize("region", [(64, 0, 5, 5), (0, 0, 0, 5), (-9, 0, 9, 5), (5, 5, -2, 2)])

@@ -44,6 +44,29 @@ def test_a_sheet_is_what_notebooks_show(drawn, completed):
     assert repr(type(drawn)()) == "<0 pictures None, 0 tokens in 0.00 s>"
 
 
+@pytest.mark.parametrize(("fit", "taken"), [(None, 1), ("crop", 1), ("top", 0), ("pad", None)])
+def test_what_is_taken_of_a_tall_photo_is_asked_for_and_shown(fit, taken):
+    thirds = [(200, 40, 40), (40, 160, 40), (40, 40, 200)]
+    photo = np.repeat(np.array(thirds, np.uint8)[:, None], 100, 1).repeat(100, 0)
+    pictures = jpeglm.complete(photo, 1.0, 1, fit=fit)
+    shown = np.asarray(pictures.images[0], int)
+    if taken is None:
+        assert (shown[:, :16] < 16).all() and abs(shown[32, 32] - thirds[1]).max() < 20
+    else:
+        assert abs(shown - thirds[taken]).max() < 20
+    assert pictures.settings.get("fit") == fit
+    sheet = np.asarray(pictures.sheet())
+    tile = sheet[26 : 26 + 192, 8 : 8 + 192]
+    black = np.flatnonzero((tile == 0).all(2).sum(1) > 40)  # rows with a long line
+    ends = {0: (0, 63), 1: (64, 127)}.get(taken)
+    assert black.tolist() == ([] if ends is None else list(ends))
+
+
+def test_a_fit_that_is_none_is_refused():
+    with pytest.raises(InputError, match="crop, top, pad"):
+        jpeglm.complete(np.zeros((9, 9), np.uint8), fit="squeeze")
+
+
 def test_saving_is_what_the_command_line_does(completed, drawn, tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     paths = completed.save(tmp_path)

@@ -32,7 +32,7 @@ from jpeglm.cli.common import (
     show,
 )
 from jpeglm.cli.options import Fields, finite, with_options
-from jpeglm.config import InputError, shorten
+from jpeglm.config import InputError, check_fit, shorten
 
 verbs = typer.Typer()
 
@@ -115,6 +115,13 @@ def complete(
     keep_frames: Annotated[
         int | None, typer.Option(min=0, help="Of a clip: frames to keep, instead of --keep.")
     ] = None,
+    fit: Annotated[
+        str | None,
+        typer.Option(
+            help="Of a photo of another shape than the model's: crop the middle out, crop at the "
+            "top (the head of a portrait), or pad with black. Default: as the model was trained."
+        ),
+    ] = None,
     mask: Annotated[
         Path | None,
         typer.Option(
@@ -170,8 +177,10 @@ def complete(
     film = is_film(photo, checkpoint)
     if not film and (keep_frames is not None or start):
         raise InputError(f"{photo} is a picture; --keep-frames and --start are for clips")
-    if film and (mask or region is not None):
-        raise InputError(f"{photo} is a film; --mask and --region are for pictures")
+    if film and (mask or region is not None or fit is not None):
+        raise InputError(f"{photo} is a film; --mask, --region and --fit are for pictures")
+    if fit is not None:
+        check_fit(fit)
     if sum(given is not None for given in (keep, mask, region)) > 1:
         raise InputError("--keep, --mask and --region each say what stays; give one of them")
     media: Any = None if film else open_image(photo)
@@ -193,9 +202,9 @@ def complete(
     if film:
         media = read_clip(photo, model.codec.config, start)
     if hole:
-        ask = partial(model.fill, media, hole)
+        ask = partial(model.fill, media, hole, fit=fit)
     else:
-        ask = partial(model.complete, media, keep, units=keep_frames)
+        ask = partial(model.complete, media, keep, units=keep_frames, fit=fit)
     record = record_of(checkpoint, model, engine, precision) | {"photo": str(photo)}
     with Gallery(out, model.codec, "completion", n, record, inputs) as gallery:
         pictures = draw(

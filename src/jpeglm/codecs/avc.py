@@ -24,7 +24,7 @@ import numpy as np
 from jpeglm.codecs.base import Verdict
 from jpeglm.codecs.clips import pyav, read_clip
 from jpeglm.codecs.mp4 import refuse_other_film
-from jpeglm.config import InputError, Settings, StreamError, fingerprint, shorten
+from jpeglm.config import InputError, Settings, StreamError, check_fit, fingerprint, shorten
 from jpeglm.syntax.avc import LONGEST_SKIP, AvcSpec, avc_spec
 from jpeglm.syntax.avc.nal import (
     IDR,
@@ -67,7 +67,7 @@ class AvcConfig(Settings):
     slices: int = 1
     """Slices of each frame."""
     fit: str = "pad"
-    """As for pictures: `crop` or `pad` with black."""
+    """As for pictures: `crop`, `top`, or `pad` with black."""
     encoder: str = "default"
     """`default` or `paper`, the paper's x264 settings with a slice for each macroblock."""
 
@@ -100,8 +100,7 @@ class AvcConfig(Settings):
             raise InputError(f"encoder is {self.encoder!r}; choose default or paper")
         if self.encoder == "paper" and self.slices != 1:
             raise InputError("slices is for the default encoder; paper has one a macroblock")
-        if self.fit not in ("crop", "pad"):
-            raise InputError(f"fit is {self.fit!r}; choose crop or pad")
+        check_fit(self.fit)
 
 
 def is_annex_b(file: bytes) -> bool:

@@ -62,7 +62,7 @@ class CodecConfig(PictureShape, Protocol):
 
     @property
     def fit(self) -> str:
-        """`crop` the middle out, or `pad` with black, of media of another shape."""
+        """How media of another shape are brought to this one, of `jpeglm.config.FITS`."""
 
     def to_dict(self) -> dict[str, Any]:
         """Name → value; the class' `from_dict` inverts it."""

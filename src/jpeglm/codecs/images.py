@@ -271,19 +271,20 @@ def fit_image(
     fit: str,
     how: Image.Resampling = Image.Resampling.LANCZOS,
 ) -> Image.Image:
-    """Scale to width × height pixels: `crop` cuts the middle out, `pad` adds black."""
+    """Scale to width × height pixels by a way of `jpeglm.config.FITS`."""
     if image.size == (width, height):
         return image
     if fit == "pad":
         return ImageOps.pad(image, (width, height), how, color=(0, 0, 0))
-    return ImageOps.fit(image, (width, height), how)
+    centre = 0.5, 0.0 if fit == "top" else 0.5
+    return ImageOps.fit(image, (width, height), how, centering=centre)
 
 
-def crop_box(size: tuple[int, int], width: int, height: int) -> tuple[int, int, int, int]:
+def crop_box(size: tuple[int, int], width: int, height: int, fit: str) -> tuple[int, int, int, int]:
     """(left, top, right, bottom) of what `fit_image` cuts out of a picture of this size."""
     share = min(size[0] / width, size[1] / height)
     wide, high = round(width * share), round(height * share)
-    left, top = (size[0] - wide) // 2, (size[1] - high) // 2
+    left, top = (size[0] - wide) // 2, 0 if fit == "top" else (size[1] - high) // 2
     return left, top, left + wide, top + high
 
 

@@ -15,7 +15,7 @@ from safetensors.numpy import load, save
 
 from jpeglm.codecs.images import fit_image
 from jpeglm.codecs.learned import WEIGHTS, LearnedCodec
-from jpeglm.config import InputError, Settings
+from jpeglm.config import InputError, Settings, check_fit
 from jpeglm.kernels import kernel
 
 
@@ -30,7 +30,7 @@ class PixelsConfig(Settings):
     colors: int = 512
     """Colours of the palette."""
     fit: str = "crop"
-    """As for JPEG: `crop` or `pad` with black."""
+    """As for JPEG: `crop`, `top`, or `pad` with black."""
     weights: str = ""
     """Hash of the palette."""
 
@@ -40,8 +40,7 @@ class PixelsConfig(Settings):
                 raise InputError(f"{name} is {getattr(self, name)}; it goes from 1 to 4096")
         if not 2 <= self.colors <= 65536:
             raise InputError(f"colors is {self.colors}; a palette has 2 to 65536")
-        if self.fit not in ("crop", "pad"):
-            raise InputError(f"fit is {self.fit!r}; choose crop or pad")
+        check_fit(self.fit)
 
 
 def learn_palette(

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from jpeglm.codecs.learned import WEIGHTS, LearnedCodec
-from jpeglm.config import InputError, Settings, fits, shorten
+from jpeglm.config import InputError, Settings, check_fit, fits, shorten
 from jpeglm.files import read_bytes, read_json
 
 DIFFUSERS = "diffusion_pytorch_model.safetensors"
@@ -31,7 +31,7 @@ class VqConfig(Settings):
     height: int = 32
     """Pixels, a multiple of the model's downsampling."""
     fit: str = "crop"
-    """As for JPEG: `crop` or `pad` with black."""
+    """As for JPEG: `crop`, `top`, or `pad` with black."""
     kind: str = "jpeglm"
     """`jpeglm` (models.vqvae.VqVaeConfig) or `diffusers` (VQModel's config.json)."""
     model: dict[str, Any] = field(default_factory=dict)
@@ -49,8 +49,7 @@ class VqConfig(Settings):
                     f"{name} is {value}; it must be a multiple of the VQ model's downsampling, "
                     f"{self.downsampling}"
                 )
-        if self.fit not in ("crop", "pad"):
-            raise InputError(f"fit is {self.fit!r}; choose crop or pad")
+        check_fit(self.fit)
 
     def _whole(self, key: str, default: int, most: int) -> int:
         value = self.model.get(key, default)

@@ -21,18 +21,19 @@ from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
+from PIL.Image import Resampling
 
 from jpeglm.checkpoint import Checkpoint
-from jpeglm.codecs.images import as_mask, as_picture
+from jpeglm.codecs.images import as_mask, as_picture, fit_image
 from jpeglm.codecs.jpeg import JpegCodec
-from jpeglm.config import InputError, Sampling, check_seed, whole
+from jpeglm.config import InputError, Sampling, check_fit, check_seed, whole
 from jpeglm.generation.engine import Engine
-from jpeglm.generation.given import Given
-from jpeglm.generation.matcher import Constraint, Prompt, bare_prompt, make_prompt
+from jpeglm.generation.matcher import Constraint, Prompt, make_prompt
 from jpeglm.generation.outputs import Drawn
 from jpeglm.generation.pictures import Drawing, Each, Pictures, Progress, Score
 from jpeglm.generation.prompts import Prompts
 from jpeglm.generation.requests import Event, Request
+from jpeglm.generation.scoring import read_streams
 from jpeglm.generation.session import Session
 from jpeglm.tokenizer import Tokenizer
 
@@ -175,25 +176,34 @@ class Model:
         n: int = 1,
         *,
         units: int | None = None,
-        label: int | str | None = None,
-        text: str | None = None,
+        fit: str | None = None,
         **options: Any,
     ) -> Pictures:
         """Keep the first floor(keep · MCUs) MCUs of a picture and draw the rest n times.
 
         media is what `Codec.encode` takes: a path, a file's bytes, an array or a PIL picture, of
-        any size and mode; it is fitted to the codec's size first. Of a clip frames are kept. keep:
-        default a half of a picture, two thirds of a clip; `units` gives MCUs or frames instead.
+        any size and mode; it is fitted to the codec's size first, by `fit` of `config.FITS`
+        (default the codec's). Of a clip frames are kept. keep: default a half of a picture, two
+        thirds of a clip; `units` gives MCUs or frames instead.
         """
         kept, share = self.units_kept(keep)
-        source = None if self.codec.media == "clip" else as_picture(media)
-        stream = self.codec.encode(media if source is None else source)
         if units is not None:
             kept, share = units, units / self.codec.units
-        options |= {"label": label, "text": text, "source": source}
-        pictures = self.continue_stream(stream, kept, n, **options)
-        pictures.settings["keep"] = share
-        return pictures
+        if self.codec.media == "clip":
+            return self.continue_stream(self.codec.encode(media), kept, n, keep=share, **options)
+        source = as_picture(media)
+        stream = self.codec.encode(self._fitted(source, fit))
+        options |= {"source": source, "keep": share, "fit": fit}
+        return self.continue_stream(stream, kept, n, **options)
+
+    def _fitted(
+        self, picture: Image.Image, fit: str | None, how: Resampling = Resampling.LANCZOS
+    ) -> Image.Image:
+        """A picture in the codec's size, unless the codec is to do that in its own way."""
+        if fit is None:
+            return picture
+        check_fit(fit)
+        return fit_image(picture, self.codec.config.width, self.codec.config.height, fit, how)
 
     def continue_stream(
         self,
@@ -204,17 +214,24 @@ class Model:
         label: int | str | None = None,
         text: str | None = None,
         source: Image.Image | None = None,
+        fit: str | None = None,
+        keep: float | None = None,
         **options: Any,
     ) -> Pictures:
         """Keep the first `units` units of a canonical stream and draw the rest n times. source: the
-        picture that it was made of, for sheets."""
+        picture that it was made of, fit: in which way, for sheets; keep: the share asked for."""
         prompt = self.prompts.beginning(stream, units, label, text)
         pictures = Pictures(
             original=stream,
             source=source,
             prompt=self.codec.cut(stream, units),
             units_kept=units,
-            settings={"label": label, "text": text, "keep": units / self.codec.units},
+            settings={
+                "label": label,
+                "text": text,
+                "keep": units / self.codec.units if keep is None else keep,
+                **({"fit": fit} if fit else {}),
+            },
         )
         return self._draw(prompt, n, pictures, **options)
 
@@ -224,21 +241,20 @@ class Model:
         mask: Any,
         n: int = 1,
         *,
-        label: int | str | None = None,
-        text: str | None = None,
+        fit: str | None = None,
         **options: Any,
     ) -> Pictures:
         """Draw what is white in a mask n times anew and keep the rest of a picture to the bit.
 
-        media, mask: each what `complete` takes, of equal size. MCUs are drawn whole: all that white
-        touches. For checkpoints that learnt it (`train --fim`).
+        media, mask: each what `complete` takes, of equal size; fit as there. MCUs are drawn whole:
+        all that white touches. For checkpoints that learnt it (`train --fim`).
         """
         if not isinstance(self.codec, JpegCodec):
             raise InputError("holes are filled in JPEG pictures alone, not with this codec")
         picture = as_picture(media)
-        hole = self.codec.covered(as_mask(mask, picture.size))
-        options |= {"label": label, "text": text, "source": picture}
-        return self.fill_stream(self.codec.encode(picture), hole, n, **options)
+        white = self._fitted(as_mask(mask, picture.size), fit, Resampling.BOX)
+        stream, hole = self.codec.encode(self._fitted(picture, fit)), self.codec.covered(white)
+        return self.fill_stream(stream, hole, n, source=picture, fit=fit, **options)
 
     def fill_stream(
         self,
@@ -249,6 +265,7 @@ class Model:
         label: int | str | None = None,
         text: str | None = None,
         source: Image.Image | None = None,
+        fit: str | None = None,
         **options: Any,
     ) -> Pictures:
         """Draw the MCUs `hole`, bool [units], of a canonical stream n times anew."""
@@ -259,7 +276,12 @@ class Model:
             source=source,
             prompt=self.tokenizer.decode_stream(prompt.ids),
             units_kept=int((~hole).sum()),
-            settings={"label": label, "text": text, "hole": np.flatnonzero(hole).tolist()},
+            settings={
+                "label": label,
+                "text": text,
+                "hole": np.flatnonzero(hole).tolist(),
+                **({"fit": fit} if fit else {}),
+            },
         )
         return self._draw(prompt, n, pictures, **options)
 
@@ -365,26 +387,4 @@ class Model:
         progress: Progress | None = None,
     ) -> list[Score]:
         """The same of canonical streams; EOS is counted, label and text are not."""
-        eos, none = self.tokenizer.eos, [None] * len(streams)
-        requests = (
-            Request(
-                bare_prompt(self.tokenizer.head(label, text)),
-                Given(np.concatenate([self.tokenizer.encode_stream(stream), [eos]])),
-                tag=number,
-            )
-            for number, (stream, label, text) in enumerate(
-                zip(streams, labels or none, texts or none)
-            )
-        )
-        found: dict[int, Score] = {}
-        before = self.session.tokens
-        for event in self.session.run(requests):
-            reading = event.reading
-            assert reading is not None
-            bits, legal = reading.costs / np.log(2)
-            found[event.request.tag] = Score(
-                event.ids, bits, legal, reading.units, self.codec.units
-            )
-            if progress:
-                progress(len(found), len(streams), self.session.tokens - before)
-        return [found[number] for number in range(len(streams))]
+        return read_streams(self.session, streams, labels, texts, progress)

@@ -70,12 +70,12 @@ def enlarged(image: Image.Image, new: np.ndarray | None = None) -> Image.Image:
     return shown
 
 
-def framed(photo: Image.Image, size: tuple[int, int], codec: Codec) -> Image.Image:
+def framed(photo: Image.Image, size: tuple[int, int], codec: Codec, fit: str) -> Image.Image:
     """A photo within `size` pixels on white, with a frame around what a codec takes of it."""
     config, small = codec.config, photo.convert("RGB")
     small.thumbnail(size, Image.Resampling.LANCZOS)
-    if config.fit == "crop":
-        box = crop_box(small.size, config.width, config.height)
+    if fit != "pad":
+        box = crop_box(small.size, config.width, config.height, fit)
         draw = ImageDraw.Draw(small)
         draw.rectangle((box[0], box[1], box[2] - 1, box[3] - 1), outline=(0, 0, 0))
         inner = box[0] + 1, box[1] + 1, box[2] - 2, box[3] - 2
@@ -106,7 +106,8 @@ def tiles_of(
     ]
     if call.source is not None:
         size = f"{call.source.width} x {call.source.height}"
-        photo = framed(call.source, shown[0][1].size, codec)
+        fit = call.settings.get("fit", config.fit)
+        photo = framed(call.source, shown[0][1].size, codec, fit)
         shown.insert(0, (f"your photo, {size}", photo))
     return shown
 
