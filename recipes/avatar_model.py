@@ -4,12 +4,12 @@
 
 Makes the avatars (`recipes/data/avatars.py`), prepares them with full chroma and a restart at every
 MCU, so that colours cannot drift, learns a vocabulary and one of text, trains with one caption in
-ten dropped, and measures: bits of the test pictures and of combinations never seen in training,
-with captions and without; for 500 captions of such combinations whether the drawn picture lies
-nearer to the true one than to each that differs in one attribute (`obedience`); a sheet of the
-first 64 captions of the test set, none left out. With `--further` the model begins with the weights
-and the tokenizer of the one that ships. Each step is one command, printed as it runs; finished ones
-are skipped, so it can be run again.
+ten dropped and every second picture with a hole, and measures: bits of the test pictures and of
+combinations never seen in training, with captions and without; for 500 captions of such
+combinations whether the drawn picture lies nearer to the true one than to each that differs in one
+attribute (`obedience`); a sheet of the first 64 captions of the test set, none left out. With
+`--further` the model begins with the weights and the tokenizer of the one that ships. Each step is
+one command, printed as it runs; finished ones are skipped, so it can be run again.
 """
 
 from __future__ import annotations
@@ -93,7 +93,8 @@ def main() -> None:
         *JPEGLM, "prepare", source, data, "--split", "folder", "--labels", "none",
         "--quality", 25, "--subsampling", "4:4:4", "--restart-interval", 1,
     )  # fmt: skip
-    words = ["train", data, "--out", out, *release.train_words(), "--caption-dropout", 0.1]
+    words = ["train", data, "--out", out, *release.train_words()]
+    words += ["--caption-dropout", 0.1, "--fim", 0.5]
     if not release.further:
         tokenizer = Path("data/avatars64-tokenizer")
         steps.do(
