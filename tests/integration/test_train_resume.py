@@ -112,7 +112,7 @@ def test_a_whole_run(whole: Path) -> None:
     assert [row["step"] for row in trained] == [4, 8, 12, 16, 20, 24, 28, 30]
     assert trained[-1]["loss"] < trained[0]["loss"] - 0.2
     held_out = [row for row in found if "bits_per_image" in row]
-    assert [row["step"] for row in held_out] == [10, 20, 30]
+    assert [row["step"] for row in held_out] == [0, 10, 20, 30]
     assert held_out[0]["bits_per_pixel"] * 32 * 32 == pytest.approx(held_out[0]["bits_per_image"])
     assert sorted(p.name for p in (whole / "checkpoints").iterdir()) == [
         "last.json",

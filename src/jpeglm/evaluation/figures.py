@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -48,13 +48,44 @@ def frames_plot(rows: dict[str, dict[str, Any]], kept: int) -> bytes:
     return _png(figure)
 
 
-def _axes() -> tuple[Any, Any]:
+Points = Sequence[tuple[float, float]]
+
+
+def curves_plot(
+    losses: Points, bits: Points, errors: Sequence[float], lines: dict[str, float], top: float
+) -> bytes:
+    """PNG of a run: left the loss at each step, right the bits of held-out pictures with their 95 %
+    intervals, between the lines of others; what lies above `top` is an arrow at the edge."""
+    figure, (left, right) = _axes(columns=2)
+    left.plot(*zip(*losses), lw=1)
+    left.set_ylabel("loss, nats a token")
+    inside = [(*point, error) for point, error in zip(bits, errors) if point[1] <= top]
+    if inside:
+        steps, values, spread = zip(*inside)
+        right.errorbar(steps, values, spread, marker="o", ms=4, capsize=2, label="this run")
+    for step, value in bits:
+        if value > top:
+            right.annotate(f"step {step:g}: {value:,.0f}", (step, 1), xytext=(6, -22),
+                           xycoords=right.get_xaxis_transform(), textcoords="offset points",
+                           arrowprops={"arrowstyle": "<-"})  # fmt: skip
+    for number, (name, value) in enumerate(lines.items(), 1):
+        right.axhline(value, ls="--", lw=1, color=f"C{number}", label=f"{name}: {value:,.0f}")
+    right.set_ylim(top=top)
+    right.set_ylabel("bits a held-out picture")
+    right.legend(fontsize="small")
+    for axes in (left, right):
+        axes.set_xlabel("step")
+        axes.grid(alpha=0.3)
+    return _png(figure)
+
+
+def _axes(columns: int = 1) -> tuple[Any, Any]:
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    return plt.subplots(figsize=(7, 4), dpi=110)
+    return plt.subplots(1, columns, figsize=(5 * columns if columns > 1 else 7, 4), dpi=110)
 
 
 def _png(figure: Any) -> bytes:

@@ -45,7 +45,8 @@ class TrainConfig(Settings):
     epochs: float = bounded(0.0, least=0)
     """Budget in passes over the data."""
     minutes: float = bounded(0.0, least=0)
-    """Budget in minutes, evaluation, saving and compilation included, loading of the data not."""
+    """Budget in minutes, evaluation, saving and compilation included; loading of the data and
+    what is measured before the first step not."""
     optimizer: str = "auto"
     """`muon` (layers' matrices, the rest AdamW), `adamw`, or `auto`: muon, but adamw under FSDP,
     which splits matrices."""

@@ -47,7 +47,8 @@ class State:
 
 
 class Objective(torch.nn.Module):
-    """Llama with its loss: summed -ln p of each row's ids after the first, padding left out."""
+    """Llama with its loss, -ln p of ids after the first, padding left out: summed over all rows in
+    training, over each row by itself in eval mode."""
 
     def __init__(self, model: transformers.LlamaForCausalLM) -> None:
         super().__init__()
@@ -57,7 +58,9 @@ class Objective(torch.nn.Module):
     def forward(self, ids: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """ids, targets: int64 [B, T], targets[b, t] follows ids[b, t], -100 is left out."""
         logits = self.model(input_ids=ids, use_cache=False).logits.float()
-        return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum")
+        if self.training:
+            return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum")
+        return F.cross_entropy(logits.mT, targets, reduction="none").sum(1)
 
 
 @dataclass
@@ -72,6 +75,9 @@ class Job:
     """Hugging Face's configuration of the model."""
     loader: TrainingLoader
     held_out: TokenSet | None
+    sources: int
+    """Pictures that the held-out streams are of; crops of one are alike."""
+    data: Path
     steps: int | None
     """The budget, where it is one of steps or epochs."""
     checkpoints: Checkpoints
@@ -97,6 +103,8 @@ class Job:
     norm: Any = 0.0
     metrics: Metrics | None = None
     """The log, on the first process."""
+    told: list[str] = field(default_factory=list)
+    """What has been warned of."""
 
     @property
     def main(self) -> bool:
@@ -106,6 +114,12 @@ class Job:
         """A row of the log."""
         if self.metrics:
             self.metrics.write(row)
+
+    def warn(self, line: str) -> None:
+        """A sentence of what goes wrong and what to do, once."""
+        if line not in self.told:
+            self.told.append(line)
+            self.say(f"warning: {line}")
 
     def inputs(self, part: dict[str, np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
         """(ids, targets), int64 [B, T], as `Objective` takes them."""

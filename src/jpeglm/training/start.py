@@ -78,6 +78,7 @@ def start(
     if config.epochs:
         passes = config.epochs * loader.steps_per_epoch / config.gradient_accumulation
         steps = max(1, round(passes))
+    sources = held_out_sources(data, len(held_out)) if held_out else 0
     checkpoints = Checkpoints(out / "checkpoints", config.keep)
     captions = {"captions": int((tokens.text > 0).sum()), "captions_cut": cut}
     captions = captions if captions["captions"] else {}
@@ -87,6 +88,7 @@ def start(
         "model": shape,
         "parameters": parameters(shape),
         "tokenizer": tokenizer.fingerprint,
+        "tokenizer_path": str(tokenizer.folder) if tokenizer.folder else None,
         "codec": tokenizer.codec.to_dict(),
         "data": {
             "path": str(data),
@@ -95,6 +97,7 @@ def start(
             "tokens": len(tokens.tokens),
             "too_long": loader.n_dropped,
             "validation_pictures": len(held_out) if held_out else 0,
+            "validation_sources": sources,
             **captions,
         },
         "processes": accelerator.num_processes,
@@ -138,6 +141,8 @@ def start(
         shape=shape,
         loader=loader,
         held_out=held_out,
+        sources=sources,
+        data=data,
         steps=steps,
         checkpoints=checkpoints,
         sharded=sharded,
@@ -151,6 +156,13 @@ def start(
     if saved:
         restore(job, saved)
     return job
+
+
+def held_out_sources(data: Path, streams: int) -> int:
+    """How many pictures or films so many held-out streams are of, at most."""
+    record = data / "dataset.json"
+    known = read_json(record).get("pictures", {}) if record.exists() else {}
+    return min(streams, int(known.get("validation", streams)))
 
 
 def _claim_folder(

@@ -1,0 +1,70 @@
+"""What others take for a run's held-out pictures: the files themselves, and the model that ships.
+
+Trade-off: `files` are the streams as they stand, Huffman codes with whatever restart markers the
+data have, since that is what a user stores; `evaluate likelihood` has the best rivals without.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+
+from jpeglm.checkpoint import Checkpoint, checkpoint_folder, load_checkpoint, shipped_checkpoints
+from jpeglm.data.loader import TokenSet, load_tokens, validation_batches
+from jpeglm.models.llama import build, like
+from jpeglm.tokenizer import Tokenizer
+from jpeglm.training.job import Job, Objective
+from jpeglm.training.saving import load_weights
+
+
+def baselines(job: Job) -> dict[str, float]:
+    """Bits an image by name, on the first process: `files`, and the shipped checkpoint of the same
+    codec and size, by its name, unless the run begins with it."""
+    if not job.main or job.held_out is None:
+        return {}
+    found = {"files": float(job.held_out.stream_bits.mean())}
+    for folder in shipped_checkpoints():
+        if Tokenizer.load(folder).codec.fingerprint != job.tokenizer.codec.fingerprint:
+            continue
+        if job.config.init and checkpoint_folder(job.config.init) == folder:
+            continue
+        shipped = load_checkpoint(folder)
+        try:
+            bits = shipped_bits(job, shipped)
+        except ModuleNotFoundError as error:  # other tokens are made with numba
+            job.say(f"the shipped model {folder.name} is not measured: {error.name} is missing")
+            continue
+        if bits is not None:
+            found[folder.name] = float(bits.mean())
+    return found
+
+
+def shipped_bits(job: Job, shipped: Checkpoint) -> np.ndarray | None:
+    """float64 [pictures] of a shipped checkpoint on the held-out pictures of the run, in its own
+    tokens; None if one is longer than its context."""
+    tokens = job.held_out
+    if shipped.tokenizer.fingerprint != job.tokenizer.fingerprint:
+        limit = job.config.eval_images
+        tokens = load_tokens(job.data, shipped.tokenizer, "validation", limit=limit)
+    assert tokens is not None
+    context = shipped.config["max_position_embeddings"]
+    tokens = tokens.fitted(context)[0]
+    if int(tokens.lengths.max()) > context:
+        return None
+    shape = like(shipped.config, context)
+    model = build(shape, 0)
+    load_weights(model, shipped.folder, shape)
+    return _bits(job, Objective(model).to(job.accelerator.device).eval(), tokens)
+
+
+@torch.no_grad()
+def _bits(job: Job, objective: Objective, tokens: TokenSet) -> np.ndarray:
+    found = np.zeros(len(tokens))
+    longest = int(tokens.lengths.max())
+    for part in validation_batches(tokens, max(job.config.batch_tokens, longest), longest):
+        with job.accelerator.autocast():
+            nats = objective(*job.inputs(part))
+        found[part["index"]] = nats.double().cpu().numpy() / math.log(2)
+    return found
