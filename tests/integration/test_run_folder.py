@@ -77,7 +77,10 @@ def test_step_0_stands_beside_the_files_and_the_shipped_model(run: Path, data: P
     streams = [row.stream for row in open_data(data).streams("validation")]
     chosen = np.sort(np.random.default_rng(0).permutation(len(streams))[:6])
     kept = [streams[i] for i in chosen]
-    assert first["files_bits_per_image"] == 8 * sum(map(len, kept)) / 6
+    scans = [8 * len(PHOTOS.codec.scan(stream)) for stream in kept]
+    assert first["huffman_bits_per_image"] == np.mean(scans)
+    own = first["bits_per_image"] / np.mean(scans) - 1
+    assert first["against_huffman"] == pytest.approx(own)
     bits, _, _ = model_bits(load("photos", precision="float32"), kept)
     assert first["photos_bits_per_image"] == pytest.approx(bits.mean(), rel=1e-3)
 
@@ -87,7 +90,7 @@ def test_the_shipped_model_is_no_rival_of_itself(data: Path, tmp_path: Path) -> 
     begun = replace(CONFIG, model={}, init="photos", learning_rate=0.3)
     result = train(data, PHOTOS, tmp_path / "run", begun)
     first, *others = (row for row in rows(tmp_path / "run") if "bits_per_image" in row)
-    assert set(Curves([first]).others) == {"files"}
+    assert set(Curves([first]).others) == {"huffman"}
     assert all(row["bits_per_image"] > 1.5 * first["bits_per_image"] for row in others)
     assert (result["best_step"], result["bits_per_image"]) == (0, first["bits_per_image"])
     text = (tmp_path / "run" / "README.md").read_text()
@@ -140,7 +143,7 @@ def test_a_run_of_an_older_version_goes_on(data: Path, run: Path, tmp_path: Path
     out = Path(shutil.copytree(run, tmp_path / "run"))
     for name in ("README.md", "curves.png"):
         (out / name).unlink()
-    new = ("against_files", "against_files_error")
+    new = ("against_huffman", "error")
     old = [{k: v for k, v in row.items() if k not in new} for row in rows(out)[1:]]
     (out / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in old))
     record = json.loads((out / "config.json").read_text())
@@ -191,11 +194,11 @@ def test_the_curve_in_the_terminal() -> None:
         return {"step": step, "bits_per_image": bits, **more}
 
     curves = Curves([
-        row(0, 9000, files_bits_per_image=3000.0), row(50, 2800), row(100, 2000),
+        row(0, 9000, huffman_bits_per_image=3000.0), row(50, 2800), row(100, 2000),
     ])  # fmt: skip
     assert curves.text(width=21, height=6) == [
         "bits a held-out picture",
-        "    3,000 |^ - - - - - - - files",
+        "    3,000 |^ - - - - - - huffman",
         "          |          o",
         "          |",
         "          |",
@@ -208,3 +211,53 @@ def test_the_curve_in_the_terminal() -> None:
     assert Curves([row(0, 9000)]).text() == []
     begun = Curves([row(0, 2100), row(50, 2400), row(100, 2000)])
     assert "^" not in "".join(begun.text())
+
+
+def test_minutes_alone_choose_for_this_machine(jpeglm: Any, data: Path, tmp_path: Path) -> None:
+    """Size, warm-up, a tokenizer; what it says is what it does; a run that goes on keeps them."""
+    words = ("train", data, "--minutes", 0.05, "--samples", 0, "--threads", 1, "--eval-images", 4)
+    ended = jpeglm(*words, cwd=tmp_path)
+    assert ended.code == 0, ended.err
+    out = tmp_path / "runs" / "train"
+    record = json.loads((out / "config.json").read_text())
+    settings, about = record["settings"], record["advice"]
+    assert settings["preset"] == "1m" and 1 <= settings["warmup"] < 20
+    assert about["tokens"] == pytest.approx(about["tokens_per_second"] * 3)
+    assert f"size 1m ({record['parameters'] / 1e6:.1f} M parameters)" in ended.err
+    assert "a tokenizer of" in ended.err and (tmp_path / "runs/train-tokenizer").is_dir()
+    assert f"warm-up {settings['warmup']} steps" in (out / "README.md").read_text()
+
+    # What follows is a table for people, with the curve and where things lie.
+    shown = ("against huffman", "step 0 (random weights)", "photos", "finished:",
+             "runs/train/metrics.jsonl", "tensorboard --logdir runs/train/tensorboard")  # fmt: skip
+    for word in shown:
+        assert word in ended.out, ended.out
+    again = jpeglm(*words, "--minutes", 0.06, cwd=tmp_path)
+    assert again.code == 0, again.err
+    kept = json.loads((out / "config.json").read_text())
+    assert kept["advice"] == about and kept["settings"]["warmup"] == settings["warmup"]
+    assert "size 1m" not in again.err and "going on" in again.err
+    assert "--tokenizer" not in (out / "README.md").read_text()
+
+
+def test_a_budget_in_steps_chooses_nothing(data: Path, tmp_path: Path) -> None:
+    config = replace(CONFIG, steps=1, model={"num_hidden_layers": 1}, warmup=None)
+    train(data, PHOTOS, tmp_path / "run", config)
+    settings = json.loads((tmp_path / "run" / "config.json").read_text())["settings"]
+    assert (settings["preset"], settings["warmup"]) == ("2m", 100)
+
+
+def test_warnings_are_said_once_and_kept(data: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    config = replace(CONFIG, warmup=50, eval_images=1)
+    result = train(data, PHOTOS, tmp_path / "run", config, say=said.append)
+    for words in ("outlasts the budget", "never peaked", "1 held-out picture cannot tell"):
+        assert sum(words in line for line in said) == 1, (words, said)
+    text = (tmp_path / "run" / "README.md").read_text()
+    for line in result["warnings"]:
+        assert f"- {line}" in text
+    assert ["never peaked" in line for line in result["warnings"]].count(True) == 1
+    begun = replace(CONFIG, model={}, init="photos", learning_rate=0.3)
+    result = train(data, PHOTOS, tmp_path / "begun", begun)
+    assert any("better than the weights of photos" in line for line in result["warnings"])
+    assert "better than the weights" in (tmp_path / "begun" / "README.md").read_text()

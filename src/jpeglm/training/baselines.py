@@ -1,7 +1,8 @@
-"""What others take for a run's held-out pictures: the files themselves, and the model that ships.
+"""What others take for a run's held-out pictures: their own entropy code, and the model that ships.
 
-Trade-off: `files` are the streams as they stand, Huffman codes with whatever restart markers the
-data have, since that is what a user stores; `evaluate likelihood` has the best rivals without.
+Trade-off: `huffman` is the streams' scans as they stand, with whatever restart markers the data
+have, since token shards know no more than lengths; `evaluate likelihood` recodes them without, and
+has the best rivals.
 """
 
 from __future__ import annotations
@@ -12,19 +13,21 @@ import numpy as np
 import torch
 
 from jpeglm.checkpoint import Checkpoint, checkpoint_folder, load_checkpoint, shipped_checkpoints
+from jpeglm.codecs import AvcCodec, JpegCodec
 from jpeglm.data.loader import TokenSet, load_tokens, validation_batches
 from jpeglm.models.llama import build, like
+from jpeglm.syntax.alphabet import EOI
 from jpeglm.tokenizer import Tokenizer
 from jpeglm.training.job import Job, Objective
 from jpeglm.training.saving import load_weights
 
 
 def baselines(job: Job) -> dict[str, float]:
-    """Bits an image by name, on the first process: `files`, and the shipped checkpoint of the same
-    codec and size, by its name, unless the run begins with it."""
+    """Bits an image by name, on the first process: the streams' own code, and the shipped
+    checkpoint of the same codec and size, unless the run begins with it."""
     if not job.main or job.held_out is None:
         return {}
-    found = {"files": float(job.held_out.stream_bits.mean())}
+    found = {job.code: float(job.code_bits.mean())}
     for folder in shipped_checkpoints():
         if Tokenizer.load(folder).codec.fingerprint != job.tokenizer.codec.fingerprint:
             continue
@@ -39,6 +42,17 @@ def baselines(job: Job) -> dict[str, float]:
         if bits is not None:
             found[folder.name] = float(bits.mean())
     return found
+
+
+def code_bits(tokenizer: Tokenizer, streams: TokenSet | None) -> tuple[str, np.ndarray]:
+    """(entropy code, float64 [streams]): what the streams take in it. Of H.264 headers are part."""
+    sizes = np.zeros(0) if streams is None else streams.stream_bits.astype(np.float64)
+    codec = tokenizer.codec
+    if isinstance(codec, JpegCodec):
+        return "huffman", sizes - 8 * (len(codec.header) + len(EOI)) * (sizes > 0)
+    if isinstance(codec, AvcCodec):
+        return "cavlc", sizes
+    return "fixed-length", np.full(len(sizes), codec.units * math.log2(tokenizer.alphabet.size))
 
 
 def shipped_bits(job: Job, shipped: Checkpoint) -> np.ndarray | None:

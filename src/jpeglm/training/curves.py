@@ -14,6 +14,11 @@ from typing import Any
 
 OTHERS = "_bits_per_image"
 """How the keys of baselines end in the row of step 0; what stands before is their name."""
+AGAINST = "against_"
+"""How the key begins that has an evaluation's bits as a share, above or below 1, of the streams'
+own code; what follows is its name."""
+ERROR = "error"
+"""The key of half the 95 % interval of that share."""
 
 
 @dataclass(frozen=True)
@@ -71,10 +76,8 @@ class Curves:
         from jpeglm.evaluation.figures import curves_plot
 
         losses = [(row["step"], row["loss"]) for row in self.trained]
-        scale = [value / (1 + row.get("against_files", 0)) for row, (_, value) in
-                 zip(self.measured, self.bits)]  # fmt: skip
-        errors = [row.get("against_files_error", 0) * files for row, files in
-                  zip(self.measured, scale)]  # fmt: skip
+        own = next(iter(self.others.values()), 0.0)
+        errors = [row.get(ERROR, 0.0) * own for row in self.measured]
         return curves_plot(losses, self.bits, errors, self.others, self.top)
 
     def text(self, width: int = 60, height: int = 10) -> list[str]:

@@ -77,6 +77,10 @@ class Job:
     held_out: TokenSet | None
     sources: int
     """Pictures that the held-out streams are of; crops of one are alike."""
+    code: str
+    """What the streams themselves are coded in: `huffman`, `cavlc` or `fixed-length`."""
+    code_bits: np.ndarray
+    """float64 [held-out streams]: what each takes in it."""
     data: Path
     steps: int | None
     """The budget, where it is one of steps or epochs."""
@@ -93,6 +97,8 @@ class Job:
     """Averaged weights by name; empty without."""
     captions: dict[str, int] = field(default_factory=dict)
     """How many pictures have captions, and how many of those were cut; empty without any."""
+    advice: list[str] = field(default_factory=list)
+    """What was chosen and what to expect."""
     progress: Progress = lambda done, total, note: None
     say: Callable[[str], None] = lambda line: None
     sampler: Sampler | None = None
@@ -103,8 +109,8 @@ class Job:
     norm: Any = 0.0
     metrics: Metrics | None = None
     """The log, on the first process."""
-    told: list[str] = field(default_factory=list)
-    """What has been warned of."""
+    told: dict[str, str] = field(default_factory=dict)
+    """What has been warned of, by what it is about."""
 
     @property
     def main(self) -> bool:
@@ -115,11 +121,14 @@ class Job:
         if self.metrics:
             self.metrics.write(row)
 
-    def warn(self, line: str) -> None:
-        """A sentence of what goes wrong and what to do, once."""
-        if line not in self.told:
-            self.told.append(line)
+    def warn(self, about: str, line: str | None) -> None:
+        """A sentence of what goes wrong and what to do, said once; None takes it back."""
+        if line is None:
+            self.told.pop(about, None)
+            return
+        if about not in self.told:
             self.say(f"warning: {line}")
+        self.told[about] = line
 
     def inputs(self, part: dict[str, np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
         """(ids, targets), int64 [B, T], as `Objective` takes them."""

@@ -33,6 +33,7 @@ import torch
 from jpeglm.config import InputError
 from jpeglm.data.loader import ahead
 from jpeglm.training import TrainConfig
+from jpeglm.training.advice import rate_warning
 from jpeglm.training.baselines import baselines
 from jpeglm.training.card import result
 from jpeglm.training.job import Job, Progress, Sampler
@@ -47,6 +48,9 @@ if TYPE_CHECKING:
     from jpeglm.tokenizer import Tokenizer
 
 __all__ = ["TrainConfig", "train"]
+
+FORECAST = 0.02
+"""The share of a budget in minutes from which the number of steps in it is guessed."""
 
 
 def train(
@@ -74,6 +78,8 @@ def train(
         job.sampler = sampler
         if job.main:
             job.progress, job.say = progress or job.progress, say or job.say
+            for line in job.advice if not job.state.step else ():
+                job.say(line)
             if job.captions:
                 job.say(
                     "{captions} captions, {captions_cut} of them cut to fit".format(**job.captions)
@@ -113,6 +119,8 @@ def loop(job: Job) -> dict[str, Any]:
             state.window_seconds += time.monotonic() - clock
             total = job.steps or (round(state.step / share) if share > 0.001 else None)
             if state.step % config.log_every == 0:
+                if total and (share > FORECAST or job.steps):
+                    job.warn("rate", rate_warning(config, total, ended=False))
                 job.progress(state.step, total, log(job))
             if state.step % config.eval_every == 0:
                 evaluate(job)
@@ -124,9 +132,15 @@ def loop(job: Job) -> dict[str, Any]:
         if not stopped:
             if state.window_tokens:
                 log(job)
+            job.warn("rate", None)
+            job.warn("end", rate_warning(config, state.step, ended=True))
             if state.evaluated != state.step:
                 evaluate(job)
                 saved_at = -1
+            if config.init and not state.best_step:
+                job.warn("init", f"no evaluation was better than the weights of {config.init}, "
+                         "which model/ holds still; train longer or begin anew with a lower "
+                         f"--learning-rate than {config.peak:g}")  # fmt: skip
         if saved_at != state.step:
             save(job)
         write_summary(job, stopped)

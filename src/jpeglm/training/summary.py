@@ -15,8 +15,8 @@ from typing import Any
 from jpeglm.config import install
 from jpeglm.files import atomic_write, read_json
 from jpeglm.folders import quoted
-from jpeglm.training import TrainConfig
-from jpeglm.training.curves import Curves
+from jpeglm.training import WARMUP, TrainConfig
+from jpeglm.training.curves import ERROR, Curves
 from jpeglm.training.job import Job
 
 MARK = "<!-- Written by jpeglm train at every evaluation; your notes are safe in another file. -->"
@@ -43,13 +43,17 @@ def write_summary(job: Job, stopped: bool | None = None) -> None:
         try:
             atomic_write(job.out / "curves.png", curves.plot())
         except ModuleNotFoundError as error:
-            job.warn(f"no curves.png is drawn: {error.name} is missing; {install('train')}")
+            job.warn(
+                "curves", f"no curves.png is drawn: {error.name} is missing; {install('train')}"
+            )
     file = job.out / "README.md"
     if file.exists() and not file.read_bytes().startswith(MARK.encode()):
-        job.warn(f"{file} is not ours and stays as it is; rename it to have the run described")
+        job.warn(
+            "notes", f"{file} is not ours and stays as it is; rename it to have the run described"
+        )
         return
-    atomic_write(file, readme(job.out, read_json(job.out / "config.json"), curves, job.told,
-                              stopped).encode())  # fmt: skip
+    record = read_json(job.out / "config.json")
+    atomic_write(file, readme(job, record, curves, stopped).encode())
 
 
 def command(out: Path, record: dict[str, Any]) -> str:
@@ -65,6 +69,8 @@ def command(out: Path, record: dict[str, Any]) -> str:
     usual["optimizer"] = "muon"  # what auto stood for
     if settings["init"]:
         usual["preset"] = settings["preset"]
+    if settings["warmup"] == WARMUP:
+        usual["warmup"] = WARMUP
     for name, value in settings.items():
         option = f"--{name.replace('_', '-')}"
         if value == usual.get(name, value):
@@ -79,12 +85,13 @@ def command(out: Path, record: dict[str, Any]) -> str:
 
 
 def standing(record: dict[str, Any], curves: Curves) -> list[list[str]]:
-    """Rows (what, bits a held-out picture, against the files): the run's steps and the others."""
+    """Rows (what, bits a held-out picture, against the streams' own code): the run's steps and the
+    others, of which that code is the first."""
     begun = record["settings"]["init"]
-    files = curves.others.get("files")
+    own = next(iter(curves.others.items()), ("", 0.0))
 
     def row(what: str, bits: float, error: float = 0) -> list[str]:
-        share = f"{100 * (bits / files - 1):+.1f} %" if files and what != "files" else ""
+        share = f"{100 * (bits / own[1] - 1):+.1f} %" if own[1] and what != own[0] else ""
         return [what, f"{bits:,.1f}", share + (f" ± {100 * error:.1f}" if share and error else "")]
 
     found = []
@@ -99,13 +106,12 @@ def standing(record: dict[str, Any], curves: Curves) -> list[list[str]]:
     for one in curves.measured:
         if id(one) in named:
             what = f"step {one['step']:,} ({named[id(one)]})"
-            found.append(row(what, one["bits_per_image"], one.get("against_files_error", 0)))
+            found.append(row(what, one["bits_per_image"], one.get(ERROR, 0)))
     return found + [row(name, bits) for name, bits in curves.others.items()]
 
 
-def readme(
-    out: Path, record: dict[str, Any], curves: Curves, told: list[str], stopped: bool | None
-) -> str:
+def readme(job: Job, record: dict[str, Any], curves: Curves, stopped: bool | None) -> str:
+    out, told = job.out, job.told.values()
     settings, data, codec = record["settings"], record["data"], record["codec"]
     last = curves.trained[-1] if curves.trained else {"step": 0, "seconds": 0.0, "images": 0}
     run = quoted(out)
@@ -124,12 +130,10 @@ def readme(
         held_out += f" (crops of {sources:,} pictures)"
     size = ", ".join(f"{k} {v}" for k, v in codec.items() if k != "codec")
     table = "\n".join(f"| {' | '.join(row)} |" for row in standing(record, curves))
-    notes = {
-        "files": "`files`: what the streams themselves take, in their own entropy code.",
-        **{name: f"`{name}`: the model that ships with jpeglm, not trained on these data."
-           for name in curves.others if name != "files"},
-    }  # fmt: skip
-    explained = " ".join(text for name, text in notes.items() if name in curves.others)
+    own, *shipped = curves.others or [""]
+    explained = f"`{own}`: what the streams themselves take. " if own else ""
+    for name in shipped:
+        explained += f"`{name}`: the model that ships with jpeglm, in its own tokens. "
     parts = [
         MARK,
         f"# {out.name}: a Llama of {record['parameters'] / 1e6:.1f} M parameters on "
@@ -141,11 +145,13 @@ def readme(
         parts.append("![loss and bits over steps](curves.png)")
     if curves.measured:
         parts += [
-            "| | bits a held-out picture | against the files |\n|---|---|---|\n" + table,
-            f"{explained} ±: 95 % interval over pictures. Held out are {held_out}.".strip(),
+            f"| | bits a held-out picture | against {own} |\n|---|---|---|\n{table}",
+            f"{explained}±: 95 % interval over pictures. Held out are {held_out}.".strip(),
         ]
     if told:
         parts.append("**Warnings.**\n\n" + "\n".join(f"- {line}" for line in told))
+    if job.advice:
+        parts.append("**At its start.**\n\n" + "\n".join(f"- {line}" for line in job.advice))
     parts += [
         f"## How to go on\n\n    {command(out, record)}",
         "The same command goes on after a stop or a kill. The budget and how often is measured and "

@@ -13,6 +13,8 @@ import torch
 
 from jpeglm.data.loader import TokenSet, validation_batches
 from jpeglm.files import atomic_write
+from jpeglm.training.advice import held_out_warning
+from jpeglm.training.curves import AGAINST, ERROR, OTHERS
 from jpeglm.training.job import Job
 from jpeglm.training.saving import write_model
 from jpeglm.training.summary import write_summary
@@ -57,7 +59,7 @@ def validate(job: Job, others: dict[str, float] | None = None) -> float:
     """Bits of the held-out pictures, into the log; `others`: baselines that stand beside them."""
     held_out = cast(TokenSet, job.held_out)
     bits = held_out_bits(job, held_out)
-    mean, files = float(bits.mean()), float(held_out.stream_bits.mean())
+    mean = float(bits.mean())
     row = {
         "step": job.state.step,
         "validation_loss": float(bits.sum())
@@ -66,13 +68,17 @@ def validate(job: Job, others: dict[str, float] | None = None) -> float:
         "bits_per_image": mean,
         "bits_per_pixel": mean / job.tokenizer.codec.pixels,
         "validation_pictures": len(held_out),
-        "against_files": mean / files - 1,
+        AGAINST + job.code: mean / float(job.code_bits.mean()) - 1,
     }
-    error = error_of_ratio(bits, held_out.stream_bits, job.sources)
+    error = error_of_ratio(bits, job.code_bits, job.sources)
     if error is not None:
-        row["against_files_error"] = error
-    job.record(row | {f"{name}_bits_per_image": value for name, value in (others or {}).items()})
+        row[ERROR] = error
+    job.record(row | {name + OTHERS: value for name, value in (others or {}).items()})
     beside = ", ".join(f"{name} takes {value:,.1f}" for name, value in (others or {}).items())
+    if job.state.step or job.config.init:
+        limited = len(held_out) == job.config.eval_images
+        pictures = min(len(held_out), job.sources)
+        job.warn("held out", held_out_warning(error, job.state.tokens, pictures, limited))
     job.say(
         f"step {job.state.step}: {mean:.1f} bits an image, "
         f"{row['bits_per_pixel']:.4f} bits a pixel on {len(held_out)} held-out pictures"
