@@ -48,10 +48,6 @@ TextOption = Annotated[
     str | None,
     typer.Option(help="What is to be seen, in words, for a checkpoint that was trained on such."),
 ]
-SizeOption = Annotated[
-    str | None, typer.Option(help="Pixels, as 64 or 128x96 (width x height). Default: 64.")
-]
-CropsOption = Annotated[int, typer.Option(min=0, help="Random crops of each picture, as prepare.")]
 
 
 def show(result: dict[str, Any], as_json: bool, lines: list[str]) -> None:

@@ -46,6 +46,12 @@ def train(
     holds README.md, which explains the run; curves.png; model, the best checkpoint; samples, sheets
     drawn at each evaluation; metrics.jsonl, a row each --log-every steps and each evaluation, from
     step 0 on; tensorboard. Under torchrun or accelerate launch it trains data-parallel.
+
+    \b
+    Examples:
+      jpeglm train data --minutes 30
+      jpeglm train data --minutes 240 --preset 5m --out runs/large
+      jpeglm train data --init photos --minutes 30 --out runs/further
     """
     from itertools import islice
 
@@ -182,7 +188,12 @@ def train_vqvae(
     config: AutoencoderConfig,
     as_json: JsonOption = False,
 ) -> None:
-    """Train a VQ-VAE, the codec of `prepare --codec vq`; run it again to go on after a stop."""
+    """Train a VQ-VAE, the codec of `prepare --codec vq`; run it again to go on after a stop.
+
+    \b
+    Examples:
+      jpeglm train-vqvae photos/ --size 64 --minutes 15
+    """
     from jpeglm.codecs.vq import VqConfig
 
     shape = (size.get("width", VqConfig.width), size.get("height", VqConfig.height))
@@ -206,7 +217,12 @@ def train_vae(
     config: AutoencoderConfig,
     as_json: JsonOption = False,
 ) -> None:
-    """Train a VAE, whose prior `generate` samples; run it again to go on after a stop."""
+    """Train a VAE, whose prior `generate` samples; run it again to go on after a stop.
+
+    \b
+    Examples:
+      jpeglm train-vae photos/ --size 32 --minutes 15
+    """
     size = (model.width, model.height)
     _autoencoder("train-vae", data, out, size, views, model, config, as_json)
 
