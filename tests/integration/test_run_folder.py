@@ -198,7 +198,7 @@ def test_the_curve_in_the_terminal() -> None:
     ])  # fmt: skip
     assert curves.text(width=21, height=6) == [
         "bits a held-out picture",
-        "    3,000 |^ - - - - - - huffman",
+        "    3,000 |^ - - - - - - - - - -  huffman",
         "          |          o",
         "          |",
         "          |",
@@ -225,7 +225,7 @@ def test_minutes_alone_choose_for_this_machine(jpeglm: Any, data: Path, tmp_path
     assert about["tokens"] == pytest.approx(about["tokens_per_second"] * 3)
     assert f"size 1m ({record['parameters'] / 1e6:.1f} M parameters)" in ended.err
     assert "a tokenizer of" in ended.err and (tmp_path / "runs/train-tokenizer").is_dir()
-    assert f"warm-up {settings['warmup']} steps" in (out / "README.md").read_text()
+    assert f"steps of warm-up {settings['warmup']}" in (out / "README.md").read_text()
 
     # What follows is a table for people, with the curve and where things lie.
     shown = ("against huffman", "step 0 (random weights)", "photos", "finished:",

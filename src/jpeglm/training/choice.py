@@ -155,7 +155,7 @@ def advice(
             f"{config.minutes:g} minutes here are about {seen / 1e6:.1f} M tokens "
             f"({about['tokens_per_second']:,.0f} a second), {steps:,.0f} steps: size "
             f"{config.preset} ({parameters(shape) / 1e6:.1f} M parameters), peak learning rate "
-            f"{config.peak:g}, warm-up {config.warmup_steps} steps"
+            f"{config.peak:g}, steps of warm-up {config.warmup_steps}"
         )
     share = expected_share(seen, tokenizer.codec.to_dict(), tokenizer.alphabet.name)
     if share and own_bits and not config.init:

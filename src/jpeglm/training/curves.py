@@ -93,18 +93,19 @@ class Curves:
             share = (top - min(value, top)) / (top - low)
             return min(height - 1, round(share * (height - 1)))
 
-        labels = {line(self.bits[-1][1]): self.bits[-1][1]}
+        labels, names = {line(self.bits[-1][1]): self.bits[-1][1]}, [""] * height
         for name, value in self.others.items():
-            canvas[line(value)] = list(f"{'- ' * width}"[: width - len(name) - 1] + f" {name}")
-            labels[line(value)] = value
+            canvas[line(value)] = list(("- " * width)[:width])
+            labels[line(value)], names[line(value)] = value, name
         for step, value in self.bits:
             column = round(step / max(last, 1) * (width - 1))
             canvas[line(value)][column] = "^" if value > top else "o"
         lines = [
-            f"{f'{labels[i]:,.0f}' if i in labels else '':>9} |{''.join(row).rstrip()}"
+            f"{f'{labels[i]:,.0f}' if i in labels else '':>9} |{''.join(row)}  {names[i]}".rstrip()
             for i, row in enumerate(canvas)
         ]
+        axis = [f"{'':>9} +{'-' * width}"]
         end = f"{last:,} steps"
-        axis = [f"{'':>9} +{'-' * width}", f"{'':>11}0{end:>{width - 1}}"]
+        axis.append(f"{'':>11}0{end:>{width - 1}}")
         above = [f"^ step {s:,}: {v:,.0f}" for s, v in self.bits if v > top]
         return ["bits a held-out picture", *lines, *axis, *above]
