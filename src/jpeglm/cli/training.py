@@ -55,7 +55,7 @@ def train(
     """
     from itertools import islice
 
-    from jpeglm.checkpoint import checkpoint_folder
+    from jpeglm.checkpoint import checkpoint_folder, load_checkpoint
     from jpeglm.data.open import open_data
     from jpeglm.files import read_json
     from jpeglm.folders import RUN, claim
@@ -70,6 +70,7 @@ def train(
             raise InputError(
                 f"--preset {settings['preset']} and --init {init} both say a size; leave one out"
             )
+        load_checkpoint(begun)  # InputError where it is none, before the data are read
         tokenizer = tokenizer or begun
     config = TrainConfig(**settings)
     if not data.exists():

@@ -65,9 +65,16 @@ def curves_plot(
         right.errorbar(steps, values, spread, marker="o", ms=4, capsize=2, label="this run")
     for step, value in bits:
         if value > top:
-            right.annotate(f"step {step:g}: {value:,.0f}", (step, 1), xytext=(6, -22),
-                           xycoords=right.get_xaxis_transform(), textcoords="offset points",
-                           arrowprops={"arrowstyle": "<-"})  # fmt: skip
+            told = right.annotate(
+                f"step {step:g}: {value:,.0f}",
+                (step, 1),
+                xytext=(8, -24),
+                xycoords=right.get_xaxis_transform(),
+                textcoords="offset points",
+                fontsize="small",
+                arrowprops={"arrowstyle": "->"},
+            )
+            told.set_in_layout(False)
     for number, (name, value) in enumerate(lines.items(), 1):
         right.axhline(value, ls="--", lw=1, color=f"C{number}", label=f"{name}: {value:,.0f}")
     right.set_ylim(top=top)
