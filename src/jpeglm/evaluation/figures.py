@@ -55,7 +55,7 @@ def curves_plot(
     losses: Points, bits: Points, errors: Sequence[float], lines: dict[str, float], top: float
 ) -> bytes:
     """PNG of a run: left the loss at each step, right the bits of held-out pictures with their 95 %
-    intervals, between the lines of others; what lies above `top` is an arrow at the edge."""
+    intervals, between the lines of others; what lies above `top` is a triangle at the edge."""
     figure, (left, right) = _axes(columns=2)
     left.plot(*zip(*losses), lw=1)
     left.set_ylabel("loss, nats a token")
@@ -65,16 +65,9 @@ def curves_plot(
         right.errorbar(steps, values, spread, marker="o", ms=4, capsize=2, label="this run")
     for step, value in bits:
         if value > top:
-            told = right.annotate(
-                f"step {step:g}: {value:,.0f}",
-                (step, 1),
-                xytext=(8, -24),
-                xycoords=right.get_xaxis_transform(),
-                textcoords="offset points",
-                fontsize="small",
-                arrowprops={"arrowstyle": "->"},
-            )
-            told.set_in_layout(False)
+            told = f"step {step:g}: {value:,.0f}"
+            edge = right.get_xaxis_transform()
+            right.plot(step, 1, "^", color="C0", clip_on=False, label=told, transform=edge)
     for number, (name, value) in enumerate(lines.items(), 1):
         right.axhline(value, ls="--", lw=1, color=f"C{number}", label=f"{name}: {value:,.0f}")
     right.set_ylim(top=top)

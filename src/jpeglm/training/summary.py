@@ -145,8 +145,8 @@ def readme(job: Job, record: dict[str, Any], curves: Curves, stopped: bool | Non
         parts.append("![loss and bits over steps](curves.png)")
     if curves.measured:
         parts += [
-            f"| | bits a held-out picture | against {own} |\n|---|---|---|\n{table}",
-            f"{explained}±: 95 % interval over pictures. Held out are {held_out}.".strip(),
+            f"| | bits a held-out picture | {f'against {own}' if own else ''} |\n|---|---|---|\n{table}",
+            f"{explained}{'±: 95 % interval over pictures. ' if own else ''}Held out are {held_out}.".strip(),
         ]
     if told:
         parts.append("**Warnings.**\n\n" + "\n".join(f"- {line}" for line in told))
