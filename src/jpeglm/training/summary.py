@@ -144,9 +144,12 @@ def readme(job: Job, record: dict[str, Any], curves: Curves, stopped: bool | Non
     if (out / "curves.png").exists():
         parts.append("![loss and bits over steps](curves.png)")
     if curves.measured:
+        against, spread = "", ""
+        if own:
+            against, spread = f"against {own}", "±: 95 % interval over pictures. "
         parts += [
-            f"| | bits a held-out picture | {f'against {own}' if own else ''} |\n|---|---|---|\n{table}",
-            f"{explained}{'±: 95 % interval over pictures. ' if own else ''}Held out are {held_out}.".strip(),
+            f"| | bits a held-out picture | {against} |\n|---|---|---|\n{table}",
+            f"{explained}{spread}Held out are {held_out}.",
         ]
     if told:
         parts.append("**Warnings.**\n\n" + "\n".join(f"- {line}" for line in told))
