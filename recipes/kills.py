@@ -8,8 +8,9 @@ from the time that an undisturbed run takes, half from its operations on files (
 events: most harm can be done there, and the clock seldom hits them); what was killed is run again,
 and every third time killed again. In the end all files must be those of a run in a process of its
 own, bit for bit, and no other may lie beside them; only what the clock says in metrics.jsonl and
-training_state.pt, and TensorBoard's logs, named by the clock, are left out. The checkout must stay
-at its commit meanwhile (21 minutes on a machine at a load of 9), for a run records it.
+training_state.pt, a run's README.md, which tells minutes, and TensorBoard's logs, named by the
+clock, are left out. The checkout must stay at its commit meanwhile (21 minutes on a machine at a
+load of 9), for a run records it.
 """
 
 from __future__ import annotations
@@ -118,7 +119,7 @@ def held(out: Path) -> dict[str, str]:
     found = {}
     for path in sorted(out.rglob("*")):
         name = str(path.relative_to(out))
-        if path.is_dir() or name.startswith("tensorboard/"):
+        if path.is_dir() or name == "README.md" or name.startswith("tensorboard/"):
             continue
         digest = hashlib.sha256()
         if path.name == "metrics.jsonl":

@@ -95,7 +95,7 @@ def curve(run: Path) -> dict[str, Any]:
     last = max(trained.values(), key=lambda row: row["step"])
     length = last["tokens"] / last["images"]
     each = flops_per_token(record["model"], round(length)) * last["tokens"] / last["step"]
-    measured = {row["step"]: row for row in rows if "bits_per_image" in row}
+    measured = {row["step"]: row for row in rows if row["step"] and "bits_per_image" in row}
     return {
         "tokens_per_stream": length,
         "parameters": record["parameters"],

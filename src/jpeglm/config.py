@@ -71,7 +71,7 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> str:
 
 
 def bounded(
-    default: float,
+    default: float | None,
     *,
     least: float | None = None,
     most: float | None = None,
@@ -92,7 +92,7 @@ class Settings:
         """InputError unless every number that is `bounded` is of its range and finite."""
         for field in dataclasses.fields(self):
             limits, value = field.metadata, getattr(self, field.name)
-            if not limits:
+            if not limits or value is None:
                 continue
             least, most, below = limits["least"], limits["most"], limits["below"]
             above = limits["above"]

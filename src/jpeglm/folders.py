@@ -88,9 +88,10 @@ RUN = Kind(
     "a training run",
     "config.json",
     lambda record: "settings" in record and "parameters" in record,
-    ("config.json", "metrics.jsonl", "checkpoints", "model", "samples", "tensorboard", "state.pt"),
+    ("config.json", "metrics.jsonl", "checkpoints", "model", "samples", "tensorboard", "state.pt",
+     "README.md", "curves.png"),
     whole=False,
-)
+)  # fmt: skip
 CODEC = Kind(
     "a codec",
     "codec.json",

@@ -121,7 +121,9 @@ class Tokenizer:
         if self.addresses:
             return self
         words = self.n_classes, self.class_names, self.text
-        return Tokenizer(self.codec, self.alphabet.name, self.merges, *words, holes=True)
+        found = Tokenizer(self.codec, self.alphabet.name, self.merges, *words, holes=True)
+        found.folder = self.folder
+        return found
 
     @cached_property
     def _matcher(self) -> bpe.Matcher:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -259,3 +260,21 @@ def test_verbs_refuse_in_one_line(jpeglm, tmp_path, references, models):
     words = ("validity", "--checkpoint", models / "pixels", "-n", 4)
     told = jpeglm.told("evaluate", *words, cwd=tmp_path)
     assert told["with_grammar"]["complete_as_sampled"] == 4
+
+
+def test_every_row_of_the_likelihoods_has_its_footnote(jpeglm):
+    words = ("evaluate", "likelihood", Path(__file__).parents[1] / "pictures", "--limit", 3)
+    ended = jpeglm(*words)
+    assert ended.code == 0, ended.err
+    told = jpeglm.told(*words)
+    lines = ended.out.splitlines()
+    for name in told["coders"]:
+        (row,) = (
+            line for line in lines if line.split()[:1] == [name] and "was not run" not in line
+        )
+        number = row.split()[-1]
+        assert f"{number} {name}: {told['notes'][name]}" in lines
+    for name, why in told["unavailable"].items():
+        assert f"{name} was not run: {why}" in lines and "Error" not in why
+    if "jpegtran-optimize" in told["coders"]:
+        assert "cost more than they save" in told["notes"]["jpegtran-optimize"]

@@ -11,6 +11,8 @@ import jpeglm as package
 from jpeglm.checkpoint import load_checkpoint
 from jpeglm.codecs import JpegCodec
 from jpeglm.config import InputError
+from jpeglm.data.arrange import arranger
+from jpeglm.data.loader import load_tokens
 
 pytest.importorskip("torch")
 QUICK = (
@@ -66,6 +68,38 @@ def test_a_hole_is_filled_by_what_is_around_it(home, jpeglm, monkeypatch):
         wrong.append((apart[hole].mean(), np.mean(others)))
     own, other = np.median(wrong, axis=0)
     assert own < 0.6 * other, wrong
+
+
+def test_training_tells_what_holes_cost(home):
+    """What the model's own logits say of their content behind what stays; addresses are free."""
+    rows = [json.loads(line) for line in (home / "run/metrics.jsonl").read_text().splitlines()]
+    told = [row for row in rows if "bits_per_hole" in row]
+    assert len(told) >= 2 and told[-1]["bits_per_hole"] < 0.6 * told[0]["bits_per_hole"]
+    model = package.load(home / "run", precision="float32")
+    tokenizer = model.tokenizer
+    plain = load_tokens(home / "data", tokenizer, "validation", limit=8)
+    holed = plain.holed(arranger(tokenizer), tokenizer.hole)
+    again = plain.holed(arranger(tokenizer), tokenizer.hole)
+    assert (holed.tokens == again.tokens).all()
+    bits = []
+    for number in range(len(holed)):
+        ids = holed.tokens[holed.offsets[number] : holed.offsets[number + 1]].astype(np.int64)
+        own = plain.tokens[plain.offsets[number] : plain.offsets[number + 1]]
+        assert tokenizer.decode_stream(ids) == tokenizer.decode_stream(own)
+        begin = int(holed.text[number]) + 1
+        assert ids[begin - 2] == tokenizer.hole and ids[begin - 1] > tokenizer.hole
+        nats = nats_behind(model.engine, ids[:begin], ids[begin:])
+        bits.append(nats[ids[begin:] < tokenizer.hole].sum() / np.log(2))
+    best = min(told, key=lambda row: row["bits_per_image"])
+    assert np.mean(bits) == pytest.approx(best["bits_per_hole"], rel=0.02)
+
+
+def nats_behind(engine, prompt, ids):
+    """−ln p of each id behind a prompt."""
+    logits = np.concatenate(list(engine.read(np.concatenate([prompt, ids[:-1]]))))
+    rows = logits[len(prompt) - 1 :].astype(np.float64)
+    rows -= rows.max(1, keepdims=True)
+    return np.log(np.exp(rows).sum(1)) - rows[np.arange(len(ids)), ids]
 
 
 def test_mask_and_region_leave_a_folder_that_says_what_was_drawn(home, jpeglm):

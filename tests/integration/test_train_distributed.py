@@ -111,7 +111,7 @@ def test_two_processes_equal_one(data: Path, tmp_path: Path) -> None:
     def rows(out: Path) -> list[dict[str, float]]:
         return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
 
-    assert len(rows(one)) == len(rows(two)) == 8
+    assert len(rows(one)) == len(rows(two)) == 9
     for a, b in zip(rows(one), rows(two)):
         for key in set(a) - {"seconds", "tokens_per_second"}:
             assert b[key] == pytest.approx(a[key], rel=1e-4), (a["step"], key)

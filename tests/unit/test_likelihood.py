@@ -2,6 +2,7 @@
 
 import io
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,10 @@ from jpeglm.checkpoint import Checkpoint
 from jpeglm.codecs import JpegCodec
 from jpeglm.config import JpegConfig
 from jpeglm.evaluation.coders import (
+    COUNTED,
+    NOTES,
     coder_bits,
+    explained,
     make_coders,
     stacked,
     together_bits,
@@ -108,3 +112,30 @@ def test_interval_of_a_ratio_pairs_what_belongs_together():
     assert ratio_interval(1.1 * below, below, groups) == pytest.approx([1.1, 1.1])
     low, high = ratio_interval(1.1 * below[::-1], below, groups)
     assert low < 1.1 < high and high - low > 0.05
+
+
+def test_why_tables_of_a_files_own_lose_is_said_where_they_do():
+    lost = explained("jpegtran-optimize", 0.27, -0.05)
+    assert "cost more than they save" in lost and "in one file they are paid once" in lost
+    assert "paid once" not in explained("jpegtran-optimize", 0.27, 0.01)
+    for name, change in (("jpegtran-optimize", -0.02), ("lepton", 0.1)):
+        assert "cost more" not in explained(name, change, -0.1)
+    assert set(NOTES) == set(COUNTED)
+
+
+@pytest.mark.parametrize(
+    ("missing", "words"),
+    [("imagecodecs", "the package imagecodecs is not installed; run: pip install"),
+     ("lepton_jpeg_python", "the package lepton_jpeg_python is not installed"),
+     ("jpegtran", "jpegtran is not installed; install Debian's")],
+)  # fmt: skip
+def test_why_a_coder_does_not_run_is_said_in_words(missing, words, monkeypatch):
+    make_coders.cache_clear()
+    if missing == "jpegtran":
+        monkeypatch.setenv("PATH", "")
+    else:
+        monkeypatch.setitem(sys.modules, missing, None)
+    _, unavailable = make_coders(JpegConfig(32, 32))
+    make_coders.cache_clear()
+    assert any(words in why for why in unavailable.values()), unavailable
+    assert not any("Error" in why for why in unavailable.values()), unavailable

@@ -231,3 +231,37 @@ def test_help_loads_nothing_heavy():
     for verb in ("train-vae", "generate", "prepare"):
         done = subprocess.run([sys.executable, "-c", program, verb], capture_output=True, text=True)
         assert done.stdout.splitlines()[-1] == "", verb
+
+
+def verbs_of_the_line():
+    """(words of a verb, its click command)"""
+    for name, command in typer.main.get_command(cli.app).commands.items():
+        below = getattr(command, "commands", None)
+        yield from (((name, n), c) for n, c in below.items()) if below else [((name,), command)]
+
+
+@pytest.mark.parametrize("words, command", [*verbs_of_the_line()], ids=lambda one: " ".join(one)
+                         if isinstance(one, tuple) else "")  # fmt: skip
+def test_the_help_has_examples_that_parse(words, command, capsys):
+    """As they stand in it, unbroken; with options that the verb takes, and values in range."""
+    with pytest.raises(SystemExit):
+        command.main(["--help"], prog_name=" ".join(("jpeglm", *words)))
+    text = capsys.readouterr().out
+    lines = [line.split() for line in text.split("Examples:")[1].splitlines() if "jpeglm " in line]
+    assert lines
+    for name, *rest in lines:
+        assert (name, *rest[: len(words)]) == ("jpeglm", *words)
+        command.make_context(" ".join(words), rest[len(words) :])
+
+
+def test_a_default_is_said_once():
+    """By the help's own words where typer knows none, else by typer alone."""
+    for verb, own in taken().items():
+        for one in own.values():
+            told = "Default:" in one.help or "(the default)" in one.help
+            assert one.default is None or not told, f"{verb} {one.shown}: {one.help}"
+
+
+def test_train_vqvae_has_one_size():
+    size = taken()["train-vqvae"]["size"]
+    assert (size.default, "Default" in size.help) == ("32", False)

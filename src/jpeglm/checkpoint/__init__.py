@@ -202,6 +202,11 @@ def shipped_checkpoint(name: str = "photos") -> Path:
     return folder
 
 
+def shipped_checkpoints() -> list[Path]:
+    """The folders of all language models that are part of the package."""
+    return sorted(path.parent for path in _asset("").glob("*/model.safetensors"))
+
+
 def checkpoint_folder(given: Path | str | None) -> Path:
     """The folder that is meant: itself, the model inside it if it is a run's, the shipped one of
     that name, or the default.

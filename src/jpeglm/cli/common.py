@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
@@ -47,10 +48,6 @@ TextOption = Annotated[
     str | None,
     typer.Option(help="What is to be seen, in words, for a checkpoint that was trained on such."),
 ]
-SizeOption = Annotated[
-    str | None, typer.Option(help="Pixels, as 64 or 128x96 (width x height). Default: 64.")
-]
-CropsOption = Annotated[int, typer.Option(min=0, help="Random crops of each picture, as prepare.")]
 
 
 def show(result: dict[str, Any], as_json: bool, lines: list[str]) -> None:
@@ -58,6 +55,20 @@ def show(result: dict[str, Any], as_json: bool, lines: list[str]) -> None:
     from jpeglm.files import to_json
 
     print(to_json(result) if as_json else "\n".join(lines))
+
+
+def table(rows: Sequence[Sequence[str]], aligned: str = "") -> list[str]:
+    """Lines of columns two blanks apart; aligned: `<` or `>` a column, by default the first to the
+    left and the others to the right."""
+    columns = len(rows[0])
+    aligned = aligned or "<" + ">" * (columns - 1)
+    widths = [max(len(row[i]) for row in rows) for i in range(columns)]
+    return [
+        "  ".join(
+            f"{cell:{side}{width}}" for cell, side, width in zip(row, aligned, widths)
+        ).rstrip()
+        for row in rows
+    ]
 
 
 def note(line: str) -> None:

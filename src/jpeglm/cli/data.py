@@ -53,6 +53,11 @@ def check(
 
     A setting that is given is demanded; one that is not is read from the file itself. Exit code 1
     if any file fails.
+
+    \b
+    Examples:
+      jpeglm check photo-completions/completion-*.jpg
+      jpeglm check --restart-interval 1 --quality 25 sample.jpg
     """
     from jpeglm.data.judge import judge_files
 
@@ -102,6 +107,12 @@ def prepare(
     A film gives clips one after the other; a picture among films gives a pan over it; an animation
     among pictures gives its first frame. Unreadable files are listed in rejected.jsonl and do not
     stop the run; files of other kinds are counted. Killed at any moment, the same command goes on.
+
+    \b
+    Examples:
+      jpeglm prepare photos/ data --crops 24
+      jpeglm prepare films/ clips --codec avc
+      jpeglm prepare drawings/ data-like-photos --like photos
     """
     from jpeglm.checkpoint import checkpoint_folder
     from jpeglm.data.choose import choose_codec
@@ -174,7 +185,13 @@ def train_tokenizer(
     settings: dict[str, Any],
     as_json: JsonOption = False,
 ) -> None:
-    """Learn a BPE vocabulary from training streams and write tokenizer.json."""
+    """Learn a BPE vocabulary from training streams and write tokenizer.json.
+
+    \b
+    Examples:
+      jpeglm train-tokenizer data --out tokenizer
+      jpeglm train-tokenizer data --alphabet bytes --vocab-size 320
+    """
     from jpeglm.data.vocabulary import learn_tokenizer
     from jpeglm.files import atomic_folder
     from jpeglm.folders import TOKENIZER, claim, quoted

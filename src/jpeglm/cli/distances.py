@@ -16,6 +16,7 @@ from jpeglm.cli.common import (
     SeedOption,
     open_model,
     record_of,
+    table,
 )
 from jpeglm.cli.evaluation import (
     DISTANCES,
@@ -68,6 +69,10 @@ def frechet(
     """Fréchet distance and KID between two sets of pictures.
 
     Without --size every picture must have one size. Called FID only with the extractor inception.
+
+    \b
+    Examples:
+      jpeglm evaluate frechet samples/ photos/ --size 64
     """
     from jpeglm.evaluation.features import make_extractor
     from jpeglm.evaluation.inputs import pairs
@@ -80,7 +85,7 @@ def frechet(
     with Reporter("frechet", "pictures", as_json) as report:
         result = measure(*sets, made, report)
     result |= {"pictures": str(pictures), "references": str(references)}
-    lines = [f"{made.metric}: {_distance(result)}", *_warned(result)]
+    lines = [*_distances(made.metric, {"": result}), *_warned(result)]
     finish("frechet", result, output, as_json, lines)
 
 
@@ -106,7 +111,12 @@ def completion(
     out: PlotOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Fréchet distance of completions, by share kept (the paper's tables 1, 2 and 4)."""
+    """Fréchet distance of completions, by share kept (the paper's tables 1, 2 and 4).
+
+    \b
+    Examples:
+      jpeglm evaluate completion photos/ --ratios 0.25,0.5 --limit 200 --out measured
+    """
     from jpeglm.evaluation import protocols
     from jpeglm.evaluation.features import make_extractor
     from jpeglm.evaluation.inputs import references, size_of
@@ -130,8 +140,8 @@ def completion(
             show=output.show,
         )
     result |= record_of(checkpoint, model, engine, precision) | {"data": str(data)}
-    lines = [f"{result['metric']} of completions, by share kept ({_seeds(seeds)})"]
-    lines += [f"  {name:>6s}  {_distance(row)}" for name, row in result["ratios"].items()]
+    lines = [f"Completions by the share kept ({_seeds(seeds)}); `codec`: nothing is completed", ""]
+    lines += _distances(result["metric"], result["ratios"])
     finish("completion", result, output, as_json, lines + _warned(result["ratios"]["codec"]))
 
 
@@ -152,7 +162,12 @@ def unconditional(
     out: SheetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Fréchet distance of new pictures (the paper's table 3); takes a VAE too."""
+    """Fréchet distance of new pictures (the paper's table 3); takes a VAE too.
+
+    \b
+    Examples:
+      jpeglm evaluate unconditional photos/ -n 200 --checkpoint runs/train
+    """
     from jpeglm.evaluation import protocols
     from jpeglm.evaluation.features import make_extractor
     from jpeglm.evaluation.inputs import references, size_of
@@ -174,7 +189,7 @@ def unconditional(
             show=output.show,
         )
     result |= record_of(checkpoint, model, engine, precision) | {"data": str(data)}
-    lines = [f"{result['metric']} of new pictures ({_seeds(seeds)}): {_distance(result)}"]
+    lines = _distances(result["metric"], {f"new pictures, {_seeds(seeds)}": result})
     finish("unconditional", result, output, as_json, lines + _warned(result))
 
 
@@ -197,7 +212,12 @@ def reconstruction(
     out: SheetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """What the codecs alone lose: PSNR, SSIM, at their tokens and bits a picture."""
+    """What the codecs alone lose: PSNR, SSIM, at their tokens and bits a picture.
+
+    \b
+    Examples:
+      jpeglm evaluate reconstruction photos/ --checkpoint photos --qualities 10,25,50
+    """
     from jpeglm.evaluation import protocols
     from jpeglm.evaluation.inputs import coders_of
     from jpeglm.progress import Reporter
@@ -209,11 +229,11 @@ def reconstruction(
     with Reporter("reconstruction", "codecs", as_json) as report:
         result = protocols.reconstruction(coders, found, made, report, output.show)
     result["data"] = str(data)
-    lines = [f"{result['n']} pictures"]
+    rows = [[f"{result['n']} pictures", "PSNR, dB", "SSIM", "tokens (of a VAE: numbers)"]]
     for name, row in result["coders"].items():
-        length = f"{row['tokens']:.0f} tokens" if "tokens" in row else f"{row['latents']} numbers"
-        lines.append(f"  {name:32s} {row['psnr']:6.2f} dB   SSIM {row['ssim']:.4f}   {length}")
-    finish("reconstruction", result, output, as_json, lines)
+        length = f"{row['tokens']:.0f}" if "tokens" in row else f"{row['latents']}"
+        rows.append([name, f"{row['psnr']:.2f}", f"{row['ssim']:.4f}", length])
+    finish("reconstruction", result, output, as_json, table(rows))
 
 
 @verbs.command()
@@ -237,7 +257,12 @@ def longtail(
     out: SheetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Per class: how much better the checkpoint completes than its rival, against frequency."""
+    """Per class: how much better the checkpoint completes than its rival, against frequency.
+
+    \b
+    Examples:
+      jpeglm evaluate longtail photos/ --checkpoint runs/a --rival runs/b --trained-on data
+    """
     from jpeglm.evaluation import protocols
     from jpeglm.evaluation.features import make_extractor
     from jpeglm.evaluation.inputs import class_counts, references, size_of
@@ -264,12 +289,13 @@ def longtail(
             show=output.show,
         )
     result |= {"checkpoint": str(checkpoint), "rival": str(rival), "data": str(data)}
-    lines = ["class  training pictures  checkpoint   rival   difference"]
-    lines += [
-        f"{r['label']:5d}  {r['frequency']:17d}  {r['a']:10.2f}  {r['b']:6.2f}  "
-        f"{r['difference']:+9.2f}"
+    rows = [["class", "training pictures", "checkpoint", "rival", "difference"]]
+    rows += [
+        [str(r["label"]), str(r["frequency"]), f"{r['a']:.2f}", f"{r['b']:.2f}",
+         f"{r['difference']:+.2f}"]
         for r in result["classes"]
-    ]
+    ]  # fmt: skip
+    lines = table(rows)
     correlation = result["pearson_log_frequency"]
     lines.append(f"Pearson with log frequency: r {correlation['r']:+.3f}, p {correlation['p']:.4f}")
     finish("longtail", result, output, as_json, lines)
@@ -289,12 +315,15 @@ def _seeds(count: int) -> str:
     return f"{count} seed" + "s" * (count > 1)
 
 
-def _distance(row: dict[str, Any]) -> str:
-    low, high = row["interval"]
-    return (
-        f"{row['distance']:8.2f}  ({low:.2f} to {high:.2f})   KID {row['kid']:.5f} "
-        f"± {row['kid_error']:.5f}   N {row['n'][0]} and {row['n'][1]}"
-    )
+def _distances(metric: str, found: dict[str, dict[str, Any]]) -> list[str]:
+    """A table of distances by name."""
+    rows = [["", metric, "95 % interval", "KID", "pictures, drawn and real"]]
+    for name, row in found.items():
+        low, high = row["interval"]
+        kid = f"{row['kid']:.5f} ± {row['kid_error']:.5f}"
+        counts = f"{row['n'][0]} and {row['n'][1]}"
+        rows.append([name, f"{row['distance']:.2f}", f"{low:.2f} to {high:.2f}", kid, counts])
+    return table(rows)
 
 
 def _warned(result: dict[str, Any]) -> list[str]:

@@ -19,6 +19,7 @@ from jpeglm.cli.common import (
     open_model,
     record_of,
     show,
+    table,
 )
 from jpeglm.cli.options import Fields, with_options
 from jpeglm.config import MAX_SEED
@@ -44,6 +45,15 @@ DISTANCES = {
     "network": Fields(EXTRACTOR, skip=("extractor",), given=True),
 }
 """An extractor that need not be."""
+
+JUDGES = {
+    "complete_as_sampled": "complete as sampled, by the automaton",
+    "djpeg_silent": "djpeg decodes it and says nothing",
+    "jpegtran_identical": "jpegtran writes the same bytes",
+    "pyav_silent": "PyAV decodes it and says nothing",
+    "ffmpeg_silent": "ffmpeg decodes it and says nothing",
+}
+"""Who judges streams, and when one passes."""
 
 evaluate = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Measure a model on held-out pictures."
@@ -108,6 +118,11 @@ def likelihood(
     """Bits per image or clip under the model, beside the best coders of the same streams.
 
     JPEG: Huffman, jpegtran, JPEG XL, Lepton, brunsli; H.264: CAVLC, CABAC.
+
+    \b
+    Examples:
+      jpeglm evaluate likelihood photos/
+      jpeglm evaluate likelihood data --checkpoint runs/train --out measured
     """
     from jpeglm.evaluation.inputs import held_out_streams
     from jpeglm.evaluation.likelihood import likelihood as measure
@@ -130,23 +145,42 @@ def likelihood(
         "split": split,
         "class_conditional": bool(labels and model.classes and max(known) >= 0),
     }
+    finish("likelihood", result, output, as_json, _likelihoods(result))
+
+
+def _likelihoods(result: dict[str, Any]) -> list[str]:
+    """The table, a footnote a row, and why some have none."""
+    coders = sorted(result["coders"].items(), key=lambda item: item[1]["bits_per_image"])
     base = next(key for key in result["coders"]["model"] if key.startswith("against_"))
+    together = any("together" in row for _, row in coders)
+    head = ["", "bits an image", "95 % interval", base.replace("_", " "), "in one file", ""]
+    rows = [head]
+    for number, (name, row) in enumerate(coders, 1):
+        low, high = row["interval"]
+        shared = row.get("together")
+        rows.append(
+            [
+                name,
+                f"{row['bits_per_image']:,.1f}",
+                f"{low:,.0f} to {high:,.0f}",
+                f"{100 * row[base]:+.1f} %",
+                f"{100 * shared['against_huffman']:+.1f} %" if shared else "",
+                f"[{number}]",
+            ]
+        )
+    if not together:
+        rows = [row[:4] + row[5:] for row in rows]
     lines = [
-        f"{result['pictures']} images of {result['distinct_pictures']} pictures, bits an image "
-        f"(95 % interval over pictures), {base.replace('_', ' ')}, in brackets all in one file"
+        f"{result['pictures']:,} images of {result['distinct_pictures']:,} pictures; intervals are "
+        "over pictures"
     ]
     if told := result["captions"]:
         lines.append(f"{told} told by caption, {result['captions_cut']} of those cut to fit")
-    for name, row in sorted(result["coders"].items(), key=lambda item: item[1]["bits_per_image"]):
-        low, high = row["interval"]
-        shared = row.get("together")
-        lines.append(
-            f"  {name:20s} {row['bits_per_image']:9,.1f}  ({low:,.0f} to {high:,.0f})  "
-            f"{100 * row[base]:+6.1f} %"
-            + (f"  ({100 * shared['against_huffman']:+.1f} %)" if shared else "")
-        )
-    lines += [f"  {name}: not run, {why}" for name, why in result["unavailable"].items()]
-    finish("likelihood", result, output, as_json, lines)
+    lines += ["", *table(rows), ""]
+    lines += [f"[{n}] {name}: {result['notes'][name]}" for n, (name, _) in enumerate(coders, 1)]
+    if together:
+        lines.append("in one file: all pictures under each other, which the coders adapt to")
+    return lines + [f"{name} was not run: {why}" for name, why in result["unavailable"].items()]
 
 
 @evaluate.command()
@@ -237,7 +271,12 @@ def continuation(
     out: PlotOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """PSNR of a clip's next frames, beside «repeat the last frame»."""
+    """PSNR of a clip's next frames, beside «repeat the last frame».
+
+    \b
+    Examples:
+      jpeglm evaluate continuation films/ --keep-frames 5 --out measured
+    """
     from jpeglm.checkpoint import shipped_checkpoint
     from jpeglm.evaluation.continuation import check_clips
     from jpeglm.evaluation.continuation import continuation as measure
@@ -257,15 +296,19 @@ def continuation(
     result |= record_of(checkpoint, model, engine, precision) | {"data": str(data), "split": split}
     lines = [
         f"{result['clips']} clips of {result['films']} films, {result['keep_frames']} frames kept; "
-        f"PSNR of the rest, dB (95 % interval over films), frame by frame"
+        "intervals are over films"
     ]
+    frames = range(result["keep_frames"] + 1, 1 + result["keep_frames"] + len(
+        next(iter(result["rows"].values()))["by_frame"]))  # fmt: skip
+    rows = [["", "PSNR, dB", "95 % interval", *(f"frame {number}" for number in frames)]]
     for name, row in result["rows"].items():
         low, high = row["interval"]
-        frames = " ".join(f"{value:6.2f}" for value in row["by_frame"])
-        lines.append(f"  {name:8s} {row['psnr']:6.2f}  ({low:.2f} to {high:.2f})   {frames}")
+        each = [f"{value:.2f}" for value in row["by_frame"]]
+        rows.append([name, f"{row['psnr']:.2f}", f"{low:.2f} to {high:.2f}", *each])
+    lines += table(rows)
     low, high = result["margin_interval"]
     lines.append(
-        f"  «model» is {result['margin']:+.2f} dB ({low:+.2f} to {high:+.2f}) from «repeat», and "
+        f"«model» is {result['margin']:+.2f} dB ({low:+.2f} to {high:+.2f}) from «repeat», and "
         f"nearer to the truth in {100 * result['better']:.0f} % of the clips"
     )
     finish("continuation", result, output, as_json, lines)
@@ -291,6 +334,10 @@ def validity(
 
     Judged by the automaton, djpeg and jpegtran, of clips by PyAV and ffmpeg. By default the whole
     distribution is sampled.
+
+    \b
+    Examples:
+      jpeglm evaluate validity --checkpoint runs/train -n 100
     """
     from jpeglm.evaluation.validity import validity as measure
     from jpeglm.progress import Reporter
@@ -300,20 +347,13 @@ def validity(
     with Reporter("validity", "done", as_json) as report:
         result = measure(model, n, seed, report, **sampling)
     result |= record_of(checkpoint, model, engine, precision)
-    lines = []
-    for key in ("with_grammar", "without_grammar"):
-        row = result[key]
-        judged = ", ".join(
-            f"{name.replace('_', ' ')} {row[name]}"
-            for name in (
-                "complete_as_sampled",
-                "djpeg_silent",
-                "jpegtran_identical",
-                "pyav_silent",
-                "ffmpeg_silent",
-            )
-            if name in row
-        )
-        lines.append(f"{key.replace('_', ' ')}, of {row['streams']}: {judged}")
-    lines += [f"  {name}: not run, {why}" for name, why in result["unavailable"].items()]
+    kinds = {key: result[key] for key in ("with_grammar", "without_grammar")}
+    rows = [["", *(f"{key.replace('_', ' ')}, of {row['streams']}" for key, row in kinds.items())]]
+    rows += [
+        [what, *(str(row[name]) for row in kinds.values())]
+        for name, what in JUDGES.items()
+        if name in result["with_grammar"]
+    ]
+    lines = table(rows)
+    lines += [f"{name} was not run: {why}" for name, why in result["unavailable"].items()]
     finish("validity", result, output, as_json, lines)

@@ -66,7 +66,14 @@ def generate(
     verbose: VerboseOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Invent pictures or clips: sample-00.jpg (or .mp4) …, sheet.png and run.json."""
+    """Invent pictures or clips: sample-00.jpg (or .mp4) …, sheet.png and run.json.
+
+    \b
+    Examples:
+      jpeglm generate -n 16 --seed 1
+      jpeglm generate --checkpoint runs/train --top-p 0.9 --out drawn
+      jpeglm generate --checkpoint cifar10 --label frog --guidance 2
+    """
     from jpeglm.checkpoint import checkpoint_folder
     from jpeglm.folders import PICTURES, claim
     from jpeglm.generation.outputs import Gallery
@@ -165,6 +172,12 @@ def complete(
 
     Writes original.jpg, prompt.jpg, completion-00.jpg …, sheet.png and run.json; of a clip .mp4
     files and sheet.gif.
+
+    \b
+    Examples:
+      jpeglm complete photo.jpg
+      jpeglm complete photo.jpg --keep 0.25 -n 8 --checkpoint runs/train
+      jpeglm complete film.mp4 --keep-frames 5
     """
     from jpeglm.checkpoint import checkpoint_folder, shipped_checkpoint
     from jpeglm.codecs.clips import read_clip
@@ -315,7 +328,12 @@ def export(
     dtype: Annotated[str, typer.Option(help="bfloat16 or float32.")] = "bfloat16",
     as_json: JsonOption = False,
 ) -> None:
-    """Write a checkpoint for other tools."""
+    """Write a checkpoint for other tools.
+
+    \b
+    Examples:
+      jpeglm export --checkpoint runs/train --out for-transformers
+    """
     from jpeglm.checkpoint import checkpoint_folder, export_hugging_face, load_checkpoint
     from jpeglm.folders import CHECKPOINT, claim
 

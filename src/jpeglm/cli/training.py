@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jpeglm.cli.common import JsonOption, note, show
+from jpeglm.cli.common import JsonOption, note, show, table
 from jpeglm.cli.options import Fields, with_options
 from jpeglm.config import InputError
 
@@ -29,7 +29,10 @@ def train(
     out: Annotated[Path, typer.Option(help="Run folder.")] = Path("runs/train"),
     tokenizer: Annotated[
         Path | None,
-        typer.Option(help="Tokenizer folder. Default: the one that the token shards were made by."),
+        typer.Option(
+            help="Tokenizer folder. Default: the run's, or the one that DATA's token shards were "
+            "made by, or one that is learnt into OUT-tokenizer."
+        ),
     ] = None,
     settings: dict[str, Any],
     resume: Annotated[
@@ -39,15 +42,23 @@ def train(
 ) -> None:
     """Train a Llama model from scratch or, with --init, further; run it again after a stop.
 
-    OUT/model is the best checkpoint. Under torchrun or `accelerate launch` it trains data-parallel.
+    With --minutes alone it chooses size and warm-up for this machine and says what to expect. OUT
+    holds README.md, which explains the run; curves.png; model, the best checkpoint; samples, sheets
+    drawn at each evaluation; metrics.jsonl, a row each --log-every steps and each evaluation, from
+    step 0 on; tensorboard. Under torchrun or accelerate launch it trains data-parallel.
+
+    \b
+    Examples:
+      jpeglm train data --minutes 30
+      jpeglm train data --minutes 240 --preset 5m --out runs/large
+      jpeglm train data --init photos --minutes 30 --out runs/further
     """
     from itertools import islice
 
     from jpeglm.checkpoint import checkpoint_folder, load_checkpoint
     from jpeglm.data.open import open_data
     from jpeglm.files import read_json
-    from jpeglm.folders import RUN, claim, quoted
-    from jpeglm.models.llama import nearest_preset
+    from jpeglm.folders import RUN, claim
     from jpeglm.progress import Reporter
     from jpeglm.tokenizer import Tokenizer
     from jpeglm.training import TrainConfig
@@ -59,25 +70,19 @@ def train(
             raise InputError(
                 f"--preset {settings['preset']} and --init {init} both say a size; leave one out"
             )
-        settings["preset"] = nearest_preset(load_checkpoint(begun).config)
+        load_checkpoint(begun)  # InputError where it is none, before the data are read
         tokenizer = tokenizer or begun
     config = TrainConfig(**settings)
-    if tokenizer is None and (data / "tokenizer").is_dir():
-        tokenizer = data / "tokenizer"
-    if tokenizer is None:
-        if not data.exists():
-            raise InputError(f"there is no file or folder {data}")
-        made = quoted(out.with_name(f"{out.name}-tokenizer"))
-        raise InputError(
-            f"--tokenizer is missing and {data} has no token shards; run: jpeglm train-tokenizer "
-            f"{quoted(data)} --out {made}, and then this command with --tokenizer {made}"
-        )
+    if not data.exists():
+        raise InputError(f"there is no file or folder {data}")
+    tokenizer = tokenizer or _tokenizer(data, out)
     loaded = Tokenizer.load(checkpoint_folder(tokenizer))
     record = data / "dataset.json"
     if loaded.text is None and record.exists() and read_json(record).get("captions"):
         note(f"{data} has captions, but the tokenizer {tokenizer} no text: they are left out")
     if os.environ.get("RANK", "0") == "0":
-        claim(out, RUN, inputs=[data, tokenizer, *([Path(init)] if init else [])])
+        read = [data, *([Path(init)] if init else [])]
+        claim(out, RUN, inputs=read if tokenizer == out / "model" else [*read, tokenizer])
     from jpeglm.generation.preview import draw
     from jpeglm.training.lm import train as run  # torch, once all that was given is checked
 
@@ -97,12 +102,64 @@ def train(
             say=report.say,
             sampler=sampler,
         )
-    show(result, as_json, _lines(result))
+    show(result, as_json, _trained(out, result))
 
 
-def _lines(result: dict[str, Any]) -> list[str]:
-    """What a run came to, without what it has not made."""
-    return [f"{name}: {value}" for name, value in result.items() if value is not None]
+def _tokenizer(data: Path, out: Path) -> Path:
+    """The tokenizer of a run that is told none: that of the run in OUT, the one that DATA's token
+    shards were made by, or one that is learnt now, beside OUT."""
+    from jpeglm.data.vocabulary import TokenizerConfig, learn_tokenizer
+    from jpeglm.files import atomic_folder
+    from jpeglm.folders import RUN, TOKENIZER, claim, quoted, record_of
+    from jpeglm.progress import Reporter
+
+    made = out.with_name(f"{out.name}-tokenizer")
+    for found in (out / "model", data / "tokenizer", made):
+        if record_of(found, TOKENIZER) is not None:
+            return found
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError(
+            f"--tokenizer is missing and {data} has no token shards; run: jpeglm train-tokenizer "
+            f"{quoted(data)} --out {quoted(made)}, and then this command"
+        )
+    claim(out, RUN, inputs=[data])
+    claim(made, TOKENIZER, inputs=[data])
+    with Reporter("train-tokenizer", "merges") as report:
+        tokenizer = learn_tokenizer(data, TokenizerConfig(), {}, report)
+        with atomic_folder(made, TOKENIZER.names) as draft:
+            tokenizer.save(draft)
+        report.say(f"a tokenizer of {tokenizer.vocab_size} tokens was learnt into {made}")
+    return made
+
+
+def _trained(out: Path, result: dict[str, Any]) -> list[str]:
+    """What a run came to: its curve, its bits beside those of others, where what lies."""
+    from jpeglm.files import read_json
+    from jpeglm.progress import clock
+    from jpeglm.training.curves import Curves
+    from jpeglm.training.summary import standing
+
+    curves = Curves.read(out)
+    lines = [*curves.text(), ""] if curves.text() else []
+    if rows := standing(read_json(out / "config.json"), curves):
+        own = next(iter(curves.others), "")
+        lines += [*table([["", "bits a picture", f"against {own}" if own else ""], *rows]), ""]
+    ended = "stopped after" if result["stopped"] else "finished:"
+    lines.append(
+        f"{ended} {result['steps']:,} steps, {clock(result['seconds'])}, "
+        f"{result['images']:,} pictures, {result['tokens'] / 1e6:.1f} M tokens, "
+        f"{result['parameters'] / 1e6:.1f} M parameters"
+    )
+    places = {
+        "model": result["model"] and "the best weights, for every other command",
+        "samples": "sheets drawn at each evaluation",
+        "metrics.jsonl": "the figures, a row each",
+        "tensorboard": f"the same; tensorboard --logdir {out / 'tensorboard'}",
+        "README.md": "all of this, and how to go on",
+    }
+    lines += [*table([[str(out / name), what] for name, what in places.items()
+                      if what and (out / name).exists()], "<<")]  # fmt: skip
+    return [*lines, *(f"warning: {line}" for line in result["warnings"])]
 
 
 AutoencoderData = Annotated[
@@ -132,7 +189,12 @@ def train_vqvae(
     config: AutoencoderConfig,
     as_json: JsonOption = False,
 ) -> None:
-    """Train a VQ-VAE, the codec of `prepare --codec vq`; run it again to go on after a stop."""
+    """Train a VQ-VAE, the codec of `prepare --codec vq`; run it again to go on after a stop.
+
+    \b
+    Examples:
+      jpeglm train-vqvae photos/ --size 64 --minutes 15
+    """
     from jpeglm.codecs.vq import VqConfig
 
     shape = (size.get("width", VqConfig.width), size.get("height", VqConfig.height))
@@ -156,7 +218,12 @@ def train_vae(
     config: AutoencoderConfig,
     as_json: JsonOption = False,
 ) -> None:
-    """Train a VAE, whose prior `generate` samples; run it again to go on after a stop."""
+    """Train a VAE, whose prior `generate` samples; run it again to go on after a stop.
+
+    \b
+    Examples:
+      jpeglm train-vae photos/ --size 32 --minutes 15
+    """
     size = (model.width, model.height)
     _autoencoder("train-vae", data, out, size, views, model, config, as_json)
 
@@ -184,4 +251,11 @@ def _autoencoder(
         result = train_autoencoder(
             found.pixels, held_out.pixels, out, model, config, progress=report, say=report.say
         )
-    show(result, as_json, _lines(result))
+    rows = [[name.replace("_", " "), f"{value}"] for name, value in result.items()]
+    more = {
+        "metrics.jsonl": "a row each --log-every steps and each evaluation",
+        "samples": "held-out pictures above, what the model makes of them below",
+        "tensorboard": f"the same figures; tensorboard --logdir {out / 'tensorboard'}",
+    }
+    rows += [[str(out / name), what] for name, what in more.items() if (out / name).exists()]
+    show(result, as_json, table(rows, "<<"))

@@ -81,6 +81,21 @@ class TokenSet:
             self.text[rows],
         )
 
+    def holed(self, arrange: Arrange, hole: int, seed: int = 0) -> TokenSet:
+        """Each sequence with a hole, the same one at each call; `text` then reaches to where its
+        content begins. hole: the id before that."""
+        parts, given = [], []
+        for number in range(len(self)):
+            ids = self.tokens[self.offsets[number] : self.offsets[number + 1]].astype(np.int64)
+            head = self.text[number] + 1
+            cut = arrange(ids[head:-1], np.random.default_rng([seed, 3, number]))
+            given.append(head + int(np.flatnonzero(cut == hole)[0]) + 1)
+            parts.append(np.concatenate([ids[:head], cut, ids[-1:]]))
+        offsets = np.concatenate([[0], np.cumsum([len(ids) for ids in parts])]).astype(np.int64)
+        tokens = np.concatenate(parts).astype(np.uint16)
+        text = np.array(given, np.int32)
+        return TokenSet(tokens, offsets, self.labels, self.stream_bits, text)
+
     def fitted(self, length: int) -> tuple[TokenSet, int]:
         """The set with captions cut at their ends where a sequence has more than `length` ids, as
         far as that helps; and how many were cut."""
@@ -301,19 +316,26 @@ def ahead(batches: Iterator[T], depth: int = 4) -> Iterator[T]:
 
 
 def validation_batches(
-    token_set: TokenSet, batch_tokens: int, max_length: int, rank: int = 0, world_size: int = 1
+    token_set: TokenSet,
+    batch_tokens: int,
+    max_length: int,
+    rank: int = 0,
+    world_size: int = 1,
+    marks: int = NO_MARKS,
 ) -> Iterator[dict[str, np.ndarray]]:
     """Every picture once, in a fixed order, one a row, over all ranks together.
 
     Beside input_ids and labels a batch has `index` int64 [rows], the pictures' places in the set.
-    Sequences longer than max_length are left out; their number is what the caller misses.
+    Sequences longer than max_length are left out; their number is what the caller misses. marks: as
+    `Batches` has them.
     """
     lengths = token_set.lengths
     order = np.flatnonzero(lengths <= max_length)
     batches = length_batches(lengths, order, batch_tokens, window=max(1, len(order)))
     for rows in batches[rank::world_size]:
         starts, text = token_set.offsets[:-1], token_set.text
-        yield {**pad_rows(token_set.tokens, starts, lengths, text, rows), "index": rows}
+        found = pad_rows(token_set.tokens, starts, lengths, text, rows, marks=marks)
+        yield {**found, "index": rows}
 
 
 def tokenizer_of(data: Path) -> Path | None:

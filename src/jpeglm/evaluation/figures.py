@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -53,7 +53,7 @@ def frames_plot(rows: dict[str, dict[str, Any]], kept: int) -> bytes:
 
 def confusion_plot(names: list[str], confusion: list[list[int]]) -> bytes:
     """PNG of confusion[right][chosen], pictures, as shares of each right one."""
-    figure, axes = _axes(len(names) / 2 + 3, len(names) / 2 + 2)
+    figure, axes = _axes(1, len(names) / 2 + 3, len(names) / 2 + 2)
     counts = np.array(confusion)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
@@ -71,13 +71,44 @@ def confusion_plot(names: list[str], confusion: list[list[int]]) -> bytes:
     return _png(figure)
 
 
-def _axes(width: float = 7, height: float = 4) -> tuple[Any, Any]:
+Points = Sequence[tuple[float, float]]
+
+
+def curves_plot(
+    losses: Points, bits: Points, errors: Sequence[float], lines: dict[str, float], top: float
+) -> bytes:
+    """PNG of a run: left the loss at each step, right the bits of held-out pictures with their 95 %
+    intervals, between the lines of others; what lies above `top` is a triangle at the edge."""
+    figure, (left, right) = _axes(2, width=10)
+    left.plot(*zip(*losses), lw=1)
+    left.set_ylabel("loss, nats a token")
+    inside = [(*point, error) for point, error in zip(bits, errors) if point[1] <= top]
+    if inside:
+        steps, values, spread = zip(*inside)
+        right.errorbar(steps, values, spread, marker="o", ms=4, capsize=2, label="this run")
+    for step, value in bits:
+        if value > top:
+            told = f"step {step:g}: {value:,.0f}"
+            edge = right.get_xaxis_transform()
+            right.plot(step, 1, "^", color="C0", clip_on=False, label=told, transform=edge)
+    for number, (name, value) in enumerate(lines.items(), 1):
+        right.axhline(value, ls="--", lw=1, color=f"C{number}", label=f"{name}: {value:,.0f}")
+    right.set_ylim(top=top)
+    right.set_ylabel("bits a held-out picture")
+    right.legend(fontsize="small")
+    for axes in (left, right):
+        axes.set_xlabel("step")
+        axes.grid(alpha=0.3)
+    return _png(figure)
+
+
+def _axes(columns: int = 1, width: float = 7, height: float = 4) -> tuple[Any, Any]:
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    return plt.subplots(figsize=(width, height), dpi=110)
+    return plt.subplots(1, columns, figsize=(width, height), dpi=110)
 
 
 def _png(figure: Any) -> bytes:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from jpeglm.codecs import AvcCodec, JpegCodec
-from jpeglm.evaluation.coders import COUNTED, avc_bits, coder_bits, together_bits
+from jpeglm.evaluation.coders import COUNTED, avc_bits, coder_bits, explained, together_bits
 from jpeglm.generation.model import Model
 from jpeglm.generation.pictures import Pictures
 from jpeglm.text import tidy
@@ -158,11 +158,15 @@ def likelihood(
         }
     coders["model"]["nats_per_token"] = float(bits.sum() * np.log(2) / tokens.sum())
     counted = {name: text for name, text in COUNTED.items() if name in coders}
-    counted |= dict.fromkeys(("model", "model+grammar"), "every token after BOS, EOS included")
+    notes = {}
+    for name, values in rows.items():
+        shared = together[name] / float(rows["huffman"].mean()) - 1 if name in together else None
+        notes[name] = explained(name, float(values.mean() / rows[base].mean() - 1), shared)
     return {
         "coders": coders,
         "unavailable": unavailable,
         "counted": counted,
+        "notes": notes,
         "pictures": len(streams),
         "distinct_pictures": int(groups.max()) + 1,
         "tokens_per_image": float(tokens.mean()),

@@ -17,6 +17,11 @@ PACKINGS = ("pictures", "chunks")
 PRECISIONS = ("auto", "float32", "bfloat16")
 COMPILE = ("auto", "on", "off")
 OPTIMIZERS = ("auto", "muon", "adamw")
+AUTO = "auto"
+PRESET = "2m"
+"""Where nothing says which: what has been measured most (docs/log.md)."""
+WARMUP = 100
+"""Steps of warm-up, unless the budget is too short for them."""
 MUON_RATE = 2.0
 """Muon's peak learning rate for AdamW's, which is what presets name (docs/log.md)."""
 INIT_RATE = 0.5
@@ -32,8 +37,9 @@ class TrainConfig(Settings):
     not, since it depends on how fast the machine was.
     """
 
-    preset: str = "2m"
-    """Model size: 1m, 2m, 3m, 5m, 10m, 30m, 85m, 300m, 1b, 7b."""
+    preset: str = "auto"
+    """Model size: 1m, 2m, 3m, 5m, 10m, 30m, 85m, 300m, 1b, 7b, or `auto`: with --minutes alone the
+    one that fits the budget on this machine, with --init the checkpoint's, else 2m."""
     model: dict[str, Any] = field(default_factory=dict)
     """A key of Hugging Face's Llama configuration in place of the size's, as num_hidden_layers=8;
     may be repeated."""
@@ -45,14 +51,16 @@ class TrainConfig(Settings):
     epochs: float = bounded(0.0, least=0)
     """Budget in passes over the data."""
     minutes: float = bounded(0.0, least=0)
-    """Budget in minutes, evaluation, saving and compilation included, loading of the data not."""
+    """Budget in minutes, evaluation, saving and compilation included; loading of the data and
+    what is measured before the first step not."""
     optimizer: str = "auto"
     """`muon` (layers' matrices, the rest AdamW), `adamw`, or `auto`: muon, but adamw under FSDP,
     which splits matrices."""
     learning_rate: float = bounded(0.0, least=0)
     """Peak learning rate; 0 takes the size's, twice it with muon, half of that with --init."""
-    warmup: int = bounded(100, least=0)
-    """Steps of linear warm-up."""
+    warmup: int | None = bounded(None, least=0)
+    """Steps of linear warm-up. Default: 100, but with --minutes alone at most a tenth of the steps
+    that fit into the budget."""
     min_lr_ratio: float = bounded(0.1, least=0, most=1)
     """Learning rate at the end of the cosine, as a share of the peak."""
     weight_decay: float = bounded(0.1, least=0)
@@ -109,7 +117,7 @@ class TrainConfig(Settings):
 
     def __post_init__(self) -> None:
         for name, choices in (
-            ("preset", PRESETS),
+            ("preset", (AUTO, *PRESETS)),
             ("packing", PACKINGS),
             ("precision", PRECISIONS),
             ("compile", COMPILE),
@@ -129,6 +137,16 @@ class TrainConfig(Settings):
             raise InputError("steps and epochs are both given; choose one of them")
 
     @property
+    def warmup_steps(self) -> int:
+        """Steps of warm-up."""
+        return WARMUP if self.warmup is None else self.warmup
+
+    @property
+    def timed(self) -> bool:
+        """Whether minutes are all of the budget."""
+        return bool(self.minutes) and not (self.steps or self.epochs)
+
+    @property
     def peak(self) -> float:
         """The peak learning rate."""
         scale = 1.0 if self.optimizer == "adamw" else MUON_RATE
@@ -137,6 +155,6 @@ class TrainConfig(Settings):
 
     def rate(self, step: int, share: float) -> float:
         """Learning rate of `step` (from 0) when `share` of the budget, from 0 to 1, is used up."""
-        warm = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
+        warm = min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
         wave = 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
         return self.peak * warm * (self.min_lr_ratio + (1 - self.min_lr_ratio) * wave)

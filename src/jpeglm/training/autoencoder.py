@@ -217,7 +217,7 @@ def loop(job: Job, progress: Progress | None) -> None:
     state, config = job.state, job.config
     begun = time.perf_counter() - state.seconds
     measured: dict[str, Any] = {}
-    with stop_on_signals() as stop, open_metrics(job.out, state.step) as metrics:
+    with stop_on_signals() as stop, open_metrics(job.out, state.step or -1) as metrics:
         while job.share < 1 and not stop:
             rate = config.rate(state.step, job.share)
             loss, parts = step(job, rate)

@@ -53,4 +53,5 @@ def result(job: Job, stopped: bool) -> dict[str, Any]:
         "bits_per_image": state.best if known else None,
         "bits_per_pixel": state.best / pixels if known else None,
         "best_step": state.best_step,
+        "warnings": [*job.told.values()],
     }

@@ -47,7 +47,8 @@ class State:
 
 
 class Objective(torch.nn.Module):
-    """Llama with its loss: summed -ln p of each row's ids after the first, padding left out."""
+    """Llama with its loss, -ln p of ids after the first, padding left out: summed over all rows in
+    training, over each row by itself in eval mode."""
 
     def __init__(self, model: transformers.LlamaForCausalLM) -> None:
         super().__init__()
@@ -57,7 +58,9 @@ class Objective(torch.nn.Module):
     def forward(self, ids: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """ids, targets: int64 [B, T], targets[b, t] follows ids[b, t], -100 is left out."""
         logits = self.model(input_ids=ids, use_cache=False).logits.float()
-        return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum")
+        if self.training:
+            return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum")
+        return F.cross_entropy(logits.mT, targets, reduction="none").sum(1)
 
 
 @dataclass
@@ -72,6 +75,15 @@ class Job:
     """Hugging Face's configuration of the model."""
     loader: TrainingLoader
     held_out: TokenSet | None
+    held_out_holes: TokenSet | None
+    """The same with holes, of a run that learns to fill them."""
+    sources: int
+    """Pictures that the held-out streams are of; crops of one are alike."""
+    code: str
+    """What the streams themselves are coded in: `huffman`, `cavlc` or `fixed-length`."""
+    code_bits: np.ndarray
+    """float64 [held-out streams]: what each takes in it."""
+    data: Path
     steps: int | None
     """The budget, where it is one of steps or epochs."""
     checkpoints: Checkpoints
@@ -87,6 +99,8 @@ class Job:
     """Averaged weights by name; empty without."""
     captions: dict[str, int] = field(default_factory=dict)
     """How many pictures have captions, and how many of those were cut; empty without any."""
+    advice: list[str] = field(default_factory=list)
+    """What was chosen and what to expect."""
     progress: Progress = lambda done, total, note: None
     say: Callable[[str], None] = lambda line: None
     sampler: Sampler | None = None
@@ -97,6 +111,8 @@ class Job:
     norm: Any = 0.0
     metrics: Metrics | None = None
     """The log, on the first process."""
+    told: dict[str, str] = field(default_factory=dict)
+    """What has been warned of, by what it is about."""
 
     @property
     def main(self) -> bool:
@@ -106,6 +122,15 @@ class Job:
         """A row of the log."""
         if self.metrics:
             self.metrics.write(row)
+
+    def warn(self, about: str, line: str | None) -> None:
+        """A sentence of what goes wrong and what to do, said once; None takes it back."""
+        if line is None:
+            self.told.pop(about, None)
+            return
+        if about not in self.told:
+            self.say(f"warning: {line}")
+        self.told[about] = line
 
     def inputs(self, part: dict[str, np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
         """(ids, targets), int64 [B, T], as `Objective` takes them."""

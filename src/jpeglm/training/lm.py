@@ -1,7 +1,9 @@
 """THE training loop: token sequences to a Llama checkpoint, on one process or many.
 
+    OUT/README.md                what this run is, how it stands, how to go on
+    OUT/curves.png               loss and held-out bits over steps, beside the baselines
     OUT/config.json              settings and what they were resolved to, data, versions
-    OUT/metrics.jsonl            a row each log_every steps, a row each evaluation
+    OUT/metrics.jsonl            a row each log_every steps, a row each evaluation, from step 0 on
     OUT/checkpoints/step-000500  float32 weights in Hugging Face form, and training_state.pt
     OUT/checkpoints/last.json    which of them to go on from
     OUT/model                    the best evaluated weights in bfloat16, for everything else
@@ -31,18 +33,24 @@ import torch
 from jpeglm.config import InputError
 from jpeglm.data.loader import ahead
 from jpeglm.training import TrainConfig
+from jpeglm.training.advice import rate_warning
+from jpeglm.training.baselines import baselines
 from jpeglm.training.card import result
 from jpeglm.training.job import Job, Progress, Sampler
 from jpeglm.training.parallel import joined
 from jpeglm.training.run import open_metrics, stop_on_signals
 from jpeglm.training.saving import save
 from jpeglm.training.start import start
-from jpeglm.training.validation import evaluate
+from jpeglm.training.summary import write_summary
+from jpeglm.training.validation import begin, evaluate
 
 if TYPE_CHECKING:
     from jpeglm.tokenizer import Tokenizer
 
 __all__ = ["TrainConfig", "train"]
+
+FORECAST = 0.02
+"""The share of a budget in minutes from which the number of steps in it is guessed."""
 
 
 def train(
@@ -70,6 +78,8 @@ def train(
         job.sampler = sampler
         if job.main:
             job.progress, job.say = progress or job.progress, say or job.say
+            for line in job.advice if not job.state.step else ():
+                job.say(line)
             if job.captions:
                 job.say(
                     "{captions} captions, {captions_cut} of them cut to fit".format(**job.captions)
@@ -84,11 +94,15 @@ def loop(job: Job) -> dict[str, Any]:
     saved_at = resumed or -1
     if resumed:
         job.say(f"going on from step {resumed} of {job.out}")
-    started, before = time.monotonic(), state.seconds
     batches = ahead(iter(job.loader))
     job.objective.train()
-    metrics: Any = open_metrics(job.out, resumed) if job.main else nullcontext()
+    # A run that was saved at step 0 has measured it.
+    fresh = not resumed and state.evaluated < 0
+    metrics: Any = open_metrics(job.out, -1 if fresh else resumed) if job.main else nullcontext()
     with stop_on_signals() as job.stop, metrics as job.metrics:
+        if fresh:
+            begin(job, baselines(job))
+        started, before = time.monotonic(), state.seconds
         while True:
             state.seconds = before + time.monotonic() - started
             batch = [next(batches) for _ in range(config.gradient_accumulation)]
@@ -105,6 +119,8 @@ def loop(job: Job) -> dict[str, Any]:
             state.window_seconds += time.monotonic() - clock
             total = job.steps or (round(state.step / share) if share > 0.001 else None)
             if state.step % config.log_every == 0:
+                if total and (share > FORECAST or job.steps):
+                    job.warn("rate", rate_warning(config, total, ended=False))
                 job.progress(state.step, total, log(job))
             if state.step % config.eval_every == 0:
                 evaluate(job)
@@ -116,11 +132,18 @@ def loop(job: Job) -> dict[str, Any]:
         if not stopped:
             if state.window_tokens:
                 log(job)
+            job.warn("rate", None)
+            job.warn("end", rate_warning(config, state.step, ended=True))
             if state.evaluated != state.step:
                 evaluate(job)
                 saved_at = -1
+            if config.init and not state.best_step:
+                job.warn("init", f"no evaluation was better than the weights of {config.init}, "
+                         "which model/ holds still; train longer or begin anew with a lower "
+                         f"--learning-rate than {config.peak:g}")  # fmt: skip
         if saved_at != state.step:
             save(job)
+        write_summary(job, stopped)
     if stopped:
         job.say(f"stopped after step {state.step}; the same command goes on from there")
     return result(job, stopped)

@@ -84,11 +84,11 @@ def cut_metrics(file: Path, step: int) -> None:
 
 @contextmanager
 def open_metrics(out: Path, resumed: int) -> Iterator[Metrics]:
-    """The run's log from step `resumed` on; rows after it, to be written again, are dropped. Where
-    the system takes no more, InputError says so."""
+    """The run's log from step `resumed` on, -1 for a new one; rows after it, to be written again,
+    are dropped. Where the system takes no more, InputError says so."""
     from torch.utils.tensorboard import SummaryWriter
 
-    path, purge = out / "metrics.jsonl", resumed + 1 if resumed else None
+    path, purge = out / "metrics.jsonl", resumed + 1 if resumed > 0 else None
     cut_metrics(path, resumed)
     hook = threading.excepthook
 

@@ -19,8 +19,10 @@ from jpeglm.data.loader import TokenSet, TrainingLoader, load_tokens
 from jpeglm.environment import commit, processor, versions
 from jpeglm.files import read_json, remove_halves, write_json
 from jpeglm.folders import RUN, claim, quoted
-from jpeglm.models.llama import SHORT, build, like, parameters, preset
+from jpeglm.models.llama import build, like, parameters, preset
 from jpeglm.training import TrainConfig
+from jpeglm.training.baselines import code_bits
+from jpeglm.training.choice import advice, attention, resolve
 from jpeglm.training.job import Job, Objective
 from jpeglm.training.optimizers import optimizers
 from jpeglm.training.run import PACKAGES, Checkpoints, refuse_other_run
@@ -65,6 +67,7 @@ def start(
         tokens, cut = tokens.fitted(length)
         held_out = held_out.fitted(length)[0] if held_out else None
     init = _begin_with(config.init, tokenizer) if config.init else None
+    config, about_budget = resolve(config, out, init, tokens, length, tokenizer, accelerator)
     if init:
         shape = like(init.config, length) | {"vocab_size": tokenizer.vocab_size}
     else:
@@ -87,15 +90,22 @@ def start(
     if config.epochs:
         passes = config.epochs * loader.steps_per_epoch / config.gradient_accumulation
         steps = max(1, round(passes))
+    code, own_bits = code_bits(tokenizer, held_out)
+    sources = held_out_sources(data, len(held_out)) if held_out else 0
     checkpoints = Checkpoints(out / "checkpoints", config.keep)
     captions = {"captions": int((tokens.text > 0).sum()), "captions_cut": cut}
     captions = captions if captions["captions"] else {}
     about = {
         "settings": config.to_dict(),
         "steps": steps,
+        "advice": about_budget,
         "model": shape,
         "parameters": parameters(shape),
         "tokenizer": tokenizer.fingerprint,
+        # The run's own is what its command takes by default.
+        "tokenizer_path": None
+        if tokenizer.folder in (None, out / "model")
+        else str(tokenizer.folder),
         "codec": tokenizer.codec.to_dict(),
         "data": {
             "path": str(data),
@@ -104,6 +114,7 @@ def start(
             "tokens": len(tokens.tokens),
             "too_long": loader.n_dropped,
             "validation_pictures": len(held_out) if held_out else 0,
+            "validation_sources": sources,
             **captions,
         },
         "processes": accelerator.num_processes,
@@ -114,9 +125,7 @@ def start(
         "commit": commit(),
     }
     _claim_folder(out, about, accelerator, checkpoints, resume)
-    cpu = accelerator.device.type == "cpu"
-    short = cpu and length <= SHORT and accelerator.mixed_precision == "bf16"
-    model = build(shape, config.seed, "short" if short else "sdpa")
+    model = build(shape, config.seed, attention(accelerator, length))
     torch.manual_seed(config.seed)
     saved = read_last(checkpoints, shape, model)
     if init and not saved:
@@ -136,9 +145,13 @@ def start(
         raise InputError("ema is kept on whole weights; set it to 0 under FSDP")
     if config.optimizer == "muon" and sharded:
         raise InputError("muon works on whole matrices; choose the optimizer adamw under FSDP")
+    own = float(own_bits.mean()) if held_out else 0.0
+    said = advice(config, about_budget, shape, tokens, tokenizer, own, data)
     wrapped, *stepping = accelerator.prepare(objective, *optimizers(model, config))
     model = accelerator.unwrap_model(wrapped).model
-    window = torch.zeros((), dtype=torch.float64 if cpu else torch.float32)
+    window = torch.zeros(
+        (), dtype=torch.float64 if accelerator.device.type == "cpu" else torch.float32
+    )
     job = Job(
         tokenizer=tokenizer,
         out=out,
@@ -147,6 +160,11 @@ def start(
         shape=shape,
         loader=loader,
         held_out=held_out,
+        held_out_holes=held_out.holed(*holes) if held_out and holes else None,
+        sources=sources,
+        code=code,
+        code_bits=own_bits,
+        data=data,
         steps=steps,
         checkpoints=checkpoints,
         sharded=sharded,
@@ -156,10 +174,18 @@ def start(
         window=window.to(accelerator.device),
         ema={name: p.detach().clone() for name, p in model.named_parameters() if config.ema},
         captions=captions,
+        advice=said,
     )
     if saved:
         restore(job, saved)
     return job
+
+
+def held_out_sources(data: Path, streams: int) -> int:
+    """How many pictures or films so many held-out streams are of, at most."""
+    record = data / "dataset.json"
+    known = read_json(record).get("pictures", {}) if record.exists() else {}
+    return min(streams, int(known.get("validation", streams)))
 
 
 def _claim_folder(

@@ -1,0 +1,180 @@
+"""OUT/README.md and OUT/curves.png: a run folder that says itself what it is.
+
+Both are made of config.json and metrics.jsonl alone, after every evaluation, so that they hold for
+a folder that was copied, killed or begun by an older version. A README.md without our first line is
+somebody's notes and stays.
+"""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from jpeglm.config import install
+from jpeglm.files import atomic_write, read_json
+from jpeglm.folders import quoted
+from jpeglm.training import WARMUP, TrainConfig
+from jpeglm.training.curves import ERROR, Curves
+from jpeglm.training.job import Job
+
+MARK = "<!-- Written by jpeglm train at every evaluation; your notes are safe in another file. -->"
+FILES = {
+    "README.md, curves.png": "this page, written anew at every evaluation",
+    "model/": "the best weights in bfloat16, with tokenizer and codec: what every other command, "
+    "and stock `transformers`, loads",
+    "checkpoints/": "float32 weights, optimizer and place in the data: what the run goes on from",
+    "metrics.jsonl": "a row of loss, learning rate and speed each `--log-every` steps; a row of "
+    "held-out bits each `--eval-every` steps, the first at step 0 with the baselines",
+    "samples/": "a sheet of pictures drawn at each evaluation",
+    "tensorboard/": "the same figures and sheets for TensorBoard",
+    "config.json": "settings, model, data, versions, commit",
+}
+"""What lies in a run folder."""
+
+
+def write_summary(job: Job, stopped: bool | None = None) -> None:
+    """Both files, on the first process; stopped: None while the run goes on."""
+    if not job.main:
+        return
+    curves = Curves.read(job.out)
+    if curves.trained and curves.measured:
+        try:
+            atomic_write(job.out / "curves.png", curves.plot())
+        except ModuleNotFoundError as error:
+            job.warn(
+                "curves", f"no curves.png is drawn: {error.name} is missing; {install('train')}"
+            )
+    file = job.out / "README.md"
+    if file.exists() and not file.read_bytes().startswith(MARK.encode()):
+        job.warn(
+            "notes", f"{file} is not ours and stays as it is; rename it to have the run described"
+        )
+        return
+    record = read_json(job.out / "config.json")
+    atomic_write(file, readme(job, record, curves, stopped).encode())
+
+
+def command(out: Path, record: dict[str, Any]) -> str:
+    """The command line of a run: every setting that is not the default."""
+    settings, words = record["settings"], ["jpeglm", "train", record["data"]["path"]]
+    if record["processes"] > 1:
+        launcher = f"torchrun --nproc-per-node {record['processes']} -m jpeglm train"
+        words[:2] = launcher.split()
+    if record.get("tokenizer_path") and record["tokenizer_path"] != settings["init"]:
+        words += ["--tokenizer", record["tokenizer_path"]]
+    words += ["--out", str(out)]
+    usual = {field.name: field.default for field in fields(TrainConfig)} | {"model": {}}
+    usual["optimizer"] = "muon"  # what auto stood for
+    if settings["init"]:
+        usual["preset"] = settings["preset"]
+    if settings["warmup"] == WARMUP:
+        usual["warmup"] = WARMUP
+    for name, value in settings.items():
+        option = f"--{name.replace('_', '-')}"
+        if value == usual.get(name, value):
+            continue
+        if isinstance(value, bool):
+            words.append(option if value else f"--no-{option[2:]}")
+        elif isinstance(value, dict):
+            words += [word for k, v in value.items() for word in (option, f"{k}={v}")]
+        else:
+            words += [option, f"{value:g}" if isinstance(value, float) else str(value)]
+    return shlex.join(words)
+
+
+def standing(record: dict[str, Any], curves: Curves) -> list[list[str]]:
+    """Rows (what, bits a held-out picture, against the streams' own code): the run's steps and the
+    others, of which that code is the first."""
+    begun = record["settings"]["init"]
+    own = next(iter(curves.others.items()), ("", 0.0))
+
+    def row(what: str, bits: float, error: float = 0) -> list[str]:
+        share = f"{100 * (bits / own[1] - 1):+.1f} %" if own[1] and what != own[0] else ""
+        return [what, f"{bits:,.1f}", share + (f" ± {100 * error:.1f}" if share and error else "")]
+
+    found = []
+    named = {id(curves.best): "best, in model/"}
+    if curves.measured:
+        named.setdefault(id(curves.measured[-1]), "last")
+    if curves.first is not None:
+        what = f"the weights of {begun}" if begun else "random weights"
+        named[id(curves.first)] = ", ".join(
+            [what, *(["best, in model/"] if begun and curves.best is curves.first else [])]
+        )
+    for one in curves.measured:
+        if id(one) in named:
+            what = f"step {one['step']:,} ({named[id(one)]})"
+            found.append(row(what, one["bits_per_image"], one.get(ERROR, 0)))
+    return found + [row(name, bits) for name, bits in curves.others.items()]
+
+
+def readme(job: Job, record: dict[str, Any], curves: Curves, stopped: bool | None) -> str:
+    out, told = job.out, job.told.values()
+    settings, data, codec = record["settings"], record["data"], record["codec"]
+    last = curves.trained[-1] if curves.trained else {"step": 0, "seconds": 0.0, "images": 0}
+    run = quoted(out)
+    state = {
+        None: "It was training when this page was written; if it no longer is, its command goes on "
+        "from the last checkpoint.",
+        True: "It was stopped; its command goes on from there.",
+        False: "It is finished. With a larger budget its command goes on, the learning rate rising "
+        "again to where that budget has it.",
+    }[stopped]
+    of = f" of {record['steps']:,}" if record["steps"] else ""
+    minutes = f" of {settings['minutes']:g}" if settings["minutes"] else ""
+    streams, sources = data["validation_pictures"], data.get("validation_sources")
+    held_out = f"{streams:,} streams"
+    if sources and sources != streams:
+        held_out += f" (crops of {sources:,} pictures)"
+    size = ", ".join(f"{k} {v}" for k, v in codec.items() if k != "codec")
+    table = "\n".join(f"| {' | '.join(row)} |" for row in standing(record, curves))
+    own, *shipped = curves.others or [""]
+    explained = f"`{own}`: what the streams themselves take. " if own else ""
+    for name in shipped:
+        explained += f"`{name}`: the model that ships with jpeglm, in its own tokens. "
+    parts = [
+        MARK,
+        f"# {out.name}: a Llama of {record['parameters'] / 1e6:.1f} M parameters on "
+        f"{codec['codec']} streams",
+        f"Step {last['step']:,}{of}, {last['seconds'] / 60:.1f}{minutes} minutes, "
+        f"{last['images']:,} pictures seen. {state}",
+    ]
+    if (out / "curves.png").exists():
+        parts.append("![loss and bits over steps](curves.png)")
+    if curves.measured:
+        against, spread = "", ""
+        if own:
+            against, spread = f"against {own}", "±: 95 % interval over pictures. "
+        parts += [
+            f"| | bits a held-out picture | {against} |\n|---|---|---|\n{table}",
+            f"{explained}{spread}Held out are {held_out}.",
+        ]
+    if told:
+        parts.append("**Warnings.**\n\n" + "\n".join(f"- {line}" for line in told))
+    if job.advice:
+        parts.append("**At its start.**\n\n" + "\n".join(f"- {line}" for line in job.advice))
+    parts += [
+        f"## How to go on\n\n    {command(out, record)}",
+        "The same command goes on after a stop or a kill. The budget and how often is measured and "
+        "saved may change; other settings need another folder.",
+        f"    jpeglm complete PHOTO --checkpoint {run}\n"
+        f"    jpeglm generate --checkpoint {run}\n"
+        f"    jpeglm evaluate likelihood {quoted(data['path'])} --checkpoint {run}\n"
+        f"    tensorboard --logdir {run}/tensorboard",
+        "## What it was made of\n\n"
+        f"- data: `{data['path']}`, {data['pictures']:,} training streams of {data['tokens']:,} "
+        f"tokens\n- codec: {codec['codec']} ({size})\n"
+        f"- model: {record['parameters']:,} parameters, "
+        + (f"begun with the weights of {settings['init']}" if settings["init"] else
+           f"size {settings['preset']}, random weights of seed {settings['seed']}")
+        + f", {record['model']['max_position_embeddings']:,} tokens of context\n"
+        f"- machine: {record['hardware']}, {record['processes']} process(es), mixed precision "
+        f"{record['precision']}\n"
+        f"- jpeglm {record['versions'].get('jpeglm')}, torch {record['versions'].get('torch')}, "
+        f"commit {record['commit'] or 'unknown'}",
+        "## Files\n\n| | |\n|---|---|\n"
+        + "\n".join(f"| `{name}` | {what} |" for name, what in FILES.items()),
+    ]  # fmt: skip
+    return "\n\n".join(parts) + "\n"
