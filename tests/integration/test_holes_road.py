@@ -9,6 +9,7 @@ from PIL import Image
 
 import jpeglm as package
 from jpeglm.checkpoint import load_checkpoint
+from jpeglm.checkpoint.shipped import _read
 from jpeglm.codecs import JpegCodec
 from jpeglm.config import InputError
 from jpeglm.data.arrange import arranger
@@ -198,6 +199,14 @@ def _half():
     mask = np.zeros((32, 32), np.uint8)
     mask[:, 16:] = 255
     return mask
+
+
+def test_a_list_of_models_says_what_they_take(home):
+    told = json.loads((home / "run/config.json").read_text())
+    for name, takes in (("run", "a mask"), ("plain", "")):
+        found = _read(home / name / "model")
+        assert (found.takes, found.writes) == (takes, "pictures of 32 × 32")
+    assert _read(home / "run/model").parameters == told["parameters"]
 
 
 def test_data_without_restart_markers_cannot_teach_it(home, jpeglm, monkeypatch):

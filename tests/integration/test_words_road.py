@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 import jpeglm as package
+from jpeglm.checkpoint.shipped import _read
 from jpeglm.codecs.check import check_file
 from jpeglm.config import InputError
 from jpeglm.data.loader import load_tokens
@@ -73,6 +74,7 @@ def test_what_is_told_on_the_way(home):
     assert data["captions"] == np.count_nonzero(load_tokens(folder / "data", tokenizer).text)
     assert data["captions_cut"] == 0
     assert list((folder / "run" / "samples").glob("*.png"))
+    assert _read(folder / "run" / "model").takes == "a text"
 
 
 def test_the_right_caption_costs_fewer_bits(home):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from jpeglm.checkpoint import load_checkpoint
+from jpeglm.checkpoint import read_weights
+from jpeglm.files import read_json
+from jpeglm.text import BYTE_NAMES
+from jpeglm.tokenizer_file import HOLE_TEXT
 
 
 @dataclass(frozen=True)
@@ -42,17 +46,20 @@ def list_models() -> list[ShippedModel]:
 
 
 def _read(folder: Path) -> ShippedModel:
-    checkpoint = load_checkpoint(folder)
-    tokenizer, config = checkpoint.tokenizer, checkpoint.codec.config
-    names = tokenizer.class_names or tuple(map(str, range(tokenizer.n_classes)))
-    kind = "clips" if checkpoint.codec.media == "clip" else "pictures"
+    """Out of its files alone: a codec's own libraries need not be installed."""
+    config, stored = read_json(folder / "config.json"), read_json(folder / "tokenizer.json")
+    record = read_json(folder / "codec.json")
+    codec, special = record["codec"], [token["content"] for token in stored["added_tokens"]]
+    numbers = [name for name in special if name.startswith("<class_")]
+    shapes = [array.shape for array in read_weights(folder, config).values()]
     return ShippedModel(
         name=folder.name,
-        writes=f"{kind} of {config.width} × {config.height}",
-        parameters=sum(array.size for array in checkpoint.weights.values()),
+        writes=f"{'clips' if 'frames' in codec else 'pictures'} of {codec['width']} × "
+        f"{codec['height']}",
+        parameters=sum(map(math.prod, shapes)),
         bytes=sum(file.stat().st_size for file in folder.iterdir()),
-        classes=names,
-        words=tokenizer.text is not None,
-        holes=tokenizer.addresses > 0,
+        classes=tuple(record.get("classes") or map(str, range(len(numbers)))),
+        words=BYTE_NAMES[0] in stored["model"]["vocab"],
+        holes=HOLE_TEXT in special,
         folder=folder,
     )
