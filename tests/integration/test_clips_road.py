@@ -71,7 +71,7 @@ def test_films_become_streams_that_a_model_learns(road):
     rows = [json.loads(row) for row in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
     bits = [row["bits_per_image"] for row in rows if "bits_per_image" in row]
     assert bits[-1] < bits[0]
-    with Image.open(next((folder / "run").rglob("*.png"))) as sheet:
+    with Image.open(next((folder / "run" / "samples").glob("*.png"))) as sheet:
         assert sheet.width == 8 + 4 * (128 + 8), "a clip's frames stand side by side"
 
 

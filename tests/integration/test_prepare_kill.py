@@ -123,7 +123,9 @@ def test_killed_and_run_again(photos: Path, uninterrupted, script: Path, tmp_pat
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for children in /proc")
 def test_ctrl_c_while_workers_start(photos: Path, tmp_path: Path):
     """A terminal sends it to every process; a worker is then still importing its modules."""
+    # So many crops that it cannot be done before the signal comes, on whatever machine.
     words = ["prepare", photos, tmp_path / "out", "--size", "32", "--unit-size", "1"]
+    words += ["--crops", "2000"]
     process = subprocess.Popen(
         [sys.executable, "-m", "jpeglm", *words, "--workers", "2"],
         stderr=subprocess.PIPE, text=True, start_new_session=True,

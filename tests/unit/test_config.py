@@ -18,7 +18,7 @@ from jpeglm.config import PAPER_JPEG, InputError, JpegConfig, fingerprint
         ({"subsampling": "4:1:1"}, "choose one of 4:2:0, 4:2:2, 4:4:4, gray"),
         ({"restart_interval": -1}, "restart_interval is -1"),
         ({"restart_interval": 65536}, "restart_interval is 65536"),
-        ({"fit": "stretch"}, "choose crop or pad"),
+        ({"fit": "stretch"}, "choose one of crop, top, pad"),
     ],
 )
 def test_wrong_settings_are_named(settings, words):

@@ -214,6 +214,11 @@ def classify(
     """Which class, or which caption, makes a picture most likely; how often that is the right one.
 
     For checkpoints with classes or words. Each picture is read once for every answer.
+
+    \b
+    Examples:
+      jpeglm evaluate classify test.parquet --checkpoint cifar10 --out measured
+      jpeglm evaluate classify data --checkpoint runs/words --among 100
     """
     from jpeglm.evaluation.classify import FIRST, by_caption, by_class
     from jpeglm.evaluation.inputs import held_out_streams

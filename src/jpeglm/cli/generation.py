@@ -177,6 +177,7 @@ def complete(
     Examples:
       jpeglm complete photo.jpg
       jpeglm complete photo.jpg --keep 0.25 -n 8 --checkpoint runs/train
+      jpeglm complete photo.jpg --mask mask.png --checkpoint runs/holes
       jpeglm complete film.mp4 --keep-frames 5
     """
     from jpeglm.checkpoint import checkpoint_folder, shipped_checkpoint
@@ -307,6 +308,11 @@ def models(as_json: JsonOption = False) -> None:
     """What ships with jpeglm: give a name to --checkpoint.
 
     Each has a card, README.md in its folder: data, training, figures, licence.
+
+    \b
+    Examples:
+      jpeglm models
+      jpeglm models --json
     """
     from jpeglm.checkpoint.shipped import list_models
 
