@@ -698,7 +698,7 @@ def test_printed_paths_are_quoted(here, jpeglm):
     assert "of the 1 films in my films" in err and Path("my films-shards").exists()
     Path("my data").mkdir()
     Image.open("photo.png").save("my data/photo.png")
-    out = jpeglm("train-tokenizer", "my data", "--out", "my words", "--vocab-size", 260).out
+    out = jpeglm("train-tokenizer", "my data", "--out", "my words", "--vocab-size", 300).out
     told = shlex.split(out.split("next: jpeglm ")[1])
     assert told[:4] == ["train", "my data", "--tokenizer", "my words"]
 
