@@ -129,6 +129,8 @@ def test_ctrl_c_while_workers_start(photos: Path, tmp_path: Path):
     process = subprocess.Popen(
         [sys.executable, "-m", "jpeglm", *words, "--workers", "2"],
         stderr=subprocess.PIPE, text=True, start_new_session=True,
+        # A shell's background jobs ignore it, and so would all that they start.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
 
     def begun() -> bool:
