@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +38,7 @@ from jpeglm.generation.model import Model
 from jpeglm.generation.requests import Request
 from jpeglm.holes import spans
 from jpeglm.progress import Reporter
+from jpeglm.syntax.machine import starts_of
 
 KINDS = ("rectangle", "side", "scattered", "stripes")
 SHOWN = 4
@@ -70,14 +70,13 @@ class Parts:
     """Streams of a codec whose MCUs stand apart, MCU by MCU."""
 
     def __init__(self, model: Model) -> None:
-        self.alphabet, self.model = model.tokenizer.alphabet, model
+        self.alphabet, self.units = model.tokenizer.alphabet, model.codec.units
+        self.spec = self.alphabet.grammar().spec
 
     def split(self, stream: bytes) -> list[np.ndarray]:
         """The symbols of each MCU."""
-        units = range(self.model.codec.units + 1)
-        ends = [len(self.alphabet.prefix(stream, unit).symbols) for unit in units]
         symbols = self.alphabet.split(stream)
-        return [symbols[a:b] for a, b in pairwise(ends)]
+        return np.split(symbols, starts_of(self.spec, symbols, self.units)[1:-1])
 
     def patched(self, stream: bytes, other: bytes, hole: np.ndarray) -> bytes:
         """A stream whose MCUs in the hole are another's."""

@@ -199,7 +199,7 @@ FITS = ("crop", "top", "pad")
 def check_fit(fit: str) -> None:
     """InputError unless it is one of `FITS`."""
     if fit not in FITS:
-        raise InputError(f"fit is {fit!r}; choose one of {', '.join(FITS)}")
+        raise InputError(f"fit is {shorten(fit)}; choose one of {', '.join(FITS)}")
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ from jpeglm.syntax.machine import (
     before_last,
     finish,
     shortest,
-    start_state,
+    starts_of,
     unit_starts,
 )
 from jpeglm.text import Text, tidy
@@ -211,9 +211,7 @@ class Tokenizer:
         """(surroundings, content) of a whole picture's symbols: int32 ids of the spans outside
         `hole`, bool [units], and the hole's token; and ids of the spans inside, without EOS."""
         assert self.addresses, "a tokenizer without holes"
-        spec = self.alphabet.grammar().spec
-        starts = np.zeros(self.addresses + 1, np.int64)
-        unit_starts(spec, start_state(spec), symbols, starts)
+        starts = starts_of(self.alphabet.grammar().spec, symbols, self.addresses)
 
         def written(chosen: np.ndarray) -> list[np.ndarray]:
             parts = []
@@ -366,13 +364,17 @@ class Tokenizer:
                 f"but its settings give {codec.fingerprint} here: another libjpeg or a changed file"
             )
         stored = read_json(file)
-        merges, n_classes, text, holes = read_stored(stored, size, file)
+        merges, n_classes, text, addresses = read_stored(stored, size, file)
+        if addresses not in (0, codec.units):
+            raise InputError(
+                f"{file}: its added_tokens address {addresses} units; there are {codec.units}"
+            )
         if len(names) not in (0, n_classes):
             raise InputError(
                 f"{record}: {len(names)} names of classes for {n_classes} class tokens"
             )
         try:
-            tokenizer = cls(codec, alphabet, merges, n_classes, names, text, holes)
+            tokenizer = cls(codec, alphabet, merges, n_classes, names, text, addresses > 0)
         except InputError as error:
             raise InputError(f"{file}: {error}") from error
         ours = tokenizer.to_hugging_face()

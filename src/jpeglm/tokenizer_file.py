@@ -102,7 +102,7 @@ class Stored(NamedTuple):
     merges: np.ndarray
     n_classes: int
     text: Text | None
-    holes: bool
+    addresses: int
 
 
 def read_stored(stored: dict[str, Any], n_base: int, file: Path) -> Stored:
@@ -132,11 +132,14 @@ def read_stored(stored: dict[str, Any], n_base: int, file: Path) -> Stored:
             raise refuse(f"merge {number} is {shorten(pair)}, no pair of tokens")
     n_classes = len(added) - 2
     contents = [token.get("content") for token in added]
-    holes = HOLE_TEXT in contents
-    if holes:
-        n_classes -= len(added) - contents.index(HOLE_TEXT)
+    addresses = 0
+    if HOLE_TEXT in contents:
+        addresses = len(added) - contents.index(HOLE_TEXT) - 1
+        n_classes -= addresses + 1
+    if n_classes < 0:
+        raise refuse(f"{HOLE_TEXT} stands before {BOS_TEXT} and {EOS_TEXT}")
     if BYTE_NAMES[0] not in ids:
-        return Stored(_merges(pairs, 0, ids, n_base, 1, refuse), n_classes, None, holes)
+        return Stored(_merges(pairs, 0, ids, n_base, 1, refuse), n_classes, None, addresses)
     first = ids[BYTE_NAMES[0]]
     if not fits(first, "int"):
         raise refuse(f"the id of {BYTE_NAMES[0]} is {shorten(first)}")
@@ -149,7 +152,7 @@ def read_stored(stored: dict[str, Any], n_base: int, file: Path) -> Stored:
     split = next((n for n, pair in enumerate(pairs) if pair[0] in words), len(pairs))
     text = _merges(pairs[split:], split, words, N_BYTES, len(BYTE_NAMES[0]), refuse)
     merges = _merges(pairs[:split], 0, ids, n_base, 1, refuse)
-    return Stored(merges, n_classes, Text(text), holes)
+    return Stored(merges, n_classes, Text(text), addresses)
 
 
 def _merges(

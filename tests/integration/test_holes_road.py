@@ -201,6 +201,24 @@ def _half():
     return mask
 
 
+def test_the_best_weights_are_those_that_can_do_both(home, jpeglm, monkeypatch):
+    """Weights that are better at whole pictures alone, as those of a model that fills no holes, are
+    not what the run is for."""
+    monkeypatch.chdir(home)
+    words = ("train", "data", "--tokenizer", "tokenizer", "--out", "whole", "--steps", 150)
+    jpeglm.told(*words, *QUICK)
+    told = jpeglm.told(
+        *("train", "data", "--init", "whole", "--out", "both", "--steps", 20, "--fim", 1.0),
+        *("--eval-every", 20, "--learning-rate", 0.004, "--precision", "float32", *QUICK[2:]),
+    )
+    rows = [json.loads(line) for line in Path("both/metrics.jsonl").read_text().splitlines()]
+    rows = {row["step"]: row for row in rows if "bits_per_hole" in row}
+    bits = {step: row["bits_per_image"] for step, row in rows.items()}
+    assert min(bits, key=bits.get) == 0 and rows[0]["bits_per_hole"] > rows[20]["bits_per_hole"]
+    assert told["best_step"] > 0 and told["bits_per_image"] == bits[told["best_step"]]
+    assert f"step {told['best_step']} (best, in model/)" in Path("both/README.md").read_text()
+
+
 def test_a_list_of_models_says_what_they_take(home):
     told = json.loads((home / "run/config.json").read_text())
     for name, takes in (("run", "a mask"), ("plain", "")):

@@ -146,6 +146,15 @@ def test_tokens_are_kept_and_read_by_others(tokenizer, tmp_path):
     assert plain.fingerprint != plain.with_holes().fingerprint
     assert plain.with_holes().decode_text(np.array([one.hole, one.hole + 1])) == ""
     stored = json.loads((folder / "tokenizer.json").read_text())
+    added = stored["added_tokens"]
+    for wrong, why in (
+        ([added[4], *added[:4]], "<hole> stands before"),
+        (added[:6], "address 1 units"),
+        (added[5:] + added[:5], "names of classes"),
+    ):
+        (folder / "tokenizer.json").write_text(json.dumps(stored | {"added_tokens": wrong}))
+        with pytest.raises(InputError, match=why):
+            Tokenizer.load(folder)
     stored["added_tokens"].pop()
     (folder / "tokenizer.json").write_text(json.dumps(stored))
     with pytest.raises(InputError, match=r"vocabulary|added_tokens"):
@@ -273,6 +282,33 @@ def test_what_fills_a_hole_is_scored_as_transformers_does(tokenizer, streams):
     assert event.reading.units[0] == (~hole).sum() and event.units == tokenizer.codec.units
 
 
+@pytest.mark.parametrize("kind", ["bos", "class", "hole", "negative", "beyond", "late", "again"])
+def test_a_stream_that_is_given_holds_what_may_come(tokenizer, streams, kind):
+    """What kernels look up by: a wrong id would be read outside of their tables."""
+    engine = CpuEngine(*random_llama(tokenizer.vocab_size, 1200), threads=1)
+    hole = np.arange(tokenizer.codec.units) % 2 == 1
+    stream = min(streams, key=len)
+    prompt = hole_prompt(tokenizer, stream, hole, tokenizer.bos)
+    _, inside = tokenizer.around(tokenizer.alphabet.split(stream), hole)
+    ids = inside[1:].astype(np.int64)
+    address = int(np.flatnonzero(ids > tokenizer.hole)[0])
+    last = int(np.flatnonzero(ids > tokenizer.hole)[-1])
+    wrong = {
+        "bos": tokenizer.bos, "class": tokenizer.class_token(1), "hole": tokenizer.hole,
+        "negative": -1, "beyond": tokenizer.vocab_size, "late": ids[address] + 1,
+        "again": ids[address],
+    }[kind]  # fmt: skip
+    ids[last if kind == "again" and last != address else address] = wrong
+    if kind == "again" and last == address:
+        ids = np.concatenate([ids, [wrong]])
+    session = Session(engine, Constraint(tokenizer))
+    with pytest.raises(InputError, match="none of a picture's"):
+        session.add(Request(prompt, Given(ids)))
+    with pytest.raises(InputError, match="none of a picture's"):
+        session.add(Request(bare_prompt(tokenizer.bos), Given(inside)))
+    assert not session.busy
+
+
 def test_masks_are_rounded_to_mcus_and_fitted_as_their_pictures():
     codec = make_codec({"codec": "jpeg", "width": 64, "height": 64, "restart_interval": 1})
     dot = np.zeros((64, 64), np.uint8)
@@ -300,10 +336,10 @@ def test_a_line_goes_around_what_is_new():
     line = (shown == 0).all(2)
     assert line[:96, 96].all() and line[96, :96].all() and line.sum() == 2 * 96
     assert (np.asarray(enlarged(grey)) == 128).all()
-    call = SimpleNamespace(original=b"", units_kept=3, settings={})
-    assert new_units(codec, call).tolist() == [[False, False], [False, True]]
+    call = SimpleNamespace(units_kept=3, settings={})
+    assert new_units(codec, call).tolist() == [False, False, False, True]
     call.settings = {"hole": [0, 2]}
-    assert new_units(codec, call).tolist() == [[True, False], [True, False]]
+    assert new_units(codec, call).tolist() == [True, False, True, False]
 
 
 @pytest.mark.parametrize("region", [(64, 0, 5, 5), (0, 0, 0, 5), (-9, 0, 9, 5), (5, 5, -2, 2)])

@@ -62,6 +62,17 @@ def test_what_is_taken_of_a_tall_photo_is_asked_for_and_shown(fit, taken):
     assert black.tolist() == ([] if ends is None else list(ends))
 
 
+def test_a_photo_too_busy_for_the_context_is_completed_all_the_same(jpeglm, tmp_path):
+    """What is drawn is plainer and fits; what was there cannot be weighed then, and is not."""
+    busy = np.random.default_rng(0).integers(0, 2, (64, 64, 3), dtype=np.uint8) * 255
+    Image.fromarray(busy).save(tmp_path / "busy.png")
+    words = ("complete", "busy.png", "--keep", 0.1, "-n", 1)
+    told = jpeglm.told(*words, "--out", "a", cwd=tmp_path)
+    assert told["pictures"] == 1 and "bits_of_the_original" not in told
+    Image.new("RGB", (64, 64), (90, 80, 70)).save(tmp_path / "busy.png")
+    assert jpeglm.told(*words, "--out", "b", cwd=tmp_path)["bits_of_the_original"] > 0
+
+
 def test_a_fit_that_is_none_is_refused():
     with pytest.raises(InputError, match="crop, top, pad"):
         jpeglm.complete(np.zeros((9, 9), np.uint8), fit="squeeze")

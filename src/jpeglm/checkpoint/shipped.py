@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 
-from jpeglm.checkpoint import read_weights
+from jpeglm.checkpoint import shipped_checkpoints
 from jpeglm.files import read_json
+from jpeglm.models.llama import parameters
 from jpeglm.text import BYTE_NAMES
 from jpeglm.tokenizer_file import HOLE_TEXT
 
@@ -41,8 +40,7 @@ class ShippedModel:
 
 def list_models() -> list[ShippedModel]:
     """All checkpoints that ship, by name."""
-    assets = Path(str(resources.files("jpeglm"))) / "assets"
-    return [_read(file.parent) for file in sorted(assets.glob("*/config.json"))]
+    return [_read(folder) for folder in shipped_checkpoints()]
 
 
 def _read(folder: Path) -> ShippedModel:
@@ -51,12 +49,11 @@ def _read(folder: Path) -> ShippedModel:
     record = read_json(folder / "codec.json")
     codec, special = record["codec"], [token["content"] for token in stored["added_tokens"]]
     numbers = [name for name in special if name.startswith("<class_")]
-    shapes = [array.shape for array in read_weights(folder, config).values()]
     return ShippedModel(
         name=folder.name,
         writes=f"{'clips' if 'frames' in codec else 'pictures'} of {codec['width']} × "
         f"{codec['height']}",
-        parameters=sum(map(math.prod, shapes)),
+        parameters=parameters(config),
         bytes=sum(file.stat().st_size for file in folder.iterdir()),
         classes=tuple(record.get("classes") or map(str, range(len(numbers)))),
         words=BYTE_NAMES[0] in stored["model"]["vocab"],

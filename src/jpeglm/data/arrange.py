@@ -32,3 +32,8 @@ def arranger(tokenizer: Tokenizer) -> Arrange:
         return np.concatenate(tokenizer.around(tokenizer.decode(ids), hole))
 
     return arrange
+
+
+def cut(ids: np.ndarray, begin: int, arrange: Arrange, rng: np.random.Generator) -> np.ndarray:
+    """A sequence with a hole in its picture, which reaches from `begin` to EOS."""
+    return np.concatenate([ids[:begin], arrange(ids[begin:-1], rng), ids[-1:]])

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from jpeglm.config import InputError
-from jpeglm.data.arrange import Arrange
+from jpeglm.data.arrange import Arrange, cut
 from jpeglm.data.open import Dataset, Pictures, open_data
 from jpeglm.data.packing import NO_MARKS, Batches, length_batches, pad_rows
 from jpeglm.data.shards import Streams, read_shard, table_streams
@@ -83,18 +83,16 @@ class TokenSet:
 
     def holed(self, arrange: Arrange, hole: int, seed: int = 0) -> TokenSet:
         """Each sequence with a hole, the same one at each call; `text` then reaches to where its
-        content begins. hole: the id before that."""
+        content begins. hole: the id before that. Ids are int64: addresses may be beyond uint16."""
         parts, given = [], []
         for number in range(len(self)):
             ids = self.tokens[self.offsets[number] : self.offsets[number + 1]].astype(np.int64)
-            head = self.text[number] + 1
-            cut = arrange(ids[head:-1], np.random.default_rng([seed, 3, number]))
-            given.append(head + int(np.flatnonzero(cut == hole)[0]) + 1)
-            parts.append(np.concatenate([ids[:head], cut, ids[-1:]]))
+            rng = np.random.default_rng([seed, 3, number])
+            parts.append(cut(ids, self.text[number] + 1, arrange, rng))
+            given.append(int(np.flatnonzero(parts[-1] == hole)[0]) + 1)
         offsets = np.concatenate([[0], np.cumsum([len(ids) for ids in parts])]).astype(np.int64)
-        tokens = np.concatenate(parts).astype(np.uint16)
         text = np.array(given, np.int32)
-        return TokenSet(tokens, offsets, self.labels, self.stream_bits, text)
+        return TokenSet(np.concatenate(parts), offsets, self.labels, self.stream_bits, text)
 
     def fitted(self, length: int) -> tuple[TokenSet, int]:
         """The set with captions cut at their ends where a sequence has more than `length` ids, as

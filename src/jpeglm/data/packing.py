@@ -18,7 +18,7 @@ from __future__ import annotations
 import numpy as np
 
 from jpeglm.config import InputError
-from jpeglm.data.arrange import Arrange
+from jpeglm.data.arrange import Arrange, cut
 
 MODES = ("chunks", "pictures")
 IGNORE = -100
@@ -185,9 +185,8 @@ class Batches:
             ids = ids[: self._lengths[row]]
             rng = np.random.default_rng([self.seed, epoch, 2, row])
             if rng.random() < self.fim:
-                cut = arrange(ids[head + 1 : -1], rng)
-                if head + len(cut) + 2 <= self.length:
-                    ids = np.concatenate([ids[: head + 1], cut, ids[-1:]])
+                holed = cut(ids, head + 1, arrange, rng)
+                ids = holed if len(holed) <= self.length else ids
             parts.append(ids)
         lengths = np.array([len(ids) for ids in parts], np.int64)
         starts, order = np.cumsum(lengths) - lengths, np.arange(len(parts))

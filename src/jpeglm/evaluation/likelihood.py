@@ -20,6 +20,7 @@ from jpeglm.codecs import AvcCodec, JpegCodec
 from jpeglm.evaluation.coders import COUNTED, avc_bits, coder_bits, explained, together_bits
 from jpeglm.generation.model import Model
 from jpeglm.generation.pictures import Pictures
+from jpeglm.generation.sheets import new_units
 from jpeglm.text import tidy
 
 Progress = Callable[[int, int, str], None]
@@ -66,16 +67,16 @@ def model_bits(
 
 def original_bits(model: Model, pictures: Pictures) -> float | None:
     """Bits of what was really there in place of what a call has drawn, in the usual order; None
-    where all of it was drawn, so that there was nothing."""
-    if pictures.original is None or not pictures.units_kept:
+    where all of it was drawn, so that there was nothing, or where the whole is longer than the
+    model's context, which what was drawn need not be."""
+    original, settings = pictures.original, pictures.settings
+    if original is None or not pictures.units_kept:
         return None
-    hole = pictures.settings.get("hole")
-    new = np.arange(model.codec.units) >= pictures.units_kept
-    if hole is not None:
-        new = np.isin(np.arange(model.codec.units), hole)
-    label, text = pictures.settings["label"], pictures.settings["text"]
-    (score,) = model.score_streams([pictures.original], [label], [text])
-    return float(score.of_units[new].sum())
+    head = model.tokenizer.head(settings["label"], settings["text"])
+    if len(head) + len(model.tokenizer.encode_stream(original)) > model.engine.max_length:
+        return None
+    (score,) = model.score_streams([original], [settings["label"]], [settings["text"]])
+    return float(score.of_units[new_units(model.codec, pictures)].sum())
 
 
 def interval(values: np.ndarray, groups: np.ndarray | None = None, seed: int = 0) -> list[float]:

@@ -15,7 +15,7 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
-from jpeglm.config import InputError
+from jpeglm.config import InputError, shorten
 from jpeglm.generation.masks import (
     ADDRESS,
     AHEAD,
@@ -160,6 +160,18 @@ class Constraint:
         walk["known"], walk["value"], walk["bits"] = len(prompt.forced), prompt.value, prompt.bits
         walk["need"], walk["left"] = need, budget - len(prompt.ids)
         return Begin(state, walk, spans)
+
+    def check(self, prompt: Prompt, ids: np.ndarray) -> None:
+        """InputError unless these tokens can stand behind a prompt, whatever their order says: a
+        picture's, EOS, and the addresses of the spans that come, one after the other."""
+        given, known = np.asarray(ids), len(self.tokenizer.spelling)
+        others = given[((given < 0) | (given >= known)) & (given != self.tokenizer.eos)]
+        due = self.tokenizer.hole + 1 + prompt.spans[1 : 1 + len(others), 0]
+        if others.tolist() != due.tolist():
+            raise InputError(
+                f"a stream that is given has the ids {shorten(others.tolist())}, which are none of "
+                "a picture's here"
+            )
 
     def _spans(self, prompt: Prompt) -> np.ndarray:
         """`Begin.spans` of a prompt."""

@@ -86,6 +86,7 @@ class Session:
         budget = min(request.max_tokens or engine.max_length, engine.max_length)
         chooser = request.chooser
         if isinstance(chooser, Given):
+            self.constraint.check(prompt, chooser.ids)
             tokens = len(prompt.ids) + len(chooser.ids) - 1  # none follows the last
             if tokens > budget:
                 raise InputError(f"a stream has {tokens} tokens, the model's context {budget}")

@@ -41,15 +41,10 @@ def given_of(call: Call | None) -> dict[str, bytes]:
     return {"original": call.original, "prompt": call.prompt}
 
 
-def new_units(codec: Codec, call: Call) -> np.ndarray | None:
-    """bool [rows, columns] of the MCUs that are drawn anew; None where there is no such grid."""
-    config = codec.config
-    if not isinstance(config, JpegConfig) or call.original is None:
-        return None
-    order = np.arange(config.mcus)
-    hole = call.settings.get("hole")
-    new = order >= call.units_kept if hole is None else np.isin(order, hole)
-    return new.reshape(config.grid)
+def new_units(codec: Codec, call: Call) -> np.ndarray:
+    """bool [units]: those that a call draws anew."""
+    order, hole = np.arange(codec.units), call.settings.get("hole")
+    return order >= call.units_kept if hole is None else np.isin(order, hole)
 
 
 def enlarged(image: Image.Image, new: np.ndarray | None = None) -> Image.Image:
@@ -97,8 +92,9 @@ def tiles_of(
     if codec.media == "clip":
         prompt[call.units_kept :] = GREY
         return [("original", original), ("given", prompt), *images]
-    config, new = codec.config, new_units(codec, call)
-    quality = f", quality {config.quality}" if isinstance(config, JpegConfig) else ""
+    config, new, quality = codec.config, None, ""
+    if isinstance(config, JpegConfig):
+        new, quality = new_units(codec, call).reshape(config.grid), f", quality {config.quality}"
     shown = [
         (f"{config.width} x {config.height}{quality}", enlarged(original)),
         ("given", enlarged(prompt, new)),

@@ -167,6 +167,13 @@ def unit_starts(spec, state, symbols, starts):
     return taken
 
 
+def starts_of(spec: Spec, symbols: np.ndarray, count: int) -> np.ndarray:
+    """int64 [count + 1]: symbols of a whole stream before each of its units."""
+    starts = np.zeros(count + 1, np.int64)
+    unit_starts(spec, start_state(spec), symbols, starts)
+    return starts
+
+
 @kernel()
 def finish(spec, state, alphabet, trial, out):
     """Write a shortest completion from `state` on, which moves, to out, int32 [shortest]; how many

@@ -21,6 +21,16 @@ ERROR = "error"
 """The key of half the 95 % interval of that share."""
 
 
+HOLE = "bits_per_hole"
+"""The key of what the content of a hole takes, in an evaluation of a run that learns to fill."""
+
+
+def worth(row: dict[str, Any]) -> float:
+    """What the best evaluation has least of: bits of a held-out picture and, of a run that learns
+    both, of the hole in it."""
+    return float(row["bits_per_image"] + row.get(HOLE, 0.0))
+
+
 @dataclass(frozen=True)
 class Curves:
     """Rows of metrics.jsonl; of an older run step 0 and the intervals are missing."""
@@ -43,8 +53,8 @@ class Curves:
 
     @cached_property
     def best(self) -> dict[str, Any] | None:
-        """The evaluation of the fewest bits."""
-        return min(self.measured, key=lambda row: row["bits_per_image"], default=None)
+        """The evaluation whose weights are in OUT/model."""
+        return min(self.measured, key=worth, default=None)
 
     @property
     def first(self) -> dict[str, Any] | None:

@@ -42,7 +42,9 @@ class State:
     evaluated: int = -1
     """Step of the last evaluation."""
     best: float = math.inf
-    """Lowest bits an image; its weights are in OUT/model."""
+    """Bits an image of the best evaluation, whose weights are in OUT/model."""
+    best_worth: float = math.inf
+    """Its `curves.worth`, the lowest."""
     best_step: int = -1
 
 

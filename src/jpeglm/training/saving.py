@@ -83,7 +83,8 @@ def read_last(
 def restore(job: Job, saved: dict[str, Any]) -> None:
     options = dcp.StateDictOptions(full_state_dict=True, cpu_offload=True)
     dcp.set_optimizer_state_dict(job.objective, job.optimizers, saved["optimizer"], options=options)
-    job.state = State(**saved["state"])
+    state = saved["state"]
+    job.state = State(**{"best_worth": state["best"], **state})  # older runs know bits alone
     job.window.fill_(job.state.window_nats / job.accelerator.num_processes)
     job.loader.seek(saved["data"])
     for name, average in saved["ema"].items():

@@ -6,7 +6,7 @@ import io
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ import torch
 from jpeglm.data.loader import TokenSet, validation_batches
 from jpeglm.files import atomic_write
 from jpeglm.training.advice import held_out_warning
-from jpeglm.training.curves import AGAINST, ERROR, OTHERS
+from jpeglm.training.curves import AGAINST, ERROR, HOLE, OTHERS, worth
 from jpeglm.training.job import Job
 from jpeglm.training.saving import write_model
 from jpeglm.training.summary import write_summary
@@ -26,9 +26,10 @@ def evaluate(job: Job, others: dict[str, float] | None = None) -> None:
     state.evaluated = state.step
     job.objective.eval()
     with averaged(job):
-        bits = validate(job, others) if job.held_out is not None else None
-        if bits is None or bits < state.best:
-            state.best = state.best if bits is None else bits
+        row = validate(job, others) if job.held_out is not None else None
+        if row is None or worth(row) < state.best_worth:
+            if row is not None:
+                state.best, state.best_worth = row["bits_per_image"], worth(row)
             state.best_step = state.step
             write_model(job, job.out / "model", "bfloat16")
         draw(job)
@@ -55,12 +56,13 @@ def begin(job: Job, others: dict[str, float]) -> None:
     job.accelerator.wait_for_everyone()
 
 
-def validate(job: Job, others: dict[str, float] | None = None) -> float:
-    """Bits of the held-out pictures, into the log; `others`: baselines that stand beside them."""
+def validate(job: Job, others: dict[str, float] | None = None) -> dict[str, Any]:
+    """Bits of the held-out pictures, into the log, whose row it gives; `others`: baselines that
+    stand beside them."""
     held_out = cast(TokenSet, job.held_out)
     bits = held_out_bits(job, held_out)
     mean = float(bits.mean())
-    row = {
+    row: dict[str, Any] = {
         "step": job.state.step,
         "validation_loss": float(bits.sum())
         * math.log(2)
@@ -74,7 +76,7 @@ def validate(job: Job, others: dict[str, float] | None = None) -> float:
     if error is not None:
         row[ERROR] = error
     if job.held_out_holes is not None:
-        row["bits_per_hole"] = float(held_out_bits(job, job.held_out_holes).mean())
+        row[HOLE] = float(held_out_bits(job, job.held_out_holes).mean())
     job.record(row | {name + OTHERS: value for name, value in (others or {}).items()})
     beside = ", ".join(f"{name} takes {value:,.1f}" for name, value in (others or {}).items())
     if job.state.step or job.config.init:
@@ -85,9 +87,9 @@ def validate(job: Job, others: dict[str, float] | None = None) -> float:
         f"step {job.state.step}: {mean:.1f} bits an image, "
         f"{row['bits_per_pixel']:.4f} bits a pixel on {len(held_out)} held-out pictures"
         + (f" ({beside})" if beside else "")
-        + (f", {row['bits_per_hole']:.1f} a hole in them" if "bits_per_hole" in row else "")
+        + (f", {row[HOLE]:.1f} a hole in them" if HOLE in row else "")
     )
-    return mean
+    return row
 
 
 @torch.no_grad()
