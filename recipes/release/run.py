@@ -126,7 +126,7 @@ def take_run(file: Path, out: Path) -> None:
     if taken.exists() and taken.read_text() == mark:
         return
     if out.exists():
-        sys.exit(f"{out} holds a run already; move it away to take {file}")
+        sys.exit(f"{out} already holds a run; move it away to take {file}")
     with atomic_folder(out) as draft:
         try:
             with tarfile.open(file) as tar:

@@ -52,7 +52,7 @@ def whole(name: str, value: Any, least: int, most: int = MAX_SEED) -> int:
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise InputError(f"{name} is {value!r}; it must be a whole number")
     if not least <= int(value) <= most:
-        raise InputError(f"{name} is {value}; it goes from {least} to {most}")
+        raise InputError(f"{name} is {value}; it must be from {least} to {most}")
     return int(value)
 
 
@@ -99,9 +99,9 @@ class Settings:
             if above is not None:
                 words, inside = f"must be above {above} and at most {most}", above < value <= most
             elif most is not None:
-                words, inside = f"goes from {least:g} to {most:g}", least <= value <= most
+                words, inside = f"must be from {least:g} to {most:g}", least <= value <= most
             elif below is not None:
-                words, inside = f"goes from {least} to below {below}", least <= value < below
+                words, inside = f"must be from {least} to below {below}", least <= value < below
             else:
                 words, inside = f"must be at least {least}", least <= value < math.inf
                 words += " and finite" if field.type == "float" else ""
@@ -177,15 +177,16 @@ class Sampling(Settings):
     temperature: float = bounded(1.0, least=0.0)
     """1 is the model's own distribution, 0 is greedy."""
     top_k: int = bounded(0, least=0)
-    """Draw among the k most probable tokens; 0 is off."""
+    """Sample from the k most probable tokens; 0 is off."""
     top_p: float = bounded(1.0, above=0.0, most=1.0)
-    """Draw among the most probable tokens of this total."""
+    """Sample from the most probable tokens that together reach this probability."""
     min_p: float = bounded(0.0, least=0.0, most=1.0)
-    """Draw among tokens of at least this share of the most probable one's; 0 is off."""
+    """Sample only tokens at least this fraction as probable as the most probable one; 0 is off."""
     grammar: bool = True
-    """Allow only what keeps the file valid; without it broken files are drawn too."""
+    """Allow only tokens that keep the file valid; without it some files are broken."""
     guidance: float = bounded(1.0, least=0.0, most=1e6)
-    """With a label or a text: 1 is the model as it is, 0 is without them, more exaggerates them."""
+    """With a label or a text: 1 is the plain model, 0 ignores them, more than 1 exaggerates
+    them."""
 
     def __post_init__(self) -> None:
         self.check_bounds()
@@ -220,7 +221,7 @@ class JpegConfig(Settings):
     restart_interval: int = 0
     """MCUs between restart markers; 0 is none."""
     fit: str = "crop"
-    """`crop` the middle out, crop at the `top`, or `pad` with black."""
+    """`crop` (keep the middle), `top` (keep the top) or `pad` (with black)."""
 
     MCU: ClassVar[dict[str, tuple[int, int]]] = {
         "4:2:0": (16, 16),
@@ -251,10 +252,11 @@ class JpegConfig(Settings):
                 f"{self.MAX_PIXELS // 1_000_000} megapixels"
             )
         if not 1 <= self.quality <= 100:
-            raise InputError(f"quality is {self.quality}; it goes from 1 to 100")
+            raise InputError(f"quality is {self.quality}; it must be from 1 to 100")
         if not 0 <= self.restart_interval <= 65535:
             raise InputError(
-                f"restart_interval is {self.restart_interval}; it goes from 0 (no markers) to 65535"
+                f"restart_interval is {self.restart_interval}; it must be from 0 (no markers) "
+                "to 65535"
             )
         check_fit(self.fit)
 

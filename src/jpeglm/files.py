@@ -90,7 +90,7 @@ def atomic_folder(path: Path, names: Collection[str] = ()) -> Iterator[Path]:
         path = path.resolve()
     try:
         if not names and path.exists() and any(path.iterdir()):
-            raise InputError(f"{path} holds files already; empty it or give another folder")
+            raise InputError(f"{path} already holds files; empty it or give another folder")
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
     except OSError as error:
@@ -223,7 +223,7 @@ def parse_json(data: bytes, name: str) -> dict[str, Any]:
     except RecursionError as error:
         raise InputError(f"{name} nests deeper than {MAX_DEPTH} levels of JSON") from error
     except ValueError as error:  # of the decoder, the parser, or a number of 5000 digits
-        raise InputError(f"{name} is no JSON file: {error}") from error
+        raise InputError(f"{name} is not a JSON file: {error}") from error
     if not isinstance(value, dict):
         raise InputError(f"{name} must hold a JSON object, it holds a {type(value).__name__}")
     return value

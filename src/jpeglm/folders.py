@@ -182,7 +182,7 @@ def claim(
         if taken or (name not in entries and os.path.lexists(out / name)):
             place = out / (taken[0] if taken else name)
             raise InputError(
-                f"{place} was not written by jpeglm here and would be written over; "
+                f"{place} was not written by jpeglm here and would be overwritten; "
                 "give another folder"
             )
     check_writable(out)
@@ -227,7 +227,7 @@ def _keep_inputs(out: Path, inputs: list[Path], known: set[str], wanted: Collect
     """InputError if an input is `out`, holds it as a part of one thing, or would be replaced."""
     for source in inputs:
         if same(out, source):
-            raise InputError(f"{out} is read and cannot be written over; give another folder")
+            raise InputError(f"{out} is an input and cannot be overwritten; give another folder")
         # Path.resolve raises RuntimeError at links that lead to themselves.
         place, real = Path(os.path.realpath(source)), Path(os.path.realpath(out))
         inside = kind_of(source) if source.is_dir() else None
@@ -237,10 +237,10 @@ def _keep_inputs(out: Path, inputs: list[Path], known: set[str], wanted: Collect
             entry = place.relative_to(real).parts[0]
             if entry in known or any(fnmatchcase(entry, name) for name in wanted):
                 raise InputError(
-                    f"{out / entry} is read and cannot be written over; give another folder"
+                    f"{out / entry} is an input and cannot be overwritten; give another folder"
                 )
         for entry in known:
             if source.is_file() and same(out / entry, source):
                 raise InputError(
-                    f"{out / entry} is read and cannot be written over; give another folder"
+                    f"{out / entry} is an input and cannot be overwritten; give another folder"
                 )

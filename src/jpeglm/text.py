@@ -33,7 +33,7 @@ def utf8(text: str) -> bytes:
     try:
         return text.encode()
     except UnicodeEncodeError as error:
-        raise InputError(f"the text {ascii(text)[:60]} is no UTF-8") from error
+        raise InputError(f"the text {ascii(text)[:60]} is not UTF-8") from error
 
 
 def tidy(text: str) -> str:
@@ -88,7 +88,7 @@ class Text:
         """Learn merges until there are `size` tokens, or no pair occurs twice."""
         if not N_BYTES <= size <= bpe.MAX_VOCABULARY:
             raise InputError(
-                f"text_vocab_size is {size}; it goes from {N_BYTES}, the bytes alone, to "
+                f"text_vocab_size is {size}; it must be from {N_BYTES}, the bytes alone, to "
                 f"{bpe.MAX_VOCABULARY}"
             )
         data = np.frombuffer(b"\n".join(utf8(caption) for caption in captions), np.uint8)

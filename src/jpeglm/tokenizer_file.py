@@ -113,7 +113,7 @@ def read_stored(stored: dict[str, Any], n_base: int, file: Path) -> Stored:
     """
 
     def refuse(why: str) -> InputError:
-        return InputError(f"{file} is no tokenizer of ours: {why}")
+        return InputError(f"{file} is not a jpeglm tokenizer: {why}")
 
     model, added = stored.get("model"), stored.get("added_tokens")
     if not isinstance(model, dict) or not isinstance(model.get("vocab"), dict):

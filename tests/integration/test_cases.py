@@ -132,7 +132,7 @@ def broken_gzip() -> bytes:
 
 
 TARS = {
-    "a name that is no UTF-8": (
+    "a name that is not UTF-8": (
         tar((os.fsdecode(b"caf\xe9.jpg"), picture(0))), {"a.tar/caf\\xe9.jpg": -1}, 0, {}),
     "dots in keys": (
         tar(*((f"v1.0_{n}.{end}", picture(n) if end == "jpg" else b"%d" % n)
@@ -283,14 +283,14 @@ def test_pipes_and_devices_as_data(here, jpeglm, verb):
 def test_generate_names_a_header_that_is_none(here, jpeglm, header):
     data = len(header).to_bytes(8, "little") + header + bytes(16)
     Path("model/model.safetensors").write_bytes(data)
-    said = ("model/model.safetensors", "no whole safetensors file")
+    said = ("model/model.safetensors", "not a complete safetensors file")
     sentence(jpeglm("generate", "-n", 1, *MODEL), *said)
 
 
 def test_generate_draws_nothing_with_weights_that_are_no_numbers(here, jpeglm):
     file = Path("model/model.safetensors")
     file.write_bytes(file.read_bytes()[:-2] + b"\xc0\x7f")
-    sentence(jpeglm("generate", "-n", 1, *MODEL, "--out", "out"), "no finite numbers")
+    sentence(jpeglm("generate", "-n", 1, *MODEL, "--out", "out"), "not finite")
     assert not Path("out").exists()
 
 

@@ -133,7 +133,7 @@ def test_train_finds_its_tokenizer(jpeglm, monkeypatch):
     longer = [3 if word == 2 and train[place - 1] == "--steps" else word
               for place, word in enumerate(train)]  # fmt: skip
     code, out, err = jpeglm(*longer, "--eval-every", 1, "--log-every", 1)
-    assert code == 0 and "going on from step 2" in err and "finished: 3 steps" in out, err
+    assert code == 0 and "resuming from step 2" in err and "finished: 3 steps" in out, err
     code, out, err = jpeglm(*longer, "--warmup", 7)
     assert code == 1 and "warmup 100 (now 7)" in err
 

@@ -157,7 +157,7 @@ def test_an_input_is_never_written_over(here, jpeglm, link):
     if link is shutil.copy:
         assert result[0] == 0
     else:
-        refused(result, "read and cannot be written over")
+        refused(result, "is an input and cannot be overwritten")
         assert held(here / "out") == before
 
 
@@ -392,7 +392,7 @@ def test_ctrl_c_anywhere_else_says_that_it_stopped(here, jpeglm, monkeypatch):
 
     monkeypatch.setattr(prepare, "open_source", interrupted)
     code, out, err = jpeglm("prepare", ".", "out")
-    assert code == 130 and not out and "goes on" in err
+    assert code == 130 and not out and "resumes" in err
     monkeypatch.setattr("jpeglm.generation.loading.load", interrupted)
     code, out, err = jpeglm("evaluate", "validity", *MODEL)
     assert code == 130 and not out and err.endswith("stopped\n")
@@ -586,7 +586,7 @@ def test_a_folder_that_is_replaced_keeps_what_is_not_ours(here):
     assert (here / "folder/inner/mine.txt").read_text() == "mine"
     assert (here / "folder/ours.json").read_text() == "new"
     with (
-        pytest.raises(files.InputError, match="holds files already"),
+        pytest.raises(files.InputError, match="already holds files"),
         files.atomic_folder(here / "folder"),
     ):
         pass
@@ -759,4 +759,4 @@ def test_the_name_that_was_given_is_the_one_that_is_told(here, jpeglm):
         tar.addfile(info, io.BytesIO(b"eggs, milk, bread" + bytes(23)))
     code, _, err = jpeglm("prepare", "set.tar", "new")
     assert code == 1 and "none of the 1 pictures in set.tar can be used" in err
-    assert "set.tar:a.jpg is no picture that can be read" in err
+    assert "set.tar:a.jpg is not a readable picture" in err

@@ -236,7 +236,7 @@ def test_minutes_alone_choose_for_this_machine(jpeglm: Any, data: Path, tmp_path
     assert again.code == 0, again.err
     kept = json.loads((out / "config.json").read_text())
     assert kept["advice"] == about and kept["settings"]["warmup"] == settings["warmup"]
-    assert "size 1m" not in again.err and "going on" in again.err
+    assert "size 1m" not in again.err and "resuming" in again.err
     assert "--tokenizer" not in (out / "README.md").read_text()
 
 

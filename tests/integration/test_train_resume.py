@@ -158,7 +158,7 @@ def test_killed_then_stopped_then_finished(data: Path, whole: Path, tmp_path: Pa
     result = train(data, tokenizer(), out, CONFIG, progress=terminate, say=said.append)
     assert result["stopped"]
     assert result["steps"] == 16
-    assert "goes on" in said[-1]
+    assert "resumes" in said[-1]
     assert signal.getsignal(signal.SIGTERM) is before
     assert hidden(out) == []
 
@@ -242,7 +242,7 @@ def test_other_settings_are_refused(data: Path, whole: Path) -> None:
     larger = {**CONFIG.model, "intermediate_size": 96}
     with pytest.raises(InputError, match=r"model .*'intermediate_size': 64.*now .*96"):
         train(data, tokenizer(), whole, replace(CONFIG, model=larger))
-    with pytest.raises(InputError, match="holds a run already"):
+    with pytest.raises(InputError, match="already holds a run"):
         train(data, tokenizer(), whole, CONFIG, resume=False)
     train(data, tokenizer(), whole, replace(CONFIG, keep=3))  # no loss depends on it
 
@@ -259,7 +259,7 @@ def test_a_longer_budget_and_another_rhythm_go_on(data: Path, whole: Path, tmp_p
             os.kill(os.getpid(), signal.SIGTERM)
 
     result = train(data, tokenizer(), out, changed, progress=stop, say=said.append)
-    assert result["stopped"] and result["steps"] == 33 and "going on from step 30" in said[0]
+    assert result["stopped"] and result["steps"] == 33 and "resuming from step 30" in said[0]
     found = rows(out)
     assert found[: len(rows(whole))] == rows(whole)
     assert [row["step"] for row in found[len(rows(whole)) :]] == [31, 32, 33, 33]
@@ -342,7 +342,7 @@ def test_a_checkpoint_of_other_tokens_is_refused(data: Path, whole: Path, tmp_pa
         train(data, tokenizer(), tmp_path / "run", replace(begun, init=str(tmp_path / "none")))
     cut = shutil.copytree(whole / "model", tmp_path / "cut") / "model.safetensors"
     cut.write_bytes(cut.read_bytes()[:-1000])
-    with pytest.raises(InputError, match=f"{cut} is no whole safetensors file"):
+    with pytest.raises(InputError, match=f"{cut} is not a complete safetensors file"):
         train(data, tokenizer(), tmp_path / "run", replace(begun, init=str(cut.parent)))
     with pytest.raises(InputError, match="model cannot change it"):
         replace(begun, model={"hidden_size": 64})

@@ -174,7 +174,7 @@ def test_texts_that_cannot_be(jpeglm, home):
     ended = jpeglm(*draw, "--text", "long " * 400, cwd=folder)
     assert ended.code == 1 and ended.err.count("\n") == 1 and "shorten it" in ended.err
     ended = jpeglm(*draw, "--text", "caf\udce9", cwd=folder)
-    assert ended.code == 1 and ended.err.count("\n") == 1 and "is no UTF-8" in ended.err
+    assert ended.code == 1 and ended.err.count("\n") == 1 and "is not UTF-8" in ended.err
     ended = jpeglm("generate", "-n", 1, "--out", "odd", "--text", "a heart", cwd=folder)
     assert ended.code == 1 and "has no text" in ended.err
     ended = jpeglm(*draw, "--guidance", 2, cwd=folder)

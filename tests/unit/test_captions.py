@@ -65,7 +65,7 @@ def test_texts_of_a_tar(tmp_path, ending):
         f"{name}/7.png": "a red heart ❤️", f"{name}/8.png": "قلب", f"{name}/9.png": None,
         f"{name}/none.png": None, f"{name}/nul.png": "a\0b",
     }  # fmt: skip
-    assert "its caption is no UTF-8" in refused[f"{path}:bad.png"]
+    assert "its caption is not UTF-8" in refused[f"{path}:bad.png"]
     assert "its caption has more than 8192 bytes" in refused[f"{path}:long.png"]
     assert not source.passed and list(source.caption_from) == [".txt files"]
     texts, refused, source = read(path, caption="none")
@@ -112,7 +112,7 @@ def test_bad_cells_of_a_table_are_told_one_by_one(tmp_path):
     table(path, image=[png(i) for i in range(3)], caption=bad)
     texts, refused, _ = read(path)
     assert texts == {"a.parquet:1": "fine"}
-    assert "no UTF-8" in refused[f"{path}:0"] and "8192" in refused[f"{path}:2"]
+    assert "not UTF-8" in refused[f"{path}:0"] and "8192" in refused[f"{path}:2"]
 
 
 def test_metadata_of_an_image_folder(tmp_path):
@@ -136,11 +136,11 @@ def test_metadata_of_an_image_folder(tmp_path):
     assert texts == {
         "train/1.png": "one", "train/deep/2.png": "two", "validation/3.png": "drei", "5.png": None,
     }  # fmt: skip
-    assert "no UTF-8" in refused[str(tmp_path / "4.png")]
+    assert "not UTF-8" in refused[str(tmp_path / "4.png")]
     assert {reason.split("\n")[0] for reason in refused.values()} == {
-        "its caption is no UTF-8; mend it, or use --caption none",
-        'the line is no JSON object with a "file_name"',
-        "the caption in the line is no text",
+        "its caption is not UTF-8; mend it, or use --caption none",
+        'the line is not a JSON object with a "file_name"',
+        "the caption in the line is not text",
     }
     assert len(refused) == 4 and source.passed == {"captions of no picture": 1}
     texts, refused, source = read(tmp_path, caption_column="alt")

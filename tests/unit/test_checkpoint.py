@@ -82,7 +82,7 @@ def test_we_read_what_safetensors_writes(tmp_path):
 def test_truncated_weights_are_named(folder, tmp_path, cut):
     data = (folder / "model.safetensors").read_bytes()
     (tmp_path / "short.safetensors").write_bytes(data[:cut])
-    with pytest.raises(InputError, match=r"short\.safetensors is no whole safetensors file"):
+    with pytest.raises(InputError, match=r"short\.safetensors is not a complete safetensors file"):
         read_safetensors(tmp_path / "short.safetensors")
 
 

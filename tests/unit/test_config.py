@@ -13,7 +13,7 @@ from jpeglm.config import PAPER_JPEG, InputError, JpegConfig, fingerprint
         ({"width": 60}, "width is 60; at 4:2:0 it must be a multiple of 16 from 16 to 65520"),
         ({"height": 8}, "height is 8"),
         ({"height": 0, "subsampling": "gray"}, "multiple of 8"),
-        ({"quality": 0}, "quality is 0; it goes from 1 to 100"),
+        ({"quality": 0}, "quality is 0; it must be from 1 to 100"),
         ({"quality": 101}, "quality is 101"),
         ({"subsampling": "4:1:1"}, "choose one of 4:2:0, 4:2:2, 4:4:4, gray"),
         ({"restart_interval": -1}, "restart_interval is -1"),

@@ -371,7 +371,7 @@ def test_damaged_shards_are_named(photos: Path, tmp_path: Path, tokenizer: Token
     with pytest.raises(InputError, match=r"shard-00001\.parquet holds streams of codec"):
         Dataset(out).load()
     shard.write_bytes(whole[:200])
-    with pytest.raises(InputError, match=r"shard-00001\.parquet is no readable"):
+    with pytest.raises(InputError, match=r"shard-00001\.parquet is not a readable"):
         Dataset(out).load()
     tokens = out / "shard-00000.tokens.safetensors"
     tokens.write_bytes(tokens.read_bytes()[:100])

@@ -77,7 +77,7 @@ def test_the_interval_is_as_wide_as_other_draws_spread():
 
 
 def test_too_few_pictures_are_said():
-    with pytest.raises(InputError, match="at least two pictures a side; there are 1 and 5"):
+    with pytest.raises(InputError, match="at least two pictures on each side; there are 1 and 5"):
         frechet_distance(np.ones((1, 3)), np.ones((5, 3)))
     with pytest.raises(InputError, match="use one extractor"):
         frechet_distance(np.ones((4, 3)), np.ones((5, 4)))

@@ -37,7 +37,7 @@ def test_long_enough_for_the_model(tmp_path, capsys):
     assert not capsys.readouterr().err
     for path in (short, animation(tmp_path / "a.webp", 3), animation(tmp_path / "a.png", 3)):
         note_first_frame(path)
-        assert f"{path} holds several pictures; its first is taken" in capsys.readouterr().err
+        assert f"{path} holds several pictures; the first is used" in capsys.readouterr().err
 
 
 def test_short_animations_among_films(tmp_path):

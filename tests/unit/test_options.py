@@ -215,7 +215,7 @@ def test_help_and_bounds(paint, capsys):
         with pytest.raises(typer.BadParameter) as refused:
             paint(*words)
         assert words[0] in refused.value.format_message()
-    with pytest.raises(InputError, match=re.escape("shine is 1.0; it goes from 0 to below 1")):
+    with pytest.raises(InputError, match=re.escape("shine is 1.0; it must be from 0 to below 1")):
         paint("--shine", 1)
     with pytest.raises(InputError, match="KEY=VALUE"):
         paint("--notes", "a")

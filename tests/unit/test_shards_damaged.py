@@ -100,7 +100,7 @@ def test_metadata_that_is_none(out, whole, meta):
     path = out / "shard-00000.parquet"
     table = pq.read_table(path)
     pq.write_table(table.replace_schema_metadata({b"jpeglm": meta}), path)
-    with pytest.raises(InputError, match=r"shard-00000\.parquet is no shard"):
+    with pytest.raises(InputError, match=r"shard-00000\.parquet is not a shard"):
         Dataset(out).load()
     with pytest.raises(InputError, match=r"shard-00000\.parquet"):
         prepare(whole / "in", out, CODEC, SETTINGS, workers=1)

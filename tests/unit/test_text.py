@@ -132,7 +132,7 @@ def test_the_vocabulary_in_order(speaking, theirs, tmp_path):
     assert mute.fingerprint != speaking.fingerprint
     with pytest.raises(InputError, match="'a heart' was given, but this checkpoint has no text"):
         mute.encode_text("a heart")
-    with pytest.raises(InputError, match="is no UTF-8"):
+    with pytest.raises(InputError, match="is not UTF-8"):
         speaking.encode_text("caf\udce9")
 
 

@@ -224,8 +224,7 @@ def checkpoint_folder(given: Path | str | None) -> Path:
         if saved:
             return saved[-1]
         raise InputError(
-            f"the run in {folder} was stopped before it wrote a model; give its command again to "
-            "go on"
+            f"the run in {folder} was stopped before it wrote a model; repeat its command to resume"
         )
     ours = folder.name == str(given) and named.is_dir()
     known = any((folder / name).exists() for name in ("config.json", "codec.json"))

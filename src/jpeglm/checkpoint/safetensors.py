@@ -90,7 +90,7 @@ def _entry(path: Path, name: str, value: Any, offset: int) -> Entry:
 
 
 def _broken(path: Path, why: str) -> InputError:
-    return InputError(f"{path} is no whole safetensors file: {why}")
+    return InputError(f"{path} is not a complete safetensors file: {why}")
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:

@@ -38,7 +38,7 @@ def weight_files(folder: Path) -> dict[str, Path]:
     for name, file in places.items():
         if not isinstance(file, str) or Path(file).name != file or "\0" in file:
             raise InputError(
-                f"{index} places {shorten(name)} in {shorten(file)}, which is no file beside it"
+                f"{index} places {shorten(name)} in {shorten(file)}, which does not lie beside it"
             )
     return {name: folder / file for name, file in places.items()}
 
@@ -69,8 +69,8 @@ def check_weights(folder: Path, config: dict[str, Any]) -> dict[str, Path]:
     unknown = [name for name in unknown if not _UNUSED.fullmatch(name)]
     if unknown:
         raise InputError(
-            f"{files[unknown[0]]} holds {shorten(unknown[0])}, which is no part of the model that "
-            "its config.json describes"
+            f"{files[unknown[0]]} holds {shorten(unknown[0])}, which is not part of the model "
+            "that its config.json describes"
         )
     return {name: files[name] for name in wanted}
 
@@ -83,7 +83,7 @@ def read_weights(folder: Path, config: dict[str, Any]) -> dict[str, np.ndarray]:
     for name, path in files.items():
         arrays, dtypes = opened[path]
         if not _finite(arrays[name].reshape(-1), dtypes[name]):
-            raise InputError(f"{name} in {path} holds values that are no finite numbers")
+            raise InputError(f"{name} in {path} holds values that are not finite")
         weights[name] = arrays[name]
     return weights
 

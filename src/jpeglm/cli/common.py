@@ -30,12 +30,12 @@ PrecisionOption = Annotated[
     str | None,
     typer.Option(help="Weights in int8 (the cpu engine's default), bfloat16 or float32 (torch's)."),
 ]
-DeviceOption = Annotated[
-    str | None, typer.Option(help="Device of --engine torch: cpu, cuda, cuda:1, mps.")
-]
+DeviceOption = Annotated[str | None, typer.Option(help="Device for torch: cpu, cuda, cuda:1, mps.")]
 MaxTokensOption = Annotated[
     int | None,
-    typer.Option(min=2, help="Token budget, prompt included. Default: the model's context."),
+    typer.Option(
+        min=2, help="Most tokens of a sequence, prompt included. Default: the model's context."
+    ),
 ]
 BATCH = constant("BATCH", "generation.model")
 BatchOption = Annotated[int, typer.Option(min=1, help="Pictures drawn together.")]
@@ -46,7 +46,9 @@ LabelOption = Annotated[
 ]
 TextOption = Annotated[
     str | None,
-    typer.Option(help="What is to be seen, in words, for a checkpoint that was trained on such."),
+    typer.Option(
+        help="Caption: what the picture should show, for a checkpoint trained with captions."
+    ),
 ]
 
 
@@ -100,7 +102,7 @@ def note_first_frame(photo: Path) -> None:
     from jpeglm.files import printable
 
     if holds_more(photo):
-        note(f"{printable(photo)} holds several pictures; its first is taken")
+        note(f"{printable(photo)} holds several pictures; the first is used")
 
 
 def open_model(

@@ -44,14 +44,14 @@ def check(
     checkpoint: Annotated[
         Path | None,
         typer.Option(
-            help="Demand the settings of this checkpoint's codec (a folder, or a shipped name)."
+            help="Require the settings of this checkpoint's codec (a folder or a shipped name)."
         ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Tell of each file whether it is a canonical, complete stream, or at which byte it is not.
+    """Say whether each file is a canonical, complete stream and, if not, at which byte and why.
 
-    A setting that is given is demanded; one that is not is read from the file itself. Exit code 1
+    Settings that you give are required; the others are read from each file. Exit code 1
     if any file fails.
 
     \b
@@ -95,7 +95,10 @@ def prepare(
     settings: dict[str, Any],
     config: PrepareConfig,
     tokenizer: Annotated[
-        Path | None, typer.Option(help="Write token shards beside, for hosts without numba.")
+        Path | None,
+        typer.Option(
+            help="Also write token shards by this tokenizer, for training hosts without numba."
+        ),
     ] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes. Default: all cores.")
@@ -104,9 +107,10 @@ def prepare(
 ) -> None:
     """Encode pictures or films into Parquet shards of canonical streams.
 
-    A film gives clips one after the other; a picture among films gives a pan over it; an animation
-    among pictures gives its first frame. Unreadable files are listed in rejected.jsonl and do not
-    stop the run; files of other kinds are counted. Killed at any moment, the same command goes on.
+    A film is cut into consecutive clips. Among films a picture becomes a pan across it; among
+    pictures an animation gives its first frame. Unreadable files are listed in rejected.jsonl and
+    do not stop the run; files of other kinds are counted. If it is stopped, the same command
+    resumes.
 
     \b
     Examples:
@@ -144,7 +148,7 @@ def _resumable(out: Path) -> Iterator[None]:
         yield
     except KeyboardInterrupt as error:
         raise Stopped(
-            f"stopped; the shards in {out} are whole, and the same command goes on from there"
+            f"stopped; the shards in {out} are whole, and the same command resumes from there"
         ) from error
 
 

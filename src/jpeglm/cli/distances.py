@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 KeepOption = Annotated[
     Path | None,
-    typer.Option("--pictures", help="Folder that keeps what was drawn; a second run goes on."),
+    typer.Option("--pictures", help="Folder for the drawn pictures; a second run resumes from it."),
 ]
 SheetOption = Annotated[
     Path | None,
@@ -96,7 +96,7 @@ def completion(
     data: Annotated[Path, typer.Argument(help="Real pictures that training never saw.")],
     checkpoint: CheckpointOption = None,
     ratios: Annotated[
-        str, typer.Option(help="Shares of the picture that are kept, with commas between.")
+        str, typer.Option(help="Shares of the picture to keep, separated by commas.")
     ] = "0.25,0.5,0.75",
     seeds: SeedsOption = 3,
     half: Annotated[
@@ -151,7 +151,9 @@ def unconditional(
     *,
     data: Annotated[Path, typer.Argument(help="Real pictures that training never saw.")],
     checkpoint: CheckpointOption = None,
-    n: Annotated[int, typer.Option("-n", min=2, max=MAX_SEED, help="New pictures a seed.")] = 1000,
+    n: Annotated[
+        int, typer.Option("-n", min=2, max=MAX_SEED, help="New pictures for each seed.")
+    ] = 1000,
     seeds: SeedsOption = 1,
     config: ReferenceConfig,
     pictures: KeepOption = None,
@@ -200,10 +202,10 @@ def reconstruction(
     data: Annotated[Path, typer.Argument(help="Real pictures.")],
     checkpoint: Annotated[
         list[Path] | None,
-        typer.Option(help="A checkpoint, tokenizer or VAE folder; give it several times."),
+        typer.Option(help="A checkpoint, tokenizer or VAE folder; may be repeated."),
     ] = None,
     qualities: Annotated[
-        str, typer.Option(help="JPEG qualities beside them, with commas between; empty: none.")
+        str, typer.Option(help="JPEG qualities to compare with, separated by commas; empty: none.")
     ] = "5,10,25,50,75",
     config: ReferenceConfig,
     distances: dict[str, Any],
@@ -244,9 +246,12 @@ def longtail(
     checkpoint: CheckpointOption = None,
     rival: Annotated[Path | None, typer.Option(help="The other checkpoint.")] = None,
     trained_on: Annotated[
-        Path | None, typer.Option(help="Prepared shards of training, whose labels are counted.")
+        Path | None,
+        typer.Option(help="Prepared shards of the training set, whose labels are counted."),
     ] = None,
-    keep: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share that is kept.")] = 0.25,
+    keep: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Share of the picture to keep.")
+    ] = 0.25,
     seed: SeedOption = 0,
     config: ReferenceConfig,
     pictures: KeepOption = None,

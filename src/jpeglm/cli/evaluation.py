@@ -104,10 +104,14 @@ def likelihood(
     split: SplitOption = "validation",
     limit: LimitOption = 1000,
     labels: Annotated[
-        bool, typer.Option("--labels/--no-labels", help="Tell a conditional model the classes.")
+        bool,
+        typer.Option("--labels/--no-labels", help="Give a class-conditional model the classes."),
     ] = True,
     captions: Annotated[
-        bool, typer.Option("--captions/--no-captions", help="Tell a model of words the captions.")
+        bool,
+        typer.Option(
+            "--captions/--no-captions", help="Give a model trained with captions the captions."
+        ),
     ] = True,
     engine: EngineOption = "cpu",
     precision: PrecisionOption = None,
@@ -198,10 +202,13 @@ def classify(
     captions: Annotated[
         bool | None,
         typer.Option(
-            "--captions/--labels", help="By what is chosen. Default: classes, if there are any."
+            "--captions/--labels",
+            help="Choose among captions or among classes. Default: classes, if there are any.",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Of the other captions.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=MAX_SEED, help="Seed for choosing the other captions.")
+    ] = 0,
     engine: EngineOption = "cpu",
     precision: PrecisionOption = None,
     device: DeviceOption = None,
@@ -211,7 +218,7 @@ def classify(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Which class, or which caption, makes a picture most likely; how often that is the right one.
+    """How often the right class or caption makes a picture most likely.
 
     For checkpoints with classes or words. Each picture is read once for every answer.
 
@@ -262,7 +269,7 @@ def continuation(
         ),
     ] = None,
     keep_frames: Annotated[
-        int | None, typer.Option(min=1, help="Frames that are kept. Default: two thirds.")
+        int | None, typer.Option(min=1, help="How many frames to keep. Default: two thirds.")
     ] = None,
     seeds: SeedsOption = 1,
     limit: Annotated[int, typer.Option(min=2, max=MAX_SEED, help="Clips at most.")] = 200,
@@ -325,7 +332,10 @@ def validity(
     *,
     checkpoint: CheckpointOption = None,
     n: Annotated[
-        int, typer.Option("-n", min=1, max=MAX_SEED, help="Pictures with and without grammar.")
+        int,
+        typer.Option(
+            "-n", min=1, max=MAX_SEED, help="Pictures to draw with, and without, the grammar."
+        ),
     ] = 200,
     seed: SeedOption = 0,
     sampling: dict[str, Any],

@@ -36,7 +36,7 @@ from jpeglm.config import InputError, check_fit, shorten
 
 verbs = typer.Typer()
 
-VerboseOption = Annotated[bool, typer.Option("--verbose", help="Tell tokens and bits as well.")]
+VerboseOption = Annotated[bool, typer.Option("--verbose", help="Also report tokens and bits.")]
 MOST = 1_000_000
 """Pictures of a call, which keeps them all in memory."""
 SAMPLING = Fields("config:Sampling", given=True, default="the checkpoint's")
@@ -116,35 +116,40 @@ def complete(
             min=0.0,
             max=1.0,
             callback=finite,
-            help="Share to keep, of a picture from the top. Default: 0.5; of a clip 2/3.",
+            help="Share of the picture to keep, from the top. Default: 0.5; of a clip 2/3.",
         ),
     ] = None,
     keep_frames: Annotated[
-        int | None, typer.Option(min=0, help="Of a clip: frames to keep, instead of --keep.")
+        int | None,
+        typer.Option(min=0, help="Of a clip, how many frames to keep, instead of --keep."),
     ] = None,
     fit: Annotated[
         str | None,
         typer.Option(
-            help="Of a photo of another shape than the model's: crop the middle out, crop at the "
-            "top (the head of a portrait), or pad with black. Default: as the model was trained."
+            help="For a photo of another shape than the model's: crop (keep the middle), top "
+            "(keep the top, as the head of a portrait) or pad (with black). Default: as the"
+            " model was trained."
         ),
     ] = None,
     mask: Annotated[
         Path | None,
         typer.Option(
-            help="A picture of the photo's size: what is white in it is drawn anew, all else "
-            "stays. For checkpoints of train --fim."
+            help="An image of the photo's size: white is redrawn, the rest is kept. Needs a "
+            "checkpoint trained with --fim."
         ),
     ] = None,
     region: Annotated[
         str | None,
         typer.Option(
             metavar="X,Y,W,H",
-            help="The same for a rectangle: left, top, width, height in the photo's pixels.",
+            help="Redraw this rectangle: left, top, width, height in the photo's pixels.",
         ),
     ] = None,
     start: Annotated[
-        float, typer.Option(min=0.0, callback=finite, help="Where a clip begins, seconds.")
+        float,
+        typer.Option(
+            min=0.0, callback=finite, help="Where the clip begins in the film, in seconds."
+        ),
     ] = 0.0,
     n: Annotated[int, typer.Option("-n", min=1, max=MOST, help="How many completions.")] = 3,
     out: Annotated[
@@ -270,7 +275,7 @@ def _free_folder(photo: Path) -> Path:
     names = (Path(f"{name}-{number}" if number > 1 else name) for number in count(1))
     out = next(filter(free, names))
     if out.name != name:
-        note(f"{name} is not of {photo}, so {out} is written")
+        note(f"{name} belongs to another photo; writing to {out}")
     return out
 
 
@@ -305,7 +310,7 @@ def _told(result: dict[str, Any], kind: str, verbose: bool) -> list[str]:
 
 @verbs.command()
 def models(as_json: JsonOption = False) -> None:
-    """What ships with jpeglm: give a name to --checkpoint.
+    """List the models that ship with jpeglm, by the name that --checkpoint takes.
 
     Each has a card, README.md in its folder: data, training, figures, licence.
 
@@ -344,7 +349,7 @@ def export(
     from jpeglm.folders import CHECKPOINT, claim
 
     if to != "hf":
-        raise InputError(f"--to is {to!r}; hf is the form that can be written")
+        raise InputError(f"--to is {to!r}; only hf is supported")
     folder = checkpoint_folder(checkpoint)
     claim(out, CHECKPOINT, inputs=[folder])
     export_hugging_face(load_checkpoint(folder), out, dtype)

@@ -40,7 +40,7 @@ TYPES: dict[str, type] = {"int": int, "float": float, "str": str, "bool": bool, 
 def finite(value: float | None) -> float | None:
     """An option's value, unless it is NaN or infinite, which pass every range."""
     if value is not None and not math.isfinite(value):
-        raise typer.BadParameter(f"{value} is no finite number.")
+        raise typer.BadParameter(f"{value} is not a finite number.")
     return value
 
 
@@ -192,7 +192,7 @@ def _pairs(option: str, words: list[str]) -> dict[str, Any]:
             found[key] = json.loads(value)
         except ValueError:
             raise InputError(
-                f"--{option} {word} is no KEY=VALUE; give for instance num_hidden_layers=8"
+                f"--{option} {word} is not KEY=VALUE; give for instance num_hidden_layers=8"
             ) from None
     return found
 

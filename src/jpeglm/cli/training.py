@@ -36,16 +36,17 @@ def train(
     ] = None,
     settings: dict[str, Any],
     resume: Annotated[
-        bool, typer.Option("--resume/--no-resume", help="Go on with the run in OUT.")
+        bool, typer.Option("--resume/--no-resume", help="Resume the run in OUT.")
     ] = True,
     as_json: JsonOption = False,
 ) -> None:
-    """Train a Llama model from scratch or, with --init, further; run it again after a stop.
+    """Train a Llama model from scratch or, with --init, from a checkpoint.
 
-    With --minutes alone it chooses size and warm-up for this machine and says what to expect. OUT
-    holds README.md, which explains the run; curves.png; model, the best checkpoint; samples, sheets
-    drawn at each evaluation; metrics.jsonl, a row each --log-every steps and each evaluation, from
-    step 0 on; tensorboard. Under torchrun or accelerate launch it trains data-parallel.
+    The same command resumes a stopped run. With --minutes alone it chooses size and warm-up for
+    this machine and says what to expect. OUT holds README.md, which explains the run; curves.png;
+    model, the best checkpoint; samples, sheets drawn at each evaluation; metrics.jsonl, a row for
+    every --log-every steps and each evaluation, from step 0 on; tensorboard. Under torchrun or
+    accelerate launch it trains data-parallel.
 
     \b
     Examples:
@@ -68,7 +69,7 @@ def train(
         begun = checkpoint_folder(Path(init))
         if "preset" in settings:
             raise InputError(
-                f"--preset {settings['preset']} and --init {init} both say a size; leave one out"
+                f"--preset {settings['preset']} and --init {init} both set a size; leave one out"
             )
         load_checkpoint(begun)  # InputError where it is none, before the data are read
         tokenizer = tokenizer or begun
@@ -189,7 +190,7 @@ def train_vqvae(
     config: AutoencoderConfig,
     as_json: JsonOption = False,
 ) -> None:
-    """Train a VQ-VAE, the codec of `prepare --codec vq`; run it again to go on after a stop.
+    """Train a VQ-VAE, the codec of `prepare --codec vq`; the same command resumes a stopped run.
 
     \b
     Examples:
@@ -218,7 +219,7 @@ def train_vae(
     config: AutoencoderConfig,
     as_json: JsonOption = False,
 ) -> None:
-    """Train a VAE, whose prior `generate` samples; run it again to go on after a stop.
+    """Train a VAE, whose prior `generate` samples; the same command resumes a stopped run.
 
     \b
     Examples:

@@ -70,7 +70,7 @@ def open_codec(
         return open_diffusers(folder, width or 256, height or width or 256, fit or "crop")
     found = [folder / name for name in RECORDS if (folder / name).exists()]
     if not found:
-        raise InputError(f"{folder} is no codec folder: it has no codec.json")
+        raise InputError(f"{folder} is not a codec folder: it has no codec.json")
     values = read_json(found[0]).get("codec")
     name = values.get("codec") if isinstance(values, dict) else values
     if not isinstance(values, dict) or name not in CODECS:

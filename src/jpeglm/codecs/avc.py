@@ -77,15 +77,15 @@ class AvcConfig(Settings):
             if not 16 <= value <= 1920 or value % 16:
                 raise InputError(f"{name} is {value}; it must be a multiple of 16 from 16 to 1920")
         if not 1 <= self.frames <= 1000:
-            raise InputError(f"frames is {self.frames}; it goes from 1 to 1000")
+            raise InputError(f"frames is {self.frames}; it must be from 1 to 1000")
         if not 0.001 <= self.fps <= 120:
-            raise InputError(f"fps is {self.fps}; it goes from 0.001 to 120")
+            raise InputError(f"fps is {self.fps}; it must be from 0.001 to 120")
         if self.width * self.height * self.frames > 200_000_000:
             raise InputError(
                 f"{self.frames} frames of {self.width} × {self.height} are more than 200 megapixels"
             )
         if not 1 <= self.qp <= 51:
-            raise InputError(f"qp is {self.qp}; it goes from 1 to 51")
+            raise InputError(f"qp is {self.qp}; it must be from 1 to 51")
         if not 1 <= self.slices <= self.height // 16:
             raise InputError(
                 f"slices is {self.slices}; a frame has 1 to {self.height // 16}, one a row at most"

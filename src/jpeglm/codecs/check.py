@@ -55,7 +55,7 @@ def infer_config(data: bytes, wanted: dict[str, Any]) -> JpegConfig:
                 raise Ordinary("its sampling factors are not 4:2:0, 4:2:2 or 4:4:4", place)
         elif marker == 0xDD:
             if len(payload) != 2:
-                raise StreamError("its restart interval is no two bytes", place)
+                raise StreamError("its restart interval is not two bytes long", place)
             values["restart_interval"] = int.from_bytes(payload, "big")
         elif marker == 0xDB:
             tables.append(payload)
@@ -64,7 +64,7 @@ def infer_config(data: bytes, wanted: dict[str, Any]) -> JpegConfig:
         raise InputError("it has no frame header (SOF0) of a baseline JPEG")
     for name, unit in zip(("width", "height"), JpegConfig.MCU.get(values["subsampling"], (1, 1))):
         if values[name] % unit:
-            raise Ordinary(f"its {name}, {values[name]}, is no whole number of MCUs of {unit}")
+            raise Ordinary(f"its {name}, {values[name]}, is not a whole number of MCUs of {unit}")
     if "quality" in values or not tables:
         return JpegConfig(**values)
     for quality in range(1, 101):

@@ -171,7 +171,7 @@ def _why_not(source: Any) -> str:
             )
     for name in [name for name in known if name not in FORMATS]:
         return f"is a file of format {name}, which is not read here; save it as PNG first"
-    return "is no picture that can be read (no known format)"
+    return "is not a readable picture (no known format)"
 
 
 def _begins_as(name: str, head: bytes) -> bool:

@@ -37,7 +37,7 @@ class PixelsConfig(Settings):
     def __post_init__(self) -> None:
         for name in ("width", "height"):
             if not 0 < getattr(self, name) <= 4096:
-                raise InputError(f"{name} is {getattr(self, name)}; it goes from 1 to 4096")
+                raise InputError(f"{name} is {getattr(self, name)}; it must be from 1 to 4096")
         if not 2 <= self.colors <= 65536:
             raise InputError(f"colors is {self.colors}; a palette has 2 to 65536")
         check_fit(self.fit)
@@ -101,7 +101,7 @@ class PixelsCodec(LearnedCodec[PixelsConfig]):
         try:
             palette = load(self.weights).get("palette")
         except Exception as error:  # safetensors raises a class of its own, numpy whatever it meets
-            raise InputError(f"{WEIGHTS} is no whole safetensors file: {error}") from error
+            raise InputError(f"{WEIGHTS} is not a complete safetensors file: {error}") from error
         if palette is None or palette.dtype != np.uint8 or palette.shape != (config.colors, 3):
             raise InputError(f"{WEIGHTS} holds no palette of {config.colors} colours")
         self.palette: np.ndarray = palette

@@ -112,9 +112,9 @@ class VqCodec(LearnedCodec[VqConfig]):
         try:
             state = load(self.weights)
         except Exception as error:  # safetensors has a class of its own
-            raise InputError(f"{WEIGHTS} is no whole safetensors file: {error}") from error
+            raise InputError(f"{WEIGHTS} is not a complete safetensors file: {error}") from error
         if not all(bool(torch.isfinite(value).all()) for value in state.values()):
-            raise InputError(f"{WEIGHTS} holds values that are no finite numbers")
+            raise InputError(f"{WEIGHTS} holds values that are not finite")
         if self.config.kind == "diffusers":
             return _Diffusers(self.config.model, state)
         from jpeglm.models.vqvae import VqVae, VqVaeConfig

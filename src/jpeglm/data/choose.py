@@ -111,7 +111,7 @@ def _like(like: Path, choice: CodecChoice, settings: dict[str, Any]) -> Codec:
     said = [option for option, value in given.items() if value is not None]
     said += [_option(name) for name in settings if name != "fit"]
     if said:
-        raise InputError(f"{said[0]} cannot be given with --like, which says it")
+        raise InputError(f"{said[0]} cannot be given with --like, which sets it")
     folder = like if record_of(like, DATA) is not None else checkpoint_folder(like)
     if not folder.is_dir():
         raise InputError(
@@ -130,7 +130,7 @@ def _out_of(folder: Path, name: str, settings: dict[str, Any]) -> Codec:
     """The codec of a codec's folder, at another size if one is given."""
     free = ("width", "height", "fit")
     for option in settings.keys() - free:
-        raise InputError(f"{_option(option)} cannot be given with --codec-dir, which says it")
+        raise InputError(f"{_option(option)} cannot be given with --codec-dir, which sets it")
     folder = checkpoint_folder(folder)
     codec = open_codec(folder, **settings)
     if codec.name != name:

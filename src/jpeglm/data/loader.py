@@ -248,7 +248,7 @@ class TrainingLoader:
     ) -> None:
         for name, share in (("class", class_dropout), ("caption", caption_dropout)):
             if not 0 <= share <= 1:
-                raise InputError(f"{name}_dropout is {share}; it goes from 0 to 1")
+                raise InputError(f"{name}_dropout is {share}; it must be from 0 to 1")
         assert bos is not None or class_dropout == 0, "dropping classes needs the id of BOS"
         assert holes or not fim, "cutting holes needs to know how"
         arrange, marks = holes or (None, NO_MARKS)

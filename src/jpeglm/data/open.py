@@ -46,7 +46,7 @@ class Dataset:
         if not (self.path / "dataset.json").exists():
             if (self.path / "prepare.json").exists():
                 raise InputError(f"{path} is not finished; run the same jpeglm prepare again")
-            raise InputError(f"{path} is no prepared folder (it has no dataset.json)")
+            raise InputError(f"{path} is not a prepared folder (it has no dataset.json)")
         self.info = read_json(self.path / "dataset.json")
         if self.info.get("format") != DATA_FORMAT:
             raise InputError(f"{self.path / 'dataset.json'} was not written by jpeglm prepare")

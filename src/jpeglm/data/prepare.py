@@ -90,7 +90,7 @@ def prepare(
     """Write shards of `source` into the folder `out`; returns what dataset.json holds.
 
     Run again after a kill, it goes on. `workers`: processes, all cores by default. Raises
-    InputError if nothing can be read, if `out` was begun with other settings, or if the disk is
+    InputError if nothing can be read, if `out` was started with other settings, or if the disk is
     full; finished shards stay.
     """
     import pyarrow  # noqa: F401 (what is missing is told before the work, not after it)
@@ -158,8 +158,8 @@ def _begin(out: Path, source: Source, codec: Codec, config: PrepareConfig) -> No
         changes.append("the pictures of the source are not the same")
     if changes:
         raise InputError(
-            f"{out} was begun with other settings: {'; '.join(changes)}; run it as before or give "
-            "another folder"
+            f"{out} was started with other settings: {'; '.join(changes)}; run it as before "
+            "or give another folder"
         )
 
 

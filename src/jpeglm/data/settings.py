@@ -16,13 +16,13 @@ class PrepareConfig(Settings):
     """What decides the content of the shards, together with the codec and the source."""
 
     crops: int = bounded(0, least=0)
-    """Random crops of many scales, and flips, of each picture, or of each clip's length of a film;
-    0: whole."""
+    """Random crops at many scales, some flipped, from each picture, or from each clip's length of a
+    film; 0: the whole picture."""
     clips: int = bounded(0, least=0)
-    """Only so many clips from each film's beginning (avc); 0: all."""
+    """At most this many clips from the start of each film (avc); 0: all."""
     min_scale: float = bounded(0.25, least=0, most=1)
-    """Side of the smallest crop, as a share of the largest that fits in the picture; never smaller
-    than the codec's own size unless the picture is."""
+    """Side of the smallest crop, as a share of the largest that fits; never below the codec's own
+    size unless the picture is smaller."""
     validation: float = bounded(0.05, least=0, below=1)
     """Share of the pictures held out, chosen by their content."""
     split: str = "hash"
@@ -36,7 +36,7 @@ class PrepareConfig(Settings):
     labels: str = "source"
     """source (where it has some), folder (names of folders) or none."""
     max_pixels: int = bounded(MAX_PIXELS, least=1)
-    """Larger pictures are set aside."""
+    """Larger pictures are rejected."""
     column: str | None = None
     """Which column of a table, or which image of a sample in a tar (png, seg.png), is the picture.
     Default: the only one, or image; of 7.jpg and 7.png the JPEG."""

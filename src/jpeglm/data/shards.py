@@ -98,15 +98,15 @@ def read_meta(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise InputError(f"there is no file {path}; prepare the data again") from error
     except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{path} is no readable Parquet file; delete it and prepare again") from (
-            error
-        )
+        raise InputError(
+            f"{path} is not a readable Parquet file; delete it and prepare again"
+        ) from (error)
     try:
         meta: dict[str, Any] = json.loads(stored[b"jpeglm"])
         if not isinstance(meta["codec"], dict) or not isinstance(meta["fingerprint"], str):
             raise TypeError
     except (LookupError, TypeError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} is no shard written by jpeglm prepare") from error
+        raise InputError(f"{path} is not a shard written by jpeglm prepare") from error
     return meta
 
 

@@ -110,7 +110,7 @@ def token_meta(path: Path) -> dict[str, str]:
     except FileNotFoundError as error:
         raise InputError(f"there is no file {path}; prepare the tokens again") from error
     except (OSError, SafetensorError) as error:
-        raise InputError(f"{path} is no readable token shard; delete it: {error}") from error
+        raise InputError(f"{path} is not a readable token shard; delete it: {error}") from error
     try:
         meta = json.loads(stored["jpeglm"])
         return {"tokenizer": str(meta["tokenizer"]), "fingerprint": str(meta["fingerprint"])}
@@ -129,7 +129,9 @@ def read_token_shard(path: Path) -> TokenShard:
         values.setdefault("text", np.zeros(len(values["label"]), np.int32))
         shard = TokenShard(**(values | meta))
     except (SafetensorError, TypeError, LookupError) as error:
-        raise InputError(f"{path} is no token shard of this version; delete it: {error}") from error
+        raise InputError(
+            f"{path} is not a token shard of this version; delete it: {error}"
+        ) from error
     if not _sound(shard):
         raise InputError(f"{path} is damaged: its rows do not fit together; delete it")
     return shard

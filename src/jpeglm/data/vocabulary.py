@@ -34,15 +34,16 @@ class TokenizerConfig(Settings):
     or paper-bytes (the preset's). Of avc: avc-placed-symbols (default), avc-symbols or bytes. Of vq
     and pixels: codes."""
     vocab_size: int | None = None
-    """Tokens of pictures, BOS and EOS included. Default: 1024; of codes, no merges."""
+    """Size of the picture vocabulary, BOS and EOS included. Default: 1024; of codes, no merges."""
     text_vocab_size: int = bounded(DEFAULT_SIZE, least=0, most=MAX_VOCABULARY)
-    """Tokens of captions, where the data have some, from 256 (single bytes) on; 0: none."""
+    """Size of the text vocabulary, used if the data have captions; 256 is single bytes; 0: no
+    text."""
     preset: str | None = None
     """paper: plain BPE 320 over whole streams of 256 px, quality 25; of clips, 1024 over bytes."""
     classes: int = bounded(0, least=0, most=65_000)
     """Class tokens, one for each label of the data."""
     limit: int = bounded(10_000, least=1, most=MAX_SEED)
-    """Streams, and their captions, to learn from."""
+    """Number of streams, with their captions, to learn from."""
 
     def __post_init__(self) -> None:
         self.check_bounds()

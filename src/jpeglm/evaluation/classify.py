@@ -31,7 +31,7 @@ def by_class(
 ) -> dict[str, Any]:
     """Each stream that has a class is read under every class of the model."""
     if not model.classes:
-        raise InputError("this checkpoint has no classes; it can only choose among captions")
+        raise InputError("this checkpoint has no classes; it can choose among captions only")
     if max(labels) >= model.classes:
         raise InputError(
             f"a picture has label {max(labels)}, the checkpoint has classes 0 to "

@@ -55,7 +55,7 @@ def continuation(
     codec = model.codec
     keep = int(KEEP["clip"] * codec.units) if keep_frames is None else keep_frames
     if not 1 <= keep < codec.units:
-        raise InputError(f"--keep-frames is {keep}; it goes from 1 to {codec.units - 1}")
+        raise InputError(f"--keep-frames is {keep}; it must be from 1 to {codec.units - 1}")
     truth = np.stack([codec.decode(stream) for stream in streams])
     count = len(streams)
     found: dict[int, Drawn] = {}

@@ -139,8 +139,8 @@ class ExtractorConfig(Settings):
     weights: Path | None = None
     """The extractor's weights file; of resnet50 by default data/resnet50.safetensors."""
     resize: int | None = None
-    """Pixels a side that resnet50 sees, by default its own 224; 112 costs a quarter and shows as
-    much of pictures that are smaller than that anyway."""
+    """Side in pixels of what resnet50 sees; default 224. 112 costs a quarter and loses nothing for
+    pictures that are no larger."""
 
 
 def make_extractor(config: ExtractorConfig, device: str | None = None) -> Extractor:

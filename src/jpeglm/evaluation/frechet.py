@@ -20,7 +20,7 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
     """Between features [N, d] and [M, d]; N and M at least 2."""
     if len(a) < 2 or len(b) < 2:
         raise InputError(
-            f"a Fréchet distance needs at least two pictures a side; there are {len(a)} and "
+            f"a Fréchet distance needs at least two pictures on each side; there are {len(a)} and "
             f"{len(b)}"
         )
     if a.shape[1] != b.shape[1]:
@@ -45,7 +45,7 @@ def kernel_distance(
     """(KID, its standard error): unbiased, mean over random subsets of `size` features a side."""
     size = min(size, len(a), len(b))
     if size < 2:
-        raise InputError("a kernel distance needs at least two pictures a side")
+        raise InputError("a kernel distance needs at least two pictures on each side")
     rng = np.random.default_rng(seed)
     values = []
     for _ in range(subsets if size < max(len(a), len(b)) else 1):

@@ -296,7 +296,9 @@ def class_differences(
     for label in sorted(frequency):
         chosen = labels == label
         if chosen.sum() < 2:
-            raise InputError(f"class {label} has {int(chosen.sum())} pictures; two are the least")
+            raise InputError(
+                f"class {label} has {int(chosen.sum())} pictures; at least two are needed"
+            )
         first = frechet_distance(a[chosen], truth[chosen])
         second = frechet_distance(b[chosen], truth[chosen])
         rows.append(

@@ -41,7 +41,7 @@ def kept(
             return found
     else:
         if places:
-            raise InputError(f"{places[-1]} is no set of pictures that can be read; remove it")
+            raise InputError(f"{places[-1]} is not a readable set of pictures; remove it")
     arrays = make()
     if places:
         out = io.BytesIO()

@@ -55,7 +55,7 @@ class TorchEngine:
                 folder, local_files_only=True, use_safetensors=True, dtype=types[precision]
             )
         except Exception as error:  # transformers raises whatever its configuration meets
-            raise InputError(f"{folder} is no whole checkpoint folder: {error}") from error
+            raise InputError(f"{folder} is not a complete checkpoint folder: {error}") from error
         try:
             torch.nn.Module.to(model, torch.device(device))
         except (RuntimeError, AssertionError) as error:

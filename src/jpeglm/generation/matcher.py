@@ -140,11 +140,11 @@ class Constraint:
         state = start_state(self.spec)
         for symbol in self.tokenizer.decode(prompt.ids):
             if not step(self.spec, state, symbol):
-                raise InputError("the prompt is no beginning of a stream of this codec")
+                raise InputError("the prompt does not begin a stream of this codec")
         trial = state.copy()
         for symbol in prompt.forced:
             if not step(self.spec, trial, symbol):
-                raise InputError("the prompt is no beginning of a stream of this codec")
+                raise InputError("the prompt does not begin a stream of this codec")
         walk, spans = np.zeros(1, WALK), self._spans(prompt)
         if len(spans):
             state = trial = spans[0, NEXT:].copy()

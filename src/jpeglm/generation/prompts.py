@@ -48,8 +48,8 @@ class Prompts:
         """What a canonical stream has outside `hole`."""
         if not self.tokenizer.addresses:
             raise InputError(
-                "this checkpoint has not learnt to fill holes; `jpeglm train DATA --fim 0.5` "
-                "teaches it, with --init CHECKPOINT to one that is there already"
+                "this checkpoint has not learnt to fill holes; train one that has with "
+                "`jpeglm train DATA --fim 0.5` (--init CHECKPOINT starts from an existing one)"
             )
         if hole.shape != (self.codec.units,):
             raise InputError(f"the hole is bool {list(hole.shape)}; [{self.codec.units}] is needed")

@@ -93,11 +93,12 @@ class Session:
             budget = ENDLESS  # a whole stream may be shorter than a completion of its symbols
         elif chooser.guidance != 1 and prompt.ids[0] <= self.constraint.tokenizer.eos:
             raise InputError(
-                "guidance needs a class or a text: give --label or --text to a checkpoint with such"
+                "guidance needs a class or a text; give --label or --text, with a checkpoint that "
+                "takes one"
             )
         if isinstance(chooser, Sampling) and not chooser.grammar:
             if len(prompt.spans):
-                raise InputError("a hole is filled under the grammar alone; leave it on")
+                raise InputError("holes are filled under the grammar only; leave it on")
             # Nothing holds a free sampler to the prompt, so its last tokens are taken as they are.
             tail = self.constraint.tokenizer.encode_symbols(prompt.forced)
             ids = np.concatenate([prompt.ids, tail]).astype(np.int32)

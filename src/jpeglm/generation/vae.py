@@ -54,7 +54,7 @@ class VaePrior:
                 f"{self.folder / WEIGHTS} does not fit its codec.json: {error}"
             ) from error
         if not all(bool(torch.isfinite(value).all()) for value in state.values()):
-            raise InputError(f"{self.folder / WEIGHTS} holds values that are no finite numbers")
+            raise InputError(f"{self.folder / WEIGHTS} holds values that are not finite")
         self.model.eval()
 
     @torch.inference_mode()

@@ -41,23 +41,23 @@ class TrainConfig(Settings):
     """Model size: 1m, 2m, 3m, 5m, 10m, 30m, 85m, 300m, 1b, 7b, or `auto`: with --minutes alone the
     one that fits the budget on this machine, with --init the checkpoint's, else 2m."""
     model: dict[str, Any] = field(default_factory=dict)
-    """A key of Hugging Face's Llama configuration in place of the size's, as num_hidden_layers=8;
-    may be repeated."""
+    """Overrides a key of the Hugging Face Llama configuration, as num_hidden_layers=8; may be
+    repeated."""
     init: str = ""
-    """Checkpoint whose weights and size to begin with: a folder, or one that ships (photos,
-    cifar10, clips). Its tokenizer is the default then."""
+    """Checkpoint to start from, weights and size: a folder, or one that ships (photos, cifar10,
+    clips). Its tokenizer is the default then."""
     steps: int = bounded(0, least=0)
     """Budget in steps; 0 is none. --steps, --epochs or --minutes is needed."""
     epochs: float = bounded(0.0, least=0)
     """Budget in passes over the data."""
     minutes: float = bounded(0.0, least=0)
-    """Budget in minutes, evaluation, saving and compilation included; loading of the data and
-    what is measured before the first step not."""
+    """Budget in minutes, including evaluation, saving and compilation, but not loading the data or
+    measuring before the first step."""
     optimizer: str = "auto"
     """`muon` (layers' matrices, the rest AdamW), `adamw`, or `auto`: muon, but adamw under FSDP,
     which splits matrices."""
     learning_rate: float = bounded(0.0, least=0)
-    """Peak learning rate; 0 takes the size's, twice it with muon, half of that with --init."""
+    """Peak learning rate; 0: the size's default, doubled for muon, halved with --init."""
     warmup: int | None = bounded(None, least=0)
     """Steps of linear warm-up. Default: 100, but with --minutes alone at most a tenth of the steps
     that fit into the budget."""
@@ -86,8 +86,8 @@ class TrainConfig(Settings):
     caption_dropout: float = bounded(0.1, least=0, most=1)
     """Share of captions left out, of data that have some, which guidance needs."""
     fim: float = bounded(0.0, least=0, most=1)
-    """Share of pictures that are learnt with a hole in them (fill in the middle), which
-    `complete --mask` needs; a tokenizer without tokens for it gets them."""
+    """Share of pictures trained with a hole to fill (fill in the middle), which `complete --mask`
+    needs; a tokenizer without tokens for holes gets them."""
     precision: str = "auto"
     """`float32`, `bfloat16`, or `auto`: bfloat16 on CUDA and on a CPU with avx512_bf16 or AMX, else
     float32."""
@@ -95,9 +95,9 @@ class TrainConfig(Settings):
     """`on`, `off`, or `auto`: on for CUDA; on a CPU it needs g++ and about a minute, then gains 6
     to 33 %."""
     activation_checkpointing: bool = False
-    """Save memory, compute activations twice."""
+    """Save memory by computing activations twice."""
     ema: float = bounded(0.0, least=0, below=1)
-    """Decay of averaged weights, which are then what is evaluated and kept; 0 is off."""
+    """Decay of the moving average of the weights, which is then evaluated and saved; 0 is off."""
     seed: int = bounded(0, least=0, most=MAX_SEED)
     """Seed of the first weights and of the order of the data."""
     log_every: int = bounded(10, least=1)
@@ -111,7 +111,7 @@ class TrainConfig(Settings):
     samples: int = bounded(8, least=0)
     """Pictures drawn at each evaluation."""
     keep: int = bounded(2, least=1)
-    """Newest checkpoints kept."""
+    """Number of newest checkpoints to keep."""
     threads: int = bounded(0, least=0, most=4096)
     """CPU threads of torch; 0: torch decides."""
 
@@ -132,7 +132,7 @@ class TrainConfig(Settings):
         if self.fim and self.packing != "pictures":
             raise InputError("fim needs whole pictures in a row; use packing pictures")
         if self.init and self.model:
-            raise InputError("the checkpoint of init has its shape; model cannot change it")
+            raise InputError("init takes its checkpoint's shape, which model cannot change")
         if self.steps and self.epochs:
             raise InputError("steps and epochs are both given; choose one of them")
 

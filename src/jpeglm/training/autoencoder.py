@@ -144,7 +144,7 @@ def train_autoencoder(
     job = start(train, held_out, Path(out), model_config, config)
     state = job.state
     if state.step and say:
-        say(f"going on from step {state.step} of {job.out}")
+        say(f"resuming from step {state.step} of {job.out}")
     loop(job, progress)
     best = read_json(job.out / "model" / "codec.json")["measured"]
     return {

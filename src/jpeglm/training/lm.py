@@ -93,7 +93,7 @@ def loop(job: Job) -> dict[str, Any]:
     resumed = state.step
     saved_at = resumed or -1
     if resumed:
-        job.say(f"going on from step {resumed} of {job.out}")
+        job.say(f"resuming from step {resumed} of {job.out}")
     batches = ahead(iter(job.loader))
     job.objective.train()
     # A run that was saved at step 0 has measured it.
@@ -145,7 +145,7 @@ def loop(job: Job) -> dict[str, Any]:
             save(job)
         write_summary(job, stopped)
     if stopped:
-        job.say(f"stopped after step {state.step}; the same command goes on from there")
+        job.say(f"stopped after step {state.step}; the same command resumes from there")
     return result(job, stopped)
 
 

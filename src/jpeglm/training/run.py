@@ -58,8 +58,8 @@ def refuse_other_run(
     if changed:
         raise InputError(
             f"the run in {out} was started with {', '.join(changed)}; "
-            "give the same settings to go on (the budget, and how often is measured and saved, are "
-            "free), or another folder to start anew"
+            "give the same settings to resume (the budget and the intervals of measuring and "
+            "saving may change), or another folder to start anew"
         )
     before = facts(old)
     for what, now in json.loads(to_json(facts(new))).items():

@@ -75,7 +75,7 @@ def read_last(
         return saved
     except Exception as error:
         raise InputError(
-            f"cannot go on from {folder}: {error}; point {checkpoints.pointer} to another "
+            f"cannot resume from {folder}: {error}; point {checkpoints.pointer} to another "
             "checkpoint or train into a new folder"
         ) from error
 

@@ -201,7 +201,7 @@ def _claim_folder(
     file = out / "config.json"
     if file.exists():
         if not resume:
-            raise InputError(f"{out} holds a run already; choose another folder")
+            raise InputError(f"{out} already holds a run; choose another folder")
         refuse_other_run(out, read_json(file), about, FREE, _facts)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:

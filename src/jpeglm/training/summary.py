@@ -116,11 +116,11 @@ def readme(job: Job, record: dict[str, Any], curves: Curves, stopped: bool | Non
     last = curves.trained[-1] if curves.trained else {"step": 0, "seconds": 0.0, "images": 0}
     run = quoted(out)
     state = {
-        None: "It was training when this page was written; if it no longer is, its command goes on "
+        None: "It was training when this page was written; if it no longer is, its command resumes "
         "from the last checkpoint.",
-        True: "It was stopped; its command goes on from there.",
-        False: "It is finished. With a larger budget its command goes on, the learning rate rising "
-        "again to where that budget has it.",
+        True: "It was stopped; its command resumes from there.",
+        False: "It is finished. With a larger budget the same command trains on, the learning rate "
+        "rising again to where that budget has it.",
     }[stopped]
     of = f" of {record['steps']:,}" if record["steps"] else ""
     minutes = f" of {settings['minutes']:g}" if settings["minutes"] else ""
@@ -157,8 +157,8 @@ def readme(job: Job, record: dict[str, Any], curves: Curves, stopped: bool | Non
         parts.append("**At its start.**\n\n" + "\n".join(f"- {line}" for line in job.advice))
     parts += [
         f"## How to go on\n\n    {command(out, record)}",
-        "The same command goes on after a stop or a kill. The budget and how often is measured and "
-        "saved may change; other settings need another folder.",
+        "The same command resumes after a stop or a kill. The budget and the intervals of "
+        "measuring and saving may change; other settings need another folder.",
         f"    jpeglm complete PHOTO --checkpoint {run}\n"
         f"    jpeglm generate --checkpoint {run}\n"
         f"    jpeglm evaluate likelihood {quoted(data['path'])} --checkpoint {run}\n"

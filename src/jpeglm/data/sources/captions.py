@@ -41,7 +41,7 @@ def read_caption(data: bytes | str | None) -> str | None:
     try:
         return tidy((data or b"").decode("utf-8-sig")) or None
     except UnicodeDecodeError:
-        raise ValueError("its caption is no UTF-8; mend it, or use --caption none") from None
+        raise ValueError("its caption is not UTF-8; mend it, or use --caption none") from None
 
 
 def name_caption(name: str) -> str:
@@ -100,12 +100,12 @@ def _read_line(line: bytes, folder: str, source: Source, found: dict[str, str]) 
     except (ValueError, RecursionError):
         row = None
     if not isinstance(row, dict) or not isinstance(row.get("file_name"), str):
-        raise ValueError('the line is no JSON object with a "file_name"')
+        raise ValueError('the line is not a JSON object with a "file_name"')
     text = next((row[key] for key in columns(source) if row.get(key) is not None), None)
     if text is None:
         return
     if not isinstance(text, str):
-        raise ValueError("the caption in the line is no text")
+        raise ValueError("the caption in the line is not text")
     place = posixpath.normpath(posixpath.join(folder, row["file_name"]))
     if found.setdefault(place, text) != text:
         raise ValueError(f"the line has a second caption for {printable(place)}; the first counts")

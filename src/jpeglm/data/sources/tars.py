@@ -197,7 +197,7 @@ def _scan(file: Any, source: Source, listing: Listing, path: Path) -> None:
             elif info.isreg():
                 listing.pictures.append((parts, member))
             else:
-                listing.rejected.append((info.name, "it is no regular file"))
+                listing.rejected.append((info.name, "it is not a regular file"))
     finally:
         for byte in tar.damage.values():
             reason = f"the tar is damaged at byte {byte}; what lies behind is read where it can be"
