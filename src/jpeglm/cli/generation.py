@@ -275,7 +275,7 @@ def _free_folder(photo: Path) -> Path:
     names = (Path(f"{name}-{number}" if number > 1 else name) for number in count(1))
     out = next(filter(free, names))
     if out.name != name:
-        note(f"{name} belongs to another photo; writing to {out}")
+        note(f"{name} belongs to another photo than {photo}; writing to {out}")
     return out
 
 
