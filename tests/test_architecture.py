@@ -1,9 +1,12 @@
 """The shape of the package: who may import whom, and what the light entry points leave alone."""
 
 import ast
+import inspect
+import re
 import subprocess
 import sys
 import tomllib
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -20,6 +23,7 @@ ORDER = [
 LAZY = ("vq.py", "models")
 """The one import to the right: a learned codec loads its network when the first picture comes."""
 MODULES = sorted(SOURCE.rglob("*.py"))
+FROM = re.compile(r"^from (jpeglm[\w.]*) import", re.MULTILINE)
 LONGEST = 400
 """Lines of a source file."""
 
@@ -220,6 +224,28 @@ def test_importing_the_package_loads_nothing_heavy():
 def test_the_cpu_road_loads_no_torch():
     assert "torch" not in loaded_by("from jpeglm.generation import loading, outputs")
     assert "torch" not in loaded_by("from jpeglm.training import TrainConfig")
+
+
+def public_modules():
+    """The package, where its names are at home, and what docs/api.md imports from."""
+    page = (SOURCE.parents[1] / "docs" / "api.md").read_text()
+    homes = {f"jpeglm.{home}" for home in jpeglm._HOMES.values()}
+    return sorted({"jpeglm", "jpeglm.syntax.alphabet", *homes, *FROM.findall(page)})
+
+
+@pytest.mark.parametrize("name", public_modules())
+def test_a_public_module_says_what_is_public(name):
+    """Its `__all__` are names that it defines, each with a docstring, or those of its own room."""
+    module = import_module(name)
+    for public in module.__all__:
+        value = getattr(module, public)
+        home = getattr(value, "__module__", name)
+        assert home == name or name == "jpeglm" or home.startswith(f"{name}."), (public, home)
+        assert not isinstance(value, type) or vars(value).get("__doc__"), public
+        assert not inspect.isfunction(value) or value.__doc__, public
+    page = (SOURCE.parents[1] / "docs" / "api.md").read_text()
+    for used in re.findall(rf"^from {re.escape(name)} import (.+)$", page, re.MULTILINE):
+        assert set(used.split(", ")) <= set(module.__all__)
 
 
 def test_lazy_names_exist():

@@ -14,6 +14,16 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
+__all__ = [
+    "PAPER_JPEG",
+    "InputError",
+    "JpegConfig",
+    "Sampling",
+    "Settings",
+    "Stopped",
+    "StreamError",
+]
+
 
 class InputError(ValueError):
     """Something the user gave is wrong: one sentence with what, in which file, what to do."""

@@ -39,6 +39,8 @@ from jpeglm.syntax.machine import (
 from jpeglm.text import Text, tidy
 from jpeglm.tokenizer_file import BOS_TEXT, EOS_TEXT, first_character, hugging_face, read_stored
 
+__all__ = ["Tokenizer"]
+
 FILES = ("tokenizer.json", "tokenizer_config.json", "codec.json")
 
 

@@ -11,6 +11,8 @@ from jpeglm.models.llama import parameters
 from jpeglm.text import BYTE_NAMES
 from jpeglm.tokenizer_file import HOLE_TEXT
 
+__all__ = ["ShippedModel", "list_models"]
+
 
 @dataclass(frozen=True)
 class ShippedModel:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from jpeglm.codecs.base import Codec
 
+__all__ = ["Dataset", "Pictures", "Stream", "open_data"]
+
 
 class Stream(NamedTuple):
     """One canonical stream; label -1 and text None where there is none."""

@@ -20,6 +20,8 @@ from jpeglm.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from jpeglm.generation.vae import VaePrior
 
+__all__ = ["complete", "fill", "generate", "load"]
+
 PRECISION = {"cpu": "int8", "torch": "float32"}
 """Of each engine by default: int8 is twice to five times as fast on a CPU, and costs a twentieth of
 a per cent of the bits (docs/benchmarks.md)."""

@@ -41,6 +41,8 @@ from jpeglm.syntax.machine import (
 )
 from jpeglm.tokenizer import Tokenizer
 
+__all__ = ["Constraint", "Matcher", "Prompt", "bare_prompt", "hole_prompt", "make_prompt"]
+
 ENDLESS = 1 << 40
 """Tokens of a budget that bars nothing."""
 

@@ -37,6 +37,8 @@ from jpeglm.generation.scoring import read_streams
 from jpeglm.generation.session import Session
 from jpeglm.tokenizer import Tokenizer
 
+__all__ = ["Model"]
+
 KEEP = {"picture": 0.5, "clip": 2 / 3}
 """Share of what a codec codes that `complete` keeps by default."""
 BATCH = 16

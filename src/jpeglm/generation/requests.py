@@ -13,6 +13,8 @@ from jpeglm.generation.given import Given, Reading
 from jpeglm.generation.matcher import Constraint, Prompt
 from jpeglm.generation.sampling import Die, Table
 
+__all__ = ["Chooser", "Event", "Request"]
+
 LN2 = float(np.log(2))
 
 

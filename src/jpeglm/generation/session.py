@@ -35,6 +35,8 @@ from jpeglm.generation.requests import CHOOSERS, Chooser, Event, Request
 from jpeglm.generation.rows import Entry, Plan, Rows, end
 from jpeglm.generation.sampling import follow
 
+__all__ = ["Session", "draw_ids"]
+
 BURST = 32
 """Tokens that a device chooses by itself before the host looks."""
 

@@ -24,6 +24,8 @@ from jpeglm.syntax.jpeg_bytes import FIRST_RST_SYMBOL, JpegByteSpec, jpeg_byte_s
 from jpeglm.syntax.jpeg_tables import DC_SIZES
 from jpeglm.syntax.scan import coarse_first, in_sequence, inspect_scan, write_scan
 
+__all__ = ["ALPHABETS", "Alphabet", "Codes", "JpegBytes", "JpegSymbols", "Prefix", "jpeg_alphabet"]
+
 EOI = b"\xff\xd9"
 
 
@@ -40,6 +42,11 @@ class Prefix:
 
 
 class Alphabet(Protocol):
+    """The symbols that a codec's streams are written in: `size` of them, numbered from 0.
+
+    Lossless: `join(split(stream))` is the stream. Merges of the tokenizer work on these symbols.
+    """
+
     name: str
     size: int
     atomic: tuple[int, ...]
@@ -54,7 +61,8 @@ class Alphabet(Protocol):
     def prefix(self, stream: bytes, units: int) -> Prefix:
         """What the first `units` units of a stream determine."""
 
-    def grammar(self) -> Grammar: ...
+    def grammar(self) -> Grammar:
+        """Which symbol may come next, and when a stream is complete."""
 
     def symbol_name(self, symbol: int) -> str:
         """A symbol in words, for people."""
