@@ -1,12 +1,12 @@
 # make demo      draw pictures with the shipped model (base install: no torch, no compiler)
 # make demo-video  continue two films (base install and PyAV)
-# make test      development environment in .venv, then all tests
+# make test      development environment in .venv, then the tests; make test-slow has the long ones
 PYTHON ?= python3
 BIN := .venv/bin
 
 MINUTES ?= 10
 
-.PHONY: demo demo-video install test test-bounds lint bench acceptance fuzz clean
+.PHONY: demo demo-video install test test-slow test-bounds lint bench acceptance fuzz clean
 
 demo: .venv-demo/.installed
 	@echo "Inventing 16 pictures (the first run compiles the engine for this machine)"
@@ -41,7 +41,13 @@ install: .venv/.installed
 # Files are shared out among processes, each with one thread of torch's: tiny products on several
 # cores mostly wait for each other.
 test: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(PYTEST) -m 'not slow'
+
+# Those that train, kill, install or draw for tens of seconds each.
+test-slow: install
+	$(PYTEST) -m slow
+
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # The compiled kernels again, each index checked (numba leaves that out otherwise), in a cache of their
 # own: five to eight minutes. Intrinsics, which write vectors by hand, are outside it.

@@ -138,6 +138,7 @@ def test_train_finds_its_tokenizer(jpeglm, monkeypatch):
     assert code == 1 and "warmup 100 (now 7)" in err
 
 
+@pytest.mark.slow
 def test_films_are_prepared_before_a_tokenizer_learns_from_them(jpeglm, folder):
     pytest.importorskip("av")
     from jpeglm.codecs.avc import AvcCodec, AvcConfig

@@ -12,6 +12,8 @@ from PIL import Image
 
 import jpeglm
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("pyarrow")
 pytest.importorskip("accelerate")
 ROOT = Path(__file__).resolve().parents[2]

@@ -15,6 +15,8 @@ from jpeglm.config import InputError
 from jpeglm.data.arrange import arranger
 from jpeglm.data.loader import load_tokens
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("torch")
 QUICK = (
     "--preset", "1m", "--batch-tokens", 512, "--warmup", 5, "--samples", 0, "--eval-images", 8,

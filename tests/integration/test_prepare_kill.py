@@ -19,6 +19,8 @@ from jpeglm.data.pool import Setup, run
 from jpeglm.data.prepare import prepare
 from jpeglm.data.settings import PrepareConfig
 
+pytestmark = pytest.mark.slow
+
 CODEC = make_codec({"codec": "jpeg", "width": 32, "height": 32})
 SETTINGS = PrepareConfig(crops=150, validation=0.2, unit_size=4)
 

@@ -71,6 +71,7 @@ def test_the_long_tail_and_the_parquet_of_cifar10(tmp_path):
     assert (np.asarray(Image.open(io.BytesIO(picture))) == pixels[0]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("jpegtran"), reason="needs libjpeg-turbo-progs")
 def test_the_acceptance_of_a_tenth(tmp_path, picture_files):
     """The long check's own code, on crops of the test pictures."""
@@ -87,6 +88,7 @@ def test_the_acceptance_of_a_tenth(tmp_path, picture_files):
     assert found["model"]["with_grammar"]["djpeg_silent"] == 20
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_few_kills_of_prepare_and_train(tmp_path):
     """The long check's own code: each is killed twice by an operation, twice by the clock."""

@@ -149,6 +149,7 @@ main()
 """
 
 
+@pytest.mark.slow
 def test_token_shards_train_and_sample_without_numba(jpeglm, road):
     """A GPU host without numba: token shards, training, and sample pictures on the torch engine."""
     folder, _ = road

@@ -213,6 +213,7 @@ def test_the_curve_in_the_terminal() -> None:
     assert "^" not in "".join(begun.text())
 
 
+@pytest.mark.slow
 def test_minutes_alone_choose_for_this_machine(jpeglm: Any, data: Path, tmp_path: Path) -> None:
     """Size, warm-up, a tokenizer; what it says is what it does; a run that goes on keeps them."""
     words = ("train", data, "--minutes", 0.05, "--samples", 0, "--threads", 1, "--eval-images", 4)

@@ -14,6 +14,8 @@ import pytest
 
 import jpeglm
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -14,6 +14,8 @@ from jpeglm.data.loader import load_tokens
 from jpeglm.data.open import open_data
 from jpeglm.tokenizer import Tokenizer
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("torch")
 COLOURS = {"red": (220, 40, 40), "blue": (40, 60, 220)}
 CAPTION = "a {} wall ❤️"

@@ -54,6 +54,7 @@ def test_streams_come_back(codec, pictures):
             assert (alphabet.prefix(stream, units).symbols == symbols[:start]).all()
 
 
+@pytest.mark.slow
 def test_random_legal_symbols_are_valid_clips(codec):
     alphabet, rng = codec.alphabet("avc-placed-symbols"), np.random.default_rng(3)
     grammar = alphabet.grammar()
@@ -69,6 +70,7 @@ def test_random_legal_symbols_are_valid_clips(codec):
         assert complaints(codec, stream) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["avc-placed-symbols", "avc-symbols"])
 def test_there_is_always_a_way_out(name):
     codec = AvcCodec(AvcConfig(48, 32, 3, qp=30, slices=2))

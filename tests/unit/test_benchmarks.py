@@ -32,6 +32,7 @@ def test_every_peer_has_the_stated_form():
         assert peer.PRECISIONS and callable(peer.open)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda f: f.name)
 def test_every_benchmark_tells_what_it_measures(file):
     if file.name in ("common.py", "run.py", "report.py"):

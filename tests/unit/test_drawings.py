@@ -119,6 +119,7 @@ def test_one_word_changed_changes_nothing_else():
     assert changed["mouth"] == {"mouth"}
 
 
+@pytest.mark.slow
 def test_avatars_lie_in_one_split_each():
     drawn = {
         split: {

@@ -131,6 +131,7 @@ def test_random_numbers_are_the_hosts():
         assert state.uniform().tolist() == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("groups", [1, 2])
 def test_a_seed_gives_the_same_pictures_on_the_device(tokenizer, pictures, device, groups):
