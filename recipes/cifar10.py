@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 from release.card import card, coder_table
 from release.figures import FIGURES, figure, side_by_side
@@ -61,6 +62,13 @@ def main() -> None:
             "--limit", 2000, *words, "--out", out / name,
         )  # fmt: skip
         tables[name] = publish(measured, f"cifar10-{name}")
+    measured = out / "classify" / "result.json"
+    steps.do(
+        measured,
+        *JPEGLM, "evaluate", "classify", source / "test.parquet", "--checkpoint", model,
+        "--limit", 2000, "--out", measured.parent,
+    )  # fmt: skip
+    tables["classify"] = publish(measured, "cifar10-classify")
     tokenizer_of = Tokenizer.load(model)
     names, codec = tokenizer_of.class_names, tokenizer_of.codec
     tiles = []
@@ -83,6 +91,20 @@ def main() -> None:
     release.install(make_card(release, data, names, tables), LIMIT)
 
 
+def classification(found: dict[str, Any]) -> dict[str, str]:
+    """What the card says of the classes that the model names, in percent."""
+    low, high = found["interval"]
+    confused = np.array(found["confusion"], float)
+    own = confused.diagonal() / confused.sum(1)
+    best, worst = (found["classes"][at] for at in (own.argmax(), own.argmin()))
+    return {
+        "named": f"{found['accuracy']:.1%}",
+        "named_interval": f"{low:.1%} to {high:.1%}",
+        "named_best": f"{best}, {own.max():.0%}",
+        "named_worst": f"{worst}, {own.min():.0%}",
+    }
+
+
 def make_card(release: Release, data: Path, names: Sequence[str], tables: dict[str, Any]) -> str:
     """The model card; names: of the classes, in the order of their numbers."""
     dataset = read_json(data / "dataset.json")
@@ -96,6 +118,7 @@ def make_card(release: Release, data: Path, names: Sequence[str], tables: dict[s
         pictures=tables["likelihood"]["pictures"],
         table=coder_table(tables["likelihood"]),
         unlabelled=tables["unlabelled"]["coders"]["model"]["bits_per_image"],
+        **classification(tables["classify"]),
     )
 
 
