@@ -98,10 +98,10 @@ def classification(found: dict[str, Any]) -> dict[str, str]:
     own = confused.diagonal() / confused.sum(1)
     best, worst = (found["classes"][at] for at in (own.argmax(), own.argmin()))
     return {
-        "named": f"{found['accuracy']:.1%}",
-        "named_interval": f"{low:.1%} to {high:.1%}",
-        "named_best": f"{best}, {own.max():.0%}",
-        "named_worst": f"{worst}, {own.min():.0%}",
+        "named": f"{100 * found['accuracy']:.1f} %",
+        "named_interval": f"{100 * low:.1f} to {100 * high:.1f} %",
+        "named_best": f"{best}, {100 * own.max():.0f} %",
+        "named_worst": f"{worst}, {100 * own.min():.0f} %",
     }
 
 

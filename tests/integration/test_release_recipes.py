@@ -65,7 +65,9 @@ def write(tmp_path, monkeypatch):
             tables = [table("photos-likelihood"), table("photos-transfer-likelihood")]
             return module.make_card(release, dataset(), Path("."), *tables)
         if name == "cifar10":
-            tables = {key: table(f"cifar10-{key}") for key in ("likelihood", "unlabelled")}
+            tables = {
+                key: table(f"cifar10-{key}") for key in ("likelihood", "unlabelled", "classify")
+            }
             return module.make_card(release, dataset(), ["plane", "cat"], tables)
         return module.make_card(release, dataset(), ["shapes", "pans", "films"])
 
