@@ -66,7 +66,7 @@ def test_the_page_of_the_api_runs(clone):
 
 
 def test_the_road_runs(jpeglm, tmp_path, picture_files):
-    """Verb by verb as docs/road.md and the README print it, on few pictures, with a small budget."""
+    """Verb by verb as docs/road.md and the README print it, on few pictures, with small budgets."""
     pytest.importorskip("torch")
     (tmp_path / "photos").mkdir()
     for file in picture_files:
