@@ -119,6 +119,9 @@ class AvcCodec:
     def __init__(self, config: AvcConfig | None = None) -> None:
         self.config = config or AvcConfig()
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.config})"
+
     @property
     def units(self) -> int:
         """Frames: what a prompt is cut at."""

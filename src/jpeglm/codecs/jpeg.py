@@ -44,6 +44,9 @@ class JpegCodec:
     def __init__(self, config: JpegConfig | None = None) -> None:
         self.config = config or JpegConfig()
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.config})"
+
     @property
     def units(self) -> int:
         return self.config.mcus

@@ -62,6 +62,9 @@ class LearnedCodec(Generic[C]):
         self.weights = weights
         self.config = dataclasses.replace(config, weights=found)
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.config})"
+
     @property
     def size(self) -> int:
         """How many different codes there are."""

@@ -64,6 +64,9 @@ class Dataset:
         self.label_names: list[str] = self.info["label_names"]
         self.rejected: list[dict[str, str]] = []
 
+    def __repr__(self) -> str:
+        return f"<Dataset {self.path}: {self.info['streams']}, {self.codec}>"
+
     @cached_property
     def codec(self) -> Codec:
         from jpeglm.codecs import make_codec
@@ -118,6 +121,9 @@ class Pictures:
         self.fingerprint = codec.fingerprint
         self.label_names = self.source.label_names
         self.rejected: list[dict[str, str]] = []
+
+    def __repr__(self) -> str:
+        return f"<Pictures of {self.path}, as {self.codec}>"
 
     def count(self, split: str | None = None) -> int:
         """Streams of a split; reading every picture is the only way to know."""

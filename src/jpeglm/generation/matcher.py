@@ -210,6 +210,10 @@ class Matcher:
         self.ids: list[int] = []
         """Tokens accepted."""
 
+    def __repr__(self) -> str:
+        to_end = f"{self.tokens_to_end} to the end at least"
+        return f"<Matcher: {len(self.ids)} tokens accepted, {self.units} units whole, {to_end}>"
+
     def allowed(self) -> np.ndarray:
         """bool [vocabulary]: the tokens that may come next; none when the stream has ended."""
         if self.ended:

@@ -63,6 +63,11 @@ class Model:
         self.prompts = Prompts(self.constraint, engine.max_length)
         self.session = Session(engine, self.constraint)
 
+    def __repr__(self) -> str:
+        name, config = self.checkpoint.folder.name, self.checkpoint.config
+        size = f"{config['num_hidden_layers']} layers of {config['hidden_size']}"
+        return f"<Model {name}: {size}, {self.tokenizer}>"
+
     @property
     def classes(self) -> int:
         """Labels that `generate` and `complete` take; 0 for an unconditional checkpoint."""

@@ -160,6 +160,9 @@ class Score:
     units: int
     """Of a whole stream."""
 
+    def __repr__(self) -> str:
+        return f"<Score: {len(self.ids)} tokens, {self.bits.sum():.1f} bits, {self.units} units>"
+
     @property
     def of_units(self) -> np.ndarray:
         """float64 [units]: bits of the tokens that begin in each unit; EOS belongs to the last. A

@@ -124,6 +124,9 @@ class Session:
         """Forget a request, wherever it is; its row is free at the next step. Any thread may."""
         self._leaving.append(number)
 
+    def __repr__(self) -> str:
+        return f"<Session: {len(self._rows.entries)} rows, {len(self._waiting)} requests waiting>"
+
     @property
     def busy(self) -> bool:
         """Whether there is anything to step for."""
