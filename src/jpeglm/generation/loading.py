@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jpeglm.checkpoint import Checkpoint, checkpoint_folder, load_checkpoint
+from jpeglm.compiling import compiling
 from jpeglm.config import InputError, install
 from jpeglm.files import read_json
 from jpeglm.generation.engine import Engine
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 PRECISION = {"cpu": "int8", "torch": "float32"}
 """Of each engine by default: int8 is twice to five times as fast on a CPU, and costs a twentieth of
 a per cent of the bits (docs/benchmarks.md)."""
+
+FUNCTIONS = {"picture": 75, "clip": 110}
+"""That a first run compiles until a model is warm; other codecs than JPEG and AVC need fewer."""
 
 
 def load(
@@ -38,7 +42,8 @@ def load(
 
     engine: `cpu` (numba, no torch; precision int8, the default, bfloat16 or float32) or `torch`
     (device as torch names it, precision float32, the default, or bfloat16). A folder of `train-vae`
-    gives a `VaePrior`, which has `generate` alone.
+    gives a `VaePrior`, which has `generate` alone. The first time on a machine its kernels are
+    compiled, which is shown on stderr.
     """
     folder = checkpoint_folder(checkpoint)
     if _is_vae(folder):
@@ -48,7 +53,8 @@ def load(
     opened = load_checkpoint(folder)
     model = Model(opened, make_engine(opened, engine, precision, device, threads))
     if engine == "cpu":
-        model.warm_up()
+        with compiling(FUNCTIONS[model.codec.media]):
+            model.warm_up()
     return model
 
 
