@@ -55,8 +55,8 @@ PICTURES = Kind(
     lambda record: (
         {"settings", "out", "tokens"} <= record.keys() and isinstance(record.get("files"), list)
     ),
-    ("original.*", "prompt.*", "completion-*.*", "sample-*.*", "sheet.png", "sheet.gif",
-     "run.json"),
+    ("original.*", "prompt.*", "completion-*.*", "sample-*.*", "sheet.png", "sheet-*.png",
+     "sheet.gif", "sheet-*.gif", "run.json"),
     whole=False,
     listed=True,
 )  # fmt: skip

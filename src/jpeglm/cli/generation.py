@@ -68,6 +68,8 @@ def generate(
 ) -> None:
     """Invent pictures or clips: sample-00.jpg (or .mp4) …, sheet.png and run.json.
 
+    Of more than 64 pictures (16 clips) the sheet has pages, sheet-1.png ….
+
     \b
     Examples:
       jpeglm generate -n 16 --seed 1
@@ -279,12 +281,17 @@ def _told(result: dict[str, Any], kind: str, verbose: bool) -> list[str]:
     from jpeglm.files import printable
 
     out = printable(result["out"])
-    names = [name for name in result["files"] if name.startswith(kind)]
-    clips, count = names[0].endswith(".mp4"), len(names)
-    span = f"{names[0]} to {names[-1]}" if count > 1 else names[0]
+    count = result["pictures"]
+
+    def written(begin: str, end: str = "") -> str:
+        names = [name for name in result["files"] if name.startswith(begin) and name.endswith(end)]
+        return f"{names[0]} to {names[-1]}" if len(names) > 1 else "".join(names)
+
+    playing = written("sheet", ".gif")
     lines = [
-        f"{count} {kind}{'s' * (count > 1)} in {result['seconds']:.1f} s: {out}/{span}",
-        f"side by side: {out}/sheet.png{' (playing: sheet.gif)' * clips}",
+        f"{count} {kind}{'s' * (count > 1)} in {result['seconds']:.1f} s: {out}/{written(kind)}",
+        f"side by side: {out}/{written('sheet', '.png')}"
+        + f" (playing: {playing})" * bool(playing),
     ]
     if "bits_of_the_original" in result:
         share = result["bits_per_image"] / max(result["bits_of_the_original"], 1e-9)
