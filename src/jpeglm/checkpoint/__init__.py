@@ -42,7 +42,6 @@ __all__ = [
     "FILES",
     "Checkpoint",
     "checkpoint_folder",
-    "export_hugging_face",
     "from_bfloat16",
     "load_checkpoint",
     "read_safetensors",
@@ -90,10 +89,12 @@ def write_checkpoint(
     card: str,
     generation: dict[str, Any] | None = None,
     dtype: str = "bfloat16",
+    beside: Mapping[str, bytes] | None = None,
 ) -> None:
     """Write a whole checkpoint folder, or nothing; the files of an older one there are replaced.
 
-    weights: name → float32 numpy array or torch tensor; dtype: `bfloat16` or `float32`.
+    weights: name → float32 numpy array or torch tensor; dtype: `bfloat16` or `float32`; beside:
+    what the card shows, by the file's name.
     """
     if dtype not in ("bfloat16", "float32"):
         raise InputError(f"dtype is {dtype!r}; a checkpoint is stored as bfloat16 or float32")
@@ -126,7 +127,8 @@ def write_checkpoint(
             },
         )
         tokenizer.save(draft)
-        atomic_write(draft / "README.md", card.encode())
+        for name, data in {"README.md": card.encode(), **(beside or {})}.items():
+            atomic_write(draft / name, data)
 
 
 def load_checkpoint(folder: Path | str) -> Checkpoint:
@@ -179,19 +181,6 @@ def _read_generation(path: Path) -> dict[str, Any]:
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     return values
-
-
-def export_hugging_face(checkpoint: Checkpoint, folder: Path, dtype: str = "bfloat16") -> None:
-    """Write a checkpoint that stock `transformers` loads, weights in `dtype`."""
-    weights = {
-        name: from_bfloat16(array) if array.dtype == np.uint16 else np.asarray(array, np.float32)
-        for name, array in checkpoint.weights.items()
-    }
-    card = checkpoint.folder / "README.md"
-    text = card.read_text() if card.exists() else ""
-    write_checkpoint(
-        folder, weights, checkpoint.config, checkpoint.tokenizer, text, checkpoint.generation, dtype
-    )
 
 
 def shipped_checkpoint(name: str = "photos") -> Path:

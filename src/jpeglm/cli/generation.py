@@ -339,24 +339,52 @@ def export(
     checkpoint: CheckpointOption = None,
     to: Annotated[str, typer.Option(help="hf: Hugging Face transformers.")] = "hf",
     dtype: Annotated[str, typer.Option(help="bfloat16 or float32.")] = "bfloat16",
+    samples: Annotated[
+        int,
+        typer.Option(
+            min=0, max=16, help="Pictures or clips drawn for the card's sheet; 0: it has none."
+        ),
+    ] = 16,
+    licence: Annotated[
+        str | None,
+        typer.Option(
+            "--license",
+            help="The card's, as Hugging Face names it: apache-2.0, cc-by-4.0 …. Default: what the "
+            "checkpoint's card states, or unknown.",
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a checkpoint for other tools.
+    """Write a checkpoint to be shown and given away, on a model hub for instance.
+
+    A run's model/ loads in transformers as it is. This writes it in the dtype you want, with a
+    card, README.md: front matter for the hub, a sheet drawn by the model, and code that turns its
+    ids into a file under the grammar.
 
     \b
     Examples:
-      jpeglm export --checkpoint runs/train --out for-transformers
+      jpeglm export --checkpoint runs/train --out to-share --license cc-by-4.0
+      jpeglm export --checkpoint runs/train --out for-training --dtype float32 --samples 0
     """
-    from jpeglm.checkpoint import checkpoint_folder, export_hugging_face, load_checkpoint
+    from jpeglm.checkpoint import checkpoint_folder, load_checkpoint
+    from jpeglm.files import printable
     from jpeglm.folders import CHECKPOINT, claim
+    from jpeglm.generation.export import export as write
 
     if to != "hf":
         raise InputError(f"--to is {to!r}; hf is the form that can be written")
     folder = checkpoint_folder(checkpoint)
     claim(out, CHECKPOINT, inputs=[folder])
-    export_hugging_face(load_checkpoint(folder), out, dtype)
+    opened, drawn = load_checkpoint(folder), None
+    if samples:
+        model = open_model(folder, "cpu", None, None)
+        drawn = draw("draw", as_json, lambda told: model.generate(samples, progress=told))
+    write(opened, out, drawn, dtype, licence)
     show(
-        {"out": str(out), "to": to, "dtype": dtype},
+        {"out": str(out), "to": to, "dtype": dtype, "samples": samples},
         as_json,
-        [f"{out}/: loads with transformers.AutoModelForCausalLM and AutoTokenizer"],
+        [
+            f"{printable(out)}/: loads with transformers.AutoModelForCausalLM and AutoTokenizer",
+            f"{printable(out / 'README.md')}: its card, with code that draws",
+        ],
     )
