@@ -22,12 +22,7 @@ from typing import Any
 from common import finish, memory, rates, read_all
 from peers import peers
 
-from jpeglm.checkpoint import (
-    Checkpoint,
-    load_checkpoint,
-    shipped_checkpoint,
-    write_checkpoint,
-)
+from jpeglm.checkpoint import Checkpoint, load_checkpoint, write_checkpoint
 from jpeglm.config import Sampling
 from jpeglm.generation.export import export
 from jpeglm.generation.loading import make_engine
@@ -35,6 +30,7 @@ from jpeglm.generation.matcher import Constraint, bare_prompt
 from jpeglm.generation.requests import Request
 from jpeglm.generation.session import Session
 from jpeglm.models.llama import build, parameters, preset
+from jpeglm.places import shipped_checkpoint
 
 BYTES = {"float32": 4, "bfloat16": 2, "int8": 1}
 

@@ -27,6 +27,7 @@ from jpeglm.codecs import Codec, make_codec
 from jpeglm.config import InputError, fingerprint, shorten
 from jpeglm.files import atomic_write, read_json, write_json
 from jpeglm.holes import spans
+from jpeglm.places import checkpoint_folder
 from jpeglm.syntax.alphabet import Alphabet
 from jpeglm.syntax.machine import (
     apart,
@@ -330,11 +331,11 @@ class Tokenizer:
         write_json(folder / "tokenizer.json", self.to_hugging_face())
 
     @classmethod
-    def load(cls, path: Path) -> Tokenizer:
-        """Read a tokenizer's folder, or its `tokenizer.json`."""
-        folder = Path(path)
-        if folder.suffix == ".json":
-            folder = folder.parent
+    def load(cls, path: Path | str) -> Tokenizer:
+        """Read a tokenizer's folder or its `tokenizer.json`, or that of a model, given as
+        `jpeglm.load` takes it: a shipped one's name, a run, a checkpoint."""
+        given = Path(path)
+        folder = given.parent if given.suffix == ".json" else checkpoint_folder(given)
         if not folder.is_dir():
             raise InputError(
                 f"there is no tokenizer folder {folder}; `jpeglm train-tokenizer` makes one"

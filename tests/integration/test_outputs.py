@@ -20,12 +20,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jpeglm.checkpoint import shipped_checkpoint, write_checkpoint
+from jpeglm.checkpoint import write_checkpoint
 from jpeglm.codecs import JpegCodec
 from jpeglm.config import JpegConfig
 from jpeglm.folders import CHECKPOINT, DATA, PICTURES, RUN, kind_of, ours
 from jpeglm.folders import CODEC as CODEC_FOLDER
 from jpeglm.generation.model import Model
+from jpeglm.places import shipped_checkpoint
 from jpeglm.tokenizer import Tokenizer
 
 from ..unit.conftest import random_llama

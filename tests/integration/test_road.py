@@ -162,7 +162,9 @@ def test_the_card_of_an_export_shows_the_model_and_its_code_runs(
     monkeypatch.chdir(tmp_path / "hf")
     names: dict = {}
     exec(code, names)
-    assert names["matcher"].ended and names["matcher"].ids == names["ids"][1:].tolist()
+    *drawn, end = names["ids"][1:].tolist()
+    assert names["matcher"].ids == drawn and names["matcher"].accept(end)
+    assert names["matcher"].ended
     (drawn,) = Path().glob("drawn.*")
     codec = Tokenizer.load(".").codec
     assert codec.check(drawn.read_bytes()).valid and drawn.suffix == codec.extension

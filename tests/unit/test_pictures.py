@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 import jpeglm
-from jpeglm.checkpoint import shipped_checkpoint
 from jpeglm.codecs.check import check_file
 from jpeglm.config import InputError
+from jpeglm.places import shipped_checkpoint
 
 
 @pytest.fixture(scope="module")

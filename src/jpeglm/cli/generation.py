@@ -76,9 +76,9 @@ def generate(
       jpeglm generate --checkpoint runs/train --top-p 0.9 --out drawn
       jpeglm generate --checkpoint cifar10 --label frog --guidance 2
     """
-    from jpeglm.checkpoint import checkpoint_folder
     from jpeglm.folders import PICTURES, claim
     from jpeglm.generation.outputs import Gallery
+    from jpeglm.places import checkpoint_folder
 
     inputs = [checkpoint_folder(checkpoint)]
     claim(out, PICTURES, inputs=inputs, names=BOTH)
@@ -182,13 +182,13 @@ def complete(
       jpeglm complete photo.jpg --mask mask.png --checkpoint runs/holes
       jpeglm complete film.mp4 --keep-frames 5
     """
-    from jpeglm.checkpoint import checkpoint_folder, shipped_checkpoint
     from jpeglm.codecs.clips import read_clip
     from jpeglm.codecs.images import as_mask, open_image, region_mask
     from jpeglm.data.films import is_film
     from jpeglm.evaluation.likelihood import original_bits
     from jpeglm.folders import PICTURES, claim
     from jpeglm.generation.outputs import Gallery
+    from jpeglm.places import checkpoint_folder, shipped_checkpoint
 
     film = is_film(photo, checkpoint)
     if not film and (keep_frames is not None or start):
@@ -366,10 +366,11 @@ def export(
       jpeglm export --checkpoint runs/train --out to-share --license cc-by-4.0
       jpeglm export --checkpoint runs/train --out for-training --dtype float32 --samples 0
     """
-    from jpeglm.checkpoint import checkpoint_folder, load_checkpoint
+    from jpeglm.checkpoint import load_checkpoint
     from jpeglm.files import printable
     from jpeglm.folders import CHECKPOINT, claim
     from jpeglm.generation.export import export as write
+    from jpeglm.places import checkpoint_folder
 
     if to != "hf":
         raise InputError(f"--to is {to!r}; hf is the form that can be written")

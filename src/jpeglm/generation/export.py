@@ -97,8 +97,8 @@ def card(checkpoint: Checkpoint, before: str, picture: str, licence: str | None)
     added = [
         BEGIN,
         picture,
-        f"Its tokens spell no text but a {codec.name} file. `jpeglm generate --checkpoint DIR` draws "
-        "with it; so does stock `transformers`, which jpeglm's grammar keeps to whole files:",
+        f"Its tokens spell no text but a {codec.name} file. `jpeglm generate --checkpoint DIR` "
+        "draws with it; so does stock `transformers`, which jpeglm's grammar keeps to whole files:",
         f"```python\n{CODE.format(extension=codec.extension)}```",
         END,
     ]

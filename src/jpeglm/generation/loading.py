@@ -9,13 +9,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jpeglm.checkpoint import Checkpoint, checkpoint_folder, load_checkpoint
+from jpeglm.checkpoint import Checkpoint, load_checkpoint
 from jpeglm.compiling import compiling
 from jpeglm.config import InputError, install
 from jpeglm.files import read_json
 from jpeglm.generation.engine import Engine
 from jpeglm.generation.model import Model
 from jpeglm.generation.pictures import Pictures
+from jpeglm.places import checkpoint_folder
 from jpeglm.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
