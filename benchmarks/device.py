@@ -28,10 +28,11 @@ from common import ROOT, machine, show, spread, write
 from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from jpeglm.checkpoint import load_checkpoint, shipped_checkpoint
+from jpeglm.checkpoint import load_checkpoint
 from jpeglm.files import read_json
 from jpeglm.kernels import COMPILED
 from jpeglm.models.llama import flops_per_token, parameters, preset
+from jpeglm.places import shipped_checkpoint
 from jpeglm.training import TrainConfig
 from jpeglm.training.optimizers import optimizers
 

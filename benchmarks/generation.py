@@ -22,19 +22,15 @@ from typing import Any
 from common import finish, memory, rates, read_all
 from peers import peers
 
-from jpeglm.checkpoint import (
-    Checkpoint,
-    export_hugging_face,
-    load_checkpoint,
-    shipped_checkpoint,
-    write_checkpoint,
-)
+from jpeglm.checkpoint import Checkpoint, load_checkpoint, write_checkpoint
 from jpeglm.config import Sampling
+from jpeglm.generation.export import export
 from jpeglm.generation.loading import make_engine
 from jpeglm.generation.matcher import Constraint, bare_prompt
 from jpeglm.generation.requests import Request
 from jpeglm.generation.session import Session
 from jpeglm.models.llama import build, parameters, preset
+from jpeglm.places import shipped_checkpoint
 
 BYTES = {"float32": 4, "bfloat16": 2, "int8": 1}
 
@@ -84,7 +80,7 @@ def main() -> None:
         for name in arguments.models:
             folder = Path(home, name)
             if name == "shipped":
-                export_hugging_face(load_checkpoint(shipped_checkpoint()), folder, "float32")
+                export(load_checkpoint(shipped_checkpoint()), folder, dtype="float32")
                 checkpoint = load_checkpoint(folder)
             else:
                 checkpoint = random_checkpoint(name, folder)

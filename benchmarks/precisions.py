@@ -16,10 +16,10 @@ from typing import Any
 from common import finish
 from tokens import crops
 
-from jpeglm.checkpoint import shipped_checkpoint
 from jpeglm.evaluation.likelihood import interval, model_bits, ratio_interval
 from jpeglm.generation.loading import load
 from jpeglm.generation.weights_cpu import PRECISIONS
+from jpeglm.places import shipped_checkpoint
 
 
 def measure(name: str, pictures: int) -> dict[str, dict[str, float]]:

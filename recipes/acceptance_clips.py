@@ -26,7 +26,6 @@ import numpy as np
 from steps import ROOT
 
 import jpeglm
-from jpeglm.checkpoint import shipped_checkpoint
 from jpeglm.codecs.avc import AvcCodec, AvcConfig
 from jpeglm.codecs.clips import Shot, measure, pyav, read_shots
 from jpeglm.data.arrays import film_clips
@@ -34,6 +33,7 @@ from jpeglm.environment import environment
 from jpeglm.evaluation.validity import judge_clips, validity
 from jpeglm.files import to_json, write_json
 from jpeglm.generation.matcher import Constraint, Matcher
+from jpeglm.places import shipped_checkpoint
 from jpeglm.progress import Reporter
 from jpeglm.syntax.machine import accepts
 from jpeglm.tokenizer import Tokenizer

@@ -245,13 +245,14 @@ def check_attention(checks: Checks, device: str, dry: bool) -> None:
 def check_pictures(checks: Checks, device: str, dry: bool) -> None:
     import numpy as np
 
-    from jpeglm.checkpoint import load_checkpoint, shipped_checkpoint
+    from jpeglm.checkpoint import load_checkpoint
     from jpeglm.codecs.check import check_file
     from jpeglm.generation.engine_cuda import GraphEngine
     from jpeglm.generation.engine_torch import TorchEngine
     from jpeglm.generation.loading import make_engine
     from jpeglm.generation.model import Model
     from jpeglm.kernels import COMPILED
+    from jpeglm.places import shipped_checkpoint
 
     if not COMPILED:
         print("pictures are not compared: the grammar needs numba", flush=True)
@@ -311,11 +312,12 @@ def make_data(pack: Path, work: Path, way: str, size: type[Size]) -> None:
                 tar.extractall(work / "unpacked", filter="data")
             os.replace(work / "unpacked" / "tokens", out)
         return
-    from jpeglm.checkpoint import load_checkpoint, shipped_checkpoint
+    from jpeglm.checkpoint import load_checkpoint
     from jpeglm.codecs import make_codec
     from jpeglm.data.open import Dataset
     from jpeglm.data.prepare import prepare
     from jpeglm.data.settings import PrepareConfig
+    from jpeglm.places import shipped_checkpoint
     from jpeglm.tokenizer import Tokenizer
 
     tokenizer = load_checkpoint(shipped_checkpoint()).tokenizer
@@ -339,7 +341,8 @@ def photos(
     """Part b: train on WORK/data into WORK/run; HOME/photos.tar follows each evaluation."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
-    from jpeglm.checkpoint import load_checkpoint, shipped_checkpoint
+    from jpeglm.checkpoint import load_checkpoint
+    from jpeglm.places import shipped_checkpoint
     from jpeglm.tokenizer import Tokenizer
     from jpeglm.training import TrainConfig
     from jpeglm.training.lm import train

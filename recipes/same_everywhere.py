@@ -54,10 +54,11 @@ def rows() -> dict[str, Any]:
     """Hashes of logits and pictures, and whether every way of computing a row gave the same."""
     import numpy as np
 
-    from jpeglm.checkpoint import load_checkpoint, shipped_checkpoint
+    from jpeglm.checkpoint import load_checkpoint
     from jpeglm.generation.engine_cpu import CpuEngine
     from jpeglm.generation.matmul import FUSED, GROUP
     from jpeglm.generation.model import Model
+    from jpeglm.places import shipped_checkpoint
 
     opened = load_checkpoint(shipped_checkpoint())
     rng = np.random.default_rng(0)

@@ -262,9 +262,10 @@ def read_checkpoint(case: Case, rng: random.Random) -> None:
     """One file of a whole folder changed; what still loads must draw a picture."""
     import shutil
 
-    from jpeglm.checkpoint import load_checkpoint, shipped_checkpoint
+    from jpeglm.checkpoint import load_checkpoint
     from jpeglm.generation.loading import make_engine
     from jpeglm.generation.model import Model
+    from jpeglm.places import shipped_checkpoint
 
     folder = case.folder / "checkpoint"
     if not folder.exists():

@@ -21,13 +21,14 @@ from pathlib import Path
 
 from PIL import Image
 
-from jpeglm.checkpoint import load_checkpoint, shipped_checkpoint
+from jpeglm.checkpoint import load_checkpoint
 from jpeglm.codecs.images import open_image
 from jpeglm.config import InputError
 from jpeglm.data.prepare import prepare
 from jpeglm.data.settings import PrepareConfig
 from jpeglm.environment import commit
 from jpeglm.files import atomic_write, read_json, write_json
+from jpeglm.places import shipped_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 SIDE = 256

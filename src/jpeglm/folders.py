@@ -48,6 +48,7 @@ class Kind:
 CHECKPOINT_FILES = (
     "config.json", "model.safetensors", "generation_config.json", "tokenizer.json",
     "tokenizer_config.json", "codec.json", "codec.safetensors", "training_state.pt", "README.md",
+    "samples.jpg",
 )  # fmt: skip
 PICTURES = Kind(
     "pictures of an earlier run",
@@ -55,8 +56,8 @@ PICTURES = Kind(
     lambda record: (
         {"settings", "out", "tokens"} <= record.keys() and isinstance(record.get("files"), list)
     ),
-    ("original.*", "prompt.*", "completion-*.*", "sample-*.*", "sheet.png", "sheet.gif",
-     "run.json"),
+    ("original.*", "prompt.*", "completion-*.*", "sample-*.*", "sheet.png", "sheet-*.png",
+     "sheet.gif", "sheet-*.gif", "run.json"),
     whole=False,
     listed=True,
 )  # fmt: skip

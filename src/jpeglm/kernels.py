@@ -147,12 +147,6 @@ def kernel(**options: Any) -> Decorator:
     return _compiled(_nrt=False, **options)
 
 
-def cache_folder(function: Callable[..., Any]) -> Path:
-    """Where numba keeps a compiled function."""
-    dispatcher: Any = function
-    return Path(dispatcher.stats.cache_path or ".")
-
-
 def record(**fields: Any) -> np.dtype[Any]:
     """The type of a table's rows, whose fields are attributes, for numba and for plain Python."""
     return np.dtype((np.record, np.dtype(list(fields.items()), align=True)))
@@ -268,7 +262,6 @@ __all__ = [
     "COMPILED",
     "LOWEST",
     "bits_of",
-    "cache_folder",
     "exp",
     "float_of",
     "highest",

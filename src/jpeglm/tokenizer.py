@@ -23,10 +23,11 @@ from typing import Any
 import numpy as np
 
 from jpeglm import bpe
-from jpeglm.codecs import Codec, make_codec
+from jpeglm.codecs import Codec
 from jpeglm.config import InputError, fingerprint, shorten
 from jpeglm.files import atomic_write, read_json, write_json
 from jpeglm.holes import spans
+from jpeglm.places import checkpoint_folder
 from jpeglm.syntax.alphabet import Alphabet
 from jpeglm.syntax.machine import (
     apart,
@@ -37,11 +38,16 @@ from jpeglm.syntax.machine import (
     unit_starts,
 )
 from jpeglm.text import Text, tidy
-from jpeglm.tokenizer_file import BOS_TEXT, EOS_TEXT, first_character, hugging_face, read_stored
+from jpeglm.tokenizer_file import (
+    BOS_TEXT,
+    EOS_TEXT,
+    first_character,
+    hugging_face,
+    read_record,
+    read_stored,
+)
 
 __all__ = ["Tokenizer"]
-
-FILES = ("tokenizer.json", "tokenizer_config.json", "codec.json")
 
 
 class Tokenizer:
@@ -93,6 +99,9 @@ class Tokenizer:
         self.offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         """int64 [tokens + 1]: token t spells `symbols[offsets[t]:offsets[t + 1]]`."""
         self.symbols = np.array([s for symbols in self.spelling for s in symbols], np.int32)
+
+    def __repr__(self) -> str:
+        return f"<Tokenizer {self.alphabet.name}, {self.vocab_size} tokens, {self.codec}>"
 
     @cached_property
     def fingerprint(self) -> str:
@@ -332,39 +341,18 @@ class Tokenizer:
         write_json(folder / "tokenizer.json", self.to_hugging_face())
 
     @classmethod
-    def load(cls, path: Path) -> Tokenizer:
-        """Read a tokenizer's folder, or its `tokenizer.json`."""
-        folder = Path(path)
-        if folder.suffix == ".json":
-            folder = folder.parent
+    def load(cls, path: Path | str) -> Tokenizer:
+        """Read a tokenizer's folder or its `tokenizer.json`, or that of a model, given as
+        `jpeglm.load` takes it: a shipped one's name, a run, a checkpoint."""
+        given = Path(path)
+        folder = given.parent if given.suffix == ".json" else checkpoint_folder(given)
         if not folder.is_dir():
             raise InputError(
                 f"there is no tokenizer folder {folder}; `jpeglm train-tokenizer` makes one"
             )
-        missing = [
-            name for name in ("codec.json", "tokenizer.json") if not (folder / name).exists()
-        ]
-        if missing:
-            raise InputError(
-                f"{folder} lacks {' and '.join(missing)}; a tokenizer folder has {', '.join(FILES)}"
-            )
+        codec, alphabet, names, mark = read_record(folder)
         record, file = folder / "codec.json", folder / "tokenizer.json"
-        settings = read_json(record)
-        names, alphabet = settings.get("classes", []), settings.get("alphabet")
-        if not isinstance(alphabet, str):
-            raise InputError(f"{record} names no alphabet, but {shorten(alphabet)}")
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise InputError(f"classes in {record} is {shorten(names)}; it must be a list of names")
-        try:
-            codec = make_codec(settings.get("codec"), folder)
-            size = codec.alphabet(alphabet).size
-        except InputError as error:
-            raise InputError(f"{record}: {error}") from error
-        if settings.get("fingerprint", codec.fingerprint) != codec.fingerprint:
-            raise InputError(
-                f"{record} was written for fingerprint {shorten(settings['fingerprint'])}, "
-                f"but its settings give {codec.fingerprint} here: another libjpeg or a changed file"
-            )
+        size = codec.alphabet(alphabet).size
         stored = read_json(file)
         merges, n_classes, text, addresses = read_stored(stored, size, file)
         if addresses not in (0, codec.units):
@@ -390,8 +378,7 @@ class Tokenizer:
             raise InputError(
                 f"{file}: its added_tokens are not {BOS_TEXT}, {EOS_TEXT}, classes and holes"
             )
-        mark = settings.get("tokenizer", tokenizer.fingerprint)  # older folders have none
-        if mark != tokenizer.fingerprint:
+        if mark not in (None, tokenizer.fingerprint):
             raise InputError(
                 f"{record} was written for the tokenizer {shorten(mark)}, but its alphabet and "
                 f"{file.name} make {tokenizer.fingerprint}; the files do not belong together"

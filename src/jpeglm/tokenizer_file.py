@@ -1,4 +1,6 @@
-"""`tokenizer.json` in Hugging Face's form: written for other tools, read back without trust.
+"""A tokenizer's files, read without trust; `tokenizer.json` in Hugging Face's form.
+
+That form is written for other tools; we read merges out of it.
 
 Symbol s of a picture is the character U+4E00 + s (the paper's bytes U+2800 + b). Beside text it is
 U+F0000 + s, from a plane that no script uses, and what is no such character is text: Hugging Face's
@@ -15,9 +17,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jpeglm import bpe
+from jpeglm.codecs import Codec, make_codec
 from jpeglm.config import InputError, fits, shorten
+from jpeglm.files import read_json
 from jpeglm.text import BYTE_NAMES, N_BYTES, Text
 
+FILES = ("tokenizer.json", "tokenizer_config.json", "codec.json")
+"""Of a tokenizer's folder."""
 BOS_TEXT, EOS_TEXT, HOLE_TEXT = "<s>", "</s>", "<hole>"
 MAX_SPELLING = 1 << 13
 """Symbols of one token that is read from a file; 64 times as many of all tokens together."""
@@ -94,6 +100,43 @@ def _text_decoder() -> dict[str, Any]:
     ]
     last = {"add_prefix_space": False, "trim_offsets": False, "use_regex": False}
     return {"type": "Sequence", "decoders": [*parts, {"type": "ByteLevel", **last}]}
+
+
+class Record(NamedTuple):
+    """What the `codec.json` of a tokenizer's folder says."""
+
+    codec: Codec
+    alphabet: str
+    class_names: list[str]
+    tokenizer: Any
+    """The tokenizer's fingerprint; of older folders None."""
+
+
+def read_record(folder: Path) -> Record:
+    """InputError where the folder lacks a file, or settings do not make what they name."""
+    missing = [name for name in ("codec.json", "tokenizer.json") if not (folder / name).exists()]
+    if missing:
+        raise InputError(
+            f"{folder} lacks {' and '.join(missing)}; a tokenizer folder has {', '.join(FILES)}"
+        )
+    record = folder / "codec.json"
+    settings = read_json(record)
+    names, alphabet = settings.get("classes", []), settings.get("alphabet")
+    if not isinstance(alphabet, str):
+        raise InputError(f"{record} names no alphabet, but {shorten(alphabet)}")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise InputError(f"classes in {record} is {shorten(names)}; it must be a list of names")
+    try:
+        codec = make_codec(settings.get("codec"), folder)
+        codec.alphabet(alphabet)
+    except InputError as error:
+        raise InputError(f"{record}: {error}") from error
+    if settings.get("fingerprint", codec.fingerprint) != codec.fingerprint:
+        raise InputError(
+            f"{record} was written for fingerprint {shorten(settings['fingerprint'])}, but its "
+            f"settings give {codec.fingerprint} here: another libjpeg or a changed file"
+        )
+    return Record(codec, alphabet, names, settings.get("tokenizer"))
 
 
 class Stored(NamedTuple):

@@ -20,10 +20,11 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from jpeglm.checkpoint import shipped_checkpoint, write_checkpoint
+from jpeglm.checkpoint import write_checkpoint
 from jpeglm.codecs import JpegCodec
 from jpeglm.config import JpegConfig
 from jpeglm.data.open import Dataset
+from jpeglm.places import shipped_checkpoint
 from jpeglm.syntax.jpeg import AC_FIRST, AC_INDEX, AMPLITUDE_FIRST
 from jpeglm.syntax.scan import write_scan
 from jpeglm.tokenizer import Tokenizer

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from jpeglm import cli
-from jpeglm.checkpoint import checkpoint_folder, write_checkpoint
+from jpeglm.checkpoint import write_checkpoint
 from jpeglm.codecs import JpegCodec, make_codec, open_codec
 from jpeglm.config import MAX_SEED, InputError, JpegConfig, Sampling
 from jpeglm.files import read_json, write_json
@@ -21,6 +21,7 @@ from jpeglm.folders import CHECKPOINT, RUN, TOKENIZER, ours
 from jpeglm.generation.loading import load
 from jpeglm.generation.model import Model
 from jpeglm.generation.sampling import make_draw
+from jpeglm.places import checkpoint_folder
 from jpeglm.tokenizer import Tokenizer
 
 from ..unit.conftest import random_llama

@@ -20,12 +20,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jpeglm.checkpoint import shipped_checkpoint, write_checkpoint
+from jpeglm.checkpoint import write_checkpoint
 from jpeglm.codecs import JpegCodec
 from jpeglm.config import JpegConfig
 from jpeglm.folders import CHECKPOINT, DATA, PICTURES, RUN, kind_of, ours
 from jpeglm.folders import CODEC as CODEC_FOLDER
 from jpeglm.generation.model import Model
+from jpeglm.places import shipped_checkpoint
 from jpeglm.tokenizer import Tokenizer
 
 from ..unit.conftest import random_llama
@@ -92,6 +93,26 @@ def test_a_run_makes_room_for_the_next_and_for_nothing_else(here, jpeglm):
     written = ["sample-00.jpg", "sample-01.jpg", "sheet.png", "run.json"]
     assert sorted(os.listdir("out")) == sorted([*written, *mine])
     assert all(Path("out", name).read_bytes() == data for name, data in mine.items())
+
+
+def test_many_fill_pages_which_make_room_too(here, jpeglm):
+    """Names sort; the user's stay; fewer afterwards leave no page behind; what a page would be
+    written over is refused."""
+    Path("out").mkdir()
+    Path("out/sheet-9.png").write_bytes(b"mine")
+    ended = jpeglm("generate", "-n", 130, *MODEL, "--out", "out")
+    assert "sample-000.jpg to sample-129.jpg" in ended.out, ended
+    assert "side by side: out/sheet-1.png to sheet-3.png" in ended.out
+    names = [f"sample-{number:03d}.jpg" for number in range(130)]
+    pages = ["sheet-1.png", "sheet-2.png", "sheet-3.png"]
+    assert json.loads(Path("out/run.json").read_text())["files"] == [*names, *pages, "run.json"]
+    assert sorted(os.listdir("out")) == ["run.json", *names, *pages, "sheet-9.png"]
+    sizes = [Image.open(Path("out", page)).height for page in pages]
+    assert sizes[0] == sizes[1] > 4 * sizes[2]
+    assert jpeglm(*GENERATE, "--out", "out").code == 0
+    left = ["run.json", "sample-00.jpg", "sample-01.jpg", "sheet-9.png", "sheet.png"]
+    assert sorted(os.listdir("out")) == left and Path("out/sheet-9.png").read_bytes() == b"mine"
+    refused(jpeglm("generate", "-n", 570, *MODEL, "--out", "out"), "sheet-9.png", "another")
 
 
 @pytest.mark.parametrize("name", ["original.jpg", "completion-01.jpg", "run.json", "sheet.png"])

@@ -63,6 +63,8 @@ def test_the_page_of_the_api_runs(clone):
     assert model.codec.decode(names["noise"]).size == (64, 64) and not names["session"].busy
     assert names["tokenizer"].decode_stream(names["ids"]) == model.codec.encode(rest.images[0])
     assert names["event"].ended and names["key"]
+    ours = [value for value in names.values() if type(value).__module__.startswith("jpeglm.")]
+    assert len(ours) >= 12 and not [value for value in ours if " object at 0x" in repr(value)]
 
 
 def test_the_road_runs(jpeglm, tmp_path, picture_files):

@@ -1,8 +1,10 @@
 """The whole road through the command line, on 64 pictures: prepare, train, generate, complete."""
 
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from PIL import Image
 
 from jpeglm.codecs import make_codec
 from jpeglm.codecs.check import check_file
+from jpeglm.tokenizer import Tokenizer
 
 pytest.importorskip("torch")
 
@@ -133,6 +136,46 @@ def test_export_loads_in_transformers(jpeglm, road):
     with torch.no_grad():
         expected = theirs(torch.from_numpy(ids)[None]).logits[0, -1].numpy()
     np.testing.assert_allclose(ours.engine.add([ids])[0], expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["photos", "clips", "run"])
+def test_the_card_of_an_export_shows_the_model_and_its_code_runs(
+    jpeglm, road, name, tmp_path, monkeypatch
+):
+    """As somebody who finds it on a hub: front matter that YAML reads, a picture, code to paste."""
+    import yaml
+
+    pytest.importorskip("av") if name == "clips" else None
+    source = road[0] / "run" if name == "run" else name
+    words = ("export", "--checkpoint", source, "--out", "hf")
+    jpeglm.told(*words, "--samples", 2, *(["--license", "mit"] * (name == "run")), cwd=tmp_path)
+    first = (tmp_path / "hf" / "README.md").read_text()
+    front = yaml.safe_load(first.split("---\n")[1])
+    assert front["license"] == ("mit" if name == "run" else "apache-2.0")
+    assert front["library_name"] == "transformers" and "jpeglm" in front["tags"]
+    assert front["pipeline_tag"] == (
+        "video-to-video" if name == "clips" else "unconditional-image-generation"
+    )
+    with Image.open(tmp_path / "hf" / re.search(r"!\[2 .*\]\((.*)\)", first)[1]) as sheet:
+        assert sheet.width > 2 * 64
+    (code,) = re.findall(r"```python\n(.*?)```", first, re.DOTALL)
+    monkeypatch.chdir(tmp_path / "hf")
+    names: dict = {}
+    exec(code, names)
+    *drawn, end = names["ids"][1:].tolist()
+    assert names["matcher"].ids == drawn and names["matcher"].accept(end)
+    assert names["matcher"].ended
+    (drawn,) = Path().glob("drawn.*")
+    codec = Tokenizer.load(".").codec
+    assert codec.check(drawn.read_bytes()).valid and drawn.suffix == codec.extension
+    drawn.unlink()
+    # Again, of what was exported: nothing twice, the licence kept, its sheet replaced.
+    jpeglm.told("export", "--checkpoint", "hf", "--out", "again", "--samples", 0, cwd=tmp_path)
+    again = (tmp_path / "again" / "README.md").read_text()
+    assert again == first.replace(re.search(r"!\[2 .*\n\n", first)[0], "")
+    assert not (tmp_path / "again" / "samples.jpg").exists()
+    jpeglm.told("export", "--checkpoint", source, "--out", "again", "--samples", 1, cwd=tmp_path)
+    assert (tmp_path / "again" / "samples.jpg").exists()
 
 
 WITHOUT_NUMBA = """

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jpeglm.checkpoint import shipped_checkpoint
 from jpeglm.config import install
 from jpeglm.data.open import open_data
 from jpeglm.data.prepare import prepare
 from jpeglm.data.settings import PrepareConfig
 from jpeglm.evaluation.likelihood import model_bits, ratio_interval
 from jpeglm.generation.loading import load
+from jpeglm.places import shipped_checkpoint
 from jpeglm.tokenizer import Tokenizer
 
 torch = pytest.importorskip("torch")

@@ -9,17 +9,17 @@ import pytest
 
 from jpeglm.checkpoint import (
     FILES,
-    checkpoint_folder,
     from_bfloat16,
     load_checkpoint,
     read_safetensors,
-    shipped_checkpoint,
     to_bfloat16,
     write_checkpoint,
     write_safetensors,
 )
 from jpeglm.config import InputError
 from jpeglm.generation.loading import load
+from jpeglm.places import checkpoint_folder, shipped_checkpoint
+from jpeglm.tokenizer import Tokenizer
 
 from .conftest import random_llama
 
@@ -138,3 +138,18 @@ def test_shipped_checkpoints_by_name(tmp_path, monkeypatch):
     assert checkpoint_folder("clips") == checkpoint_folder(Path("clips")) == Path("clips")
     for given in ("nothing", "runs/photos", "../photos", "."):
         assert checkpoint_folder(given) == Path(given)
+
+
+def test_a_tokenizer_is_named_as_a_model_is(folder, tmp_path, monkeypatch):
+    """A shipped one's name, a run, a checkpoint, a tokenizer's folder or file."""
+    monkeypatch.chdir(tmp_path)
+    shipped = Tokenizer.load(shipped_checkpoint("photos")).fingerprint
+    assert Tokenizer.load("photos").fingerprint == Tokenizer.load(Path("photos")).fingerprint
+    assert Tokenizer.load("photos").fingerprint == shipped
+    own = load(folder).tokenizer.fingerprint
+    shutil.copytree(folder, "run/model")
+    Path("run/config.json").write_text(json.dumps({"settings": {}, "parameters": 1}))
+    for given in (folder, str(folder), "run", "run/model", "run/model/tokenizer.json"):
+        assert Tokenizer.load(given).fingerprint == own, given
+    with pytest.raises(InputError, match="no tokenizer folder nowhere"):
+        Tokenizer.load("nowhere")

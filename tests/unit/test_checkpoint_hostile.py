@@ -7,16 +7,11 @@ import struct
 import numpy as np
 import pytest
 
-from jpeglm.checkpoint import (
-    from_bfloat16,
-    load_checkpoint,
-    read_safetensors,
-    shipped_checkpoint,
-    to_bfloat16,
-)
+from jpeglm.checkpoint import from_bfloat16, load_checkpoint, read_safetensors, to_bfloat16
 from jpeglm.config import InputError
 from jpeglm.files import parse_json
 from jpeglm.generation.loading import load
+from jpeglm.places import shipped_checkpoint
 
 
 @pytest.fixture

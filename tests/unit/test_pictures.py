@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 import jpeglm
-from jpeglm.checkpoint import shipped_checkpoint
 from jpeglm.codecs.check import check_file
 from jpeglm.config import InputError
+from jpeglm.places import shipped_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +42,15 @@ def test_a_sheet_is_what_notebooks_show(drawn, completed):
     assert repr(drawn).startswith("<3 pictures (64, 64), ")
     assert (drawn.kind, completed.kind) == ("sample", "completion")
     assert repr(type(drawn)()) == "<0 pictures None, 0 tokens in 0.00 s>"
+
+
+def test_of_many_a_page_shows_64_with_what_was_given(completed):
+    many = jpeglm.complete(np.zeros((64, 64, 3), np.uint8), 0.98, 130)
+    first, last = (np.asarray(many.sheet(page)) for page in (1, 3))
+    assert first.shape[0] > 8 * 192 and last.shape[0] < 2 * 192  # 67 tiles; five
+    assert (first[26:218, 8:608] == last[26:218, 8:608]).all()  # the photo, its coding, given
+    with pytest.raises(InputError, match="no page 4; these are 130 on 3"):
+        many.sheet(4)
 
 
 @pytest.mark.parametrize(("fit", "taken"), [(None, 1), ("crop", 1), ("top", 0), ("pad", None)])

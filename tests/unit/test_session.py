@@ -5,7 +5,7 @@ import threading
 import numpy as np
 import pytest
 
-from jpeglm.checkpoint import load_checkpoint, shipped_checkpoint
+from jpeglm.checkpoint import load_checkpoint
 from jpeglm.codecs import make_codec
 from jpeglm.config import InputError, Sampling
 from jpeglm.generation.engine_cpu import CpuEngine
@@ -14,6 +14,7 @@ from jpeglm.generation.loading import load
 from jpeglm.generation.matcher import Constraint, Prompt, bare_prompt, make_prompt
 from jpeglm.generation.requests import Request
 from jpeglm.generation.session import Session, draw_ids
+from jpeglm.places import shipped_checkpoint
 from jpeglm.tokenizer import Tokenizer
 
 from .conftest import hugging_face, random_llama

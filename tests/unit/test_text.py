@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jpeglm.checkpoint import shipped_checkpoint
 from jpeglm.codecs import JpegCodec
 from jpeglm.config import InputError, JpegConfig
 from jpeglm.generation.engine_cpu import CpuEngine
 from jpeglm.generation.matcher import Constraint, Matcher, bare_prompt, make_prompt
 from jpeglm.generation.sampling import Sampling
 from jpeglm.generation.session import draw_ids
+from jpeglm.places import shipped_checkpoint
 from jpeglm.text import Text, tidy
 from jpeglm.tokenizer import Tokenizer
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -34,20 +33,17 @@ from jpeglm.checkpoint.weights import (
 from jpeglm.codecs import Codec
 from jpeglm.config import InputError, Sampling, shorten
 from jpeglm.files import atomic_folder, atomic_write, read_json, write_json
-from jpeglm.folders import CHECKPOINT, RUN, record_of
+from jpeglm.folders import CHECKPOINT
 from jpeglm.models.llama import check as check_llama
 from jpeglm.tokenizer import Tokenizer
 
 __all__ = [
     "FILES",
     "Checkpoint",
-    "checkpoint_folder",
-    "export_hugging_face",
     "from_bfloat16",
     "load_checkpoint",
     "read_safetensors",
     "read_weights",
-    "shipped_checkpoint",
     "to_bfloat16",
     "write_checkpoint",
     "write_safetensors",
@@ -90,10 +86,12 @@ def write_checkpoint(
     card: str,
     generation: dict[str, Any] | None = None,
     dtype: str = "bfloat16",
+    beside: Mapping[str, bytes] | None = None,
 ) -> None:
     """Write a whole checkpoint folder, or nothing; the files of an older one there are replaced.
 
-    weights: name → float32 numpy array or torch tensor; dtype: `bfloat16` or `float32`.
+    weights: name → float32 numpy array or torch tensor; dtype: `bfloat16` or `float32`; beside:
+    what the card shows, by the file's name.
     """
     if dtype not in ("bfloat16", "float32"):
         raise InputError(f"dtype is {dtype!r}; a checkpoint is stored as bfloat16 or float32")
@@ -126,7 +124,8 @@ def write_checkpoint(
             },
         )
         tokenizer.save(draft)
-        atomic_write(draft / "README.md", card.encode())
+        for name, data in {"README.md": card.encode(), **(beside or {})}.items():
+            atomic_write(draft / name, data)
 
 
 def load_checkpoint(folder: Path | str) -> Checkpoint:
@@ -179,62 +178,3 @@ def _read_generation(path: Path) -> dict[str, Any]:
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     return values
-
-
-def export_hugging_face(checkpoint: Checkpoint, folder: Path, dtype: str = "bfloat16") -> None:
-    """Write a checkpoint that stock `transformers` loads, weights in `dtype`."""
-    weights = {
-        name: from_bfloat16(array) if array.dtype == np.uint16 else np.asarray(array, np.float32)
-        for name, array in checkpoint.weights.items()
-    }
-    card = checkpoint.folder / "README.md"
-    text = card.read_text() if card.exists() else ""
-    write_checkpoint(
-        folder, weights, checkpoint.config, checkpoint.tokenizer, text, checkpoint.generation, dtype
-    )
-
-
-def shipped_checkpoint(name: str = "photos") -> Path:
-    """The folder of a checkpoint that is part of the package."""
-    folder = _asset(name)
-    if not folder.is_dir():
-        raise InputError(f"this installation ships no checkpoint {name!r}; give --checkpoint DIR")
-    return folder
-
-
-def shipped_checkpoints() -> list[Path]:
-    """The folders of all language models that are part of the package."""
-    return sorted(path.parent for path in _asset("").glob("*/model.safetensors"))
-
-
-def checkpoint_folder(given: Path | str | None) -> Path:
-    """The folder that is meant: itself, the model inside it if it is a run's, the shipped one of
-    that name, or the default.
-
-    A folder of pictures may be called `photos` as well: what is no checkpoint does not hide one.
-    """
-    if given is None:
-        return shipped_checkpoint()
-    folder, named = Path(given), _asset(str(given))
-    if record_of(folder, RUN) is not None:
-        model = folder / "model"
-        if model.is_dir():
-            return model
-        saved = sorted(folder.glob("checkpoints/step-*"), key=lambda path: int(path.name[5:]))
-        if saved:
-            return saved[-1]
-        raise InputError(
-            f"the run in {folder} was stopped before it wrote a model; repeat its command to resume"
-        )
-    ours = folder.name == str(given) and named.is_dir()
-    known = any((folder / name).exists() for name in ("config.json", "codec.json"))
-    return named if ours and not known else folder
-
-
-def checkpoint_name(folder: Path) -> str:
-    """How a checkpoint is given to the command line: a shipped one by its name."""
-    return folder.name if folder == _asset(folder.name) else str(folder)
-
-
-def _asset(name: str) -> Path:
-    return Path(str(resources.files("jpeglm"))) / "assets" / name

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from jpeglm.checkpoint import shipped_checkpoints
 from jpeglm.files import read_json
 from jpeglm.models.llama import parameters
+from jpeglm.places import shipped_checkpoints
 from jpeglm.text import BYTE_NAMES
 from jpeglm.tokenizer_file import HOLE_TEXT
 

@@ -110,11 +110,6 @@ def open_model(
 ) -> Any:
     from jpeglm.generation.loading import load
 
-    if engine == "cpu":
-        from jpeglm.generation.engine_cpu import compiled
-
-        if not compiled():
-            note("compiling the engine for this machine, once, about 20 s")
     return load(checkpoint, engine=engine, precision=precision, device=device)
 
 

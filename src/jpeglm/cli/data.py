@@ -118,7 +118,6 @@ def prepare(
       jpeglm prepare films/ clips --codec avc
       jpeglm prepare drawings/ data-like-photos --like photos
     """
-    from jpeglm.checkpoint import checkpoint_folder
     from jpeglm.data.choose import choose_codec
     from jpeglm.data.prepare import prepare as prepare_data
     from jpeglm.progress import Reporter
@@ -132,7 +131,7 @@ def prepare(
             out,
             codec,
             config,
-            tokenizer=Tokenizer.load(checkpoint_folder(tokenizer)) if tokenizer else None,
+            tokenizer=Tokenizer.load(tokenizer) if tokenizer else None,
             workers=workers,
             progress=lambda done, total, streams: report(done, total, f"{streams} streams"),
         )

@@ -289,10 +289,10 @@ def continuation(
     Examples:
       jpeglm evaluate continuation films/ --keep-frames 5 --out measured
     """
-    from jpeglm.checkpoint import shipped_checkpoint
     from jpeglm.evaluation.continuation import check_clips
     from jpeglm.evaluation.continuation import continuation as measure
     from jpeglm.evaluation.inputs import held_out_streams
+    from jpeglm.places import shipped_checkpoint
     from jpeglm.progress import Reporter
 
     output = claim_output(out, data, checkpoint)

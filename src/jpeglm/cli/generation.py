@@ -68,15 +68,17 @@ def generate(
 ) -> None:
     """Invent pictures or clips: sample-00.jpg (or .mp4) …, sheet.png and run.json.
 
+    Of more than 64 pictures (16 clips) the sheet has pages, sheet-1.png ….
+
     \b
     Examples:
       jpeglm generate -n 16 --seed 1
       jpeglm generate --checkpoint runs/train --top-p 0.9 --out drawn
       jpeglm generate --checkpoint cifar10 --label frog --guidance 2
     """
-    from jpeglm.checkpoint import checkpoint_folder
     from jpeglm.folders import PICTURES, claim
     from jpeglm.generation.outputs import Gallery
+    from jpeglm.places import checkpoint_folder
 
     inputs = [checkpoint_folder(checkpoint)]
     claim(out, PICTURES, inputs=inputs, names=BOTH)
@@ -185,13 +187,13 @@ def complete(
       jpeglm complete photo.jpg --mask mask.png --checkpoint runs/holes
       jpeglm complete film.mp4 --keep-frames 5
     """
-    from jpeglm.checkpoint import checkpoint_folder, shipped_checkpoint
     from jpeglm.codecs.clips import read_clip
     from jpeglm.codecs.images import as_mask, open_image, region_mask
     from jpeglm.data.films import is_film
     from jpeglm.evaluation.likelihood import original_bits
     from jpeglm.folders import PICTURES, claim
     from jpeglm.generation.outputs import Gallery
+    from jpeglm.places import checkpoint_folder, shipped_checkpoint
 
     film = is_film(photo, checkpoint)
     if not film and (keep_frames is not None or start):
@@ -284,12 +286,17 @@ def _told(result: dict[str, Any], kind: str, verbose: bool) -> list[str]:
     from jpeglm.files import printable
 
     out = printable(result["out"])
-    names = [name for name in result["files"] if name.startswith(kind)]
-    clips, count = names[0].endswith(".mp4"), len(names)
-    span = f"{names[0]} to {names[-1]}" if count > 1 else names[0]
+    count = result["pictures"]
+
+    def written(begin: str, end: str = "") -> str:
+        names = [name for name in result["files"] if name.startswith(begin) and name.endswith(end)]
+        return f"{names[0]} to {names[-1]}" if len(names) > 1 else "".join(names)
+
+    playing = written("sheet", ".gif")
     lines = [
-        f"{count} {kind}{'s' * (count > 1)} in {result['seconds']:.1f} s: {out}/{span}",
-        f"side by side: {out}/sheet.png{' (playing: sheet.gif)' * clips}",
+        f"{count} {kind}{'s' * (count > 1)} in {result['seconds']:.1f} s: {out}/{written(kind)}",
+        f"side by side: {out}/{written('sheet', '.png')}"
+        + f" (playing: {playing})" * bool(playing),
     ]
     if "bits_of_the_original" in result:
         share = result["bits_per_image"] / max(result["bits_of_the_original"], 1e-9)
@@ -337,24 +344,53 @@ def export(
     checkpoint: CheckpointOption = None,
     to: Annotated[str, typer.Option(help="hf: Hugging Face transformers.")] = "hf",
     dtype: Annotated[str, typer.Option(help="bfloat16 or float32.")] = "bfloat16",
+    samples: Annotated[
+        int,
+        typer.Option(
+            min=0, max=16, help="Pictures or clips drawn for the card's sheet; 0: it has none."
+        ),
+    ] = 16,
+    licence: Annotated[
+        str | None,
+        typer.Option(
+            "--license",
+            help="The card's, as Hugging Face names it: apache-2.0, cc-by-4.0 …. Default: what the "
+            "checkpoint's card states, or unknown.",
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a checkpoint for other tools.
+    """Write a checkpoint to be shown and given away, on a model hub for instance.
+
+    A run's model/ loads in transformers as it is. This writes it in the dtype you want, with a
+    card, README.md: front matter for the hub, a sheet drawn by the model, and code that turns its
+    ids into a file under the grammar.
 
     \b
     Examples:
-      jpeglm export --checkpoint runs/train --out for-transformers
+      jpeglm export --checkpoint runs/train --out to-share --license cc-by-4.0
+      jpeglm export --checkpoint runs/train --out for-training --dtype float32 --samples 0
     """
-    from jpeglm.checkpoint import checkpoint_folder, export_hugging_face, load_checkpoint
+    from jpeglm.checkpoint import load_checkpoint
+    from jpeglm.files import printable
     from jpeglm.folders import CHECKPOINT, claim
+    from jpeglm.generation.export import export as write
+    from jpeglm.places import checkpoint_folder
 
     if to != "hf":
         raise InputError(f"--to is {to!r}; only hf is supported")
     folder = checkpoint_folder(checkpoint)
     claim(out, CHECKPOINT, inputs=[folder])
-    export_hugging_face(load_checkpoint(folder), out, dtype)
+    opened, drawn = load_checkpoint(folder), None
+    if samples:
+        model = open_model(folder, "cpu", None, None)
+        drawn = draw("draw", as_json, lambda told: model.generate(samples, progress=told))
+    write(opened, out, drawn, dtype, licence)
     show(
-        {"out": str(out), "to": to, "dtype": dtype},
+        {"out": str(out), "to": to, "dtype": dtype, "samples": samples},
         as_json,
-        [f"{out}/: loads with transformers.AutoModelForCausalLM and AutoTokenizer"],
+        [
+            f"{printable(out)}/: loads with transformers.AutoModelForCausalLM and AutoTokenizer",
+            f"{printable(out / 'README.md')}: its card, with code that draws",
+        ],
     )

@@ -56,10 +56,11 @@ def train(
     """
     from itertools import islice
 
-    from jpeglm.checkpoint import checkpoint_folder, load_checkpoint
+    from jpeglm.checkpoint import load_checkpoint
     from jpeglm.data.open import open_data
     from jpeglm.files import read_json
     from jpeglm.folders import RUN, claim
+    from jpeglm.places import checkpoint_folder
     from jpeglm.progress import Reporter
     from jpeglm.tokenizer import Tokenizer
     from jpeglm.training import TrainConfig
@@ -77,7 +78,7 @@ def train(
     if not data.exists():
         raise InputError(f"there is no file or folder {data}")
     tokenizer = tokenizer or _tokenizer(data, out)
-    loaded = Tokenizer.load(checkpoint_folder(tokenizer))
+    loaded = Tokenizer.load(tokenizer)
     record = data / "dataset.json"
     if loaded.text is None and record.exists() and read_json(record).get("captions"):
         note(f"{data} has captions, but the tokenizer {tokenizer} no text: they are left out")

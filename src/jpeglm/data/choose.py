@@ -13,7 +13,6 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from jpeglm.checkpoint import checkpoint_folder
 from jpeglm.codecs import CODECS, Codec, make_codec, open_codec
 from jpeglm.codecs.learned import WEIGHTS
 from jpeglm.codecs.pixels import PixelsCodec, PixelsConfig, learn_palette
@@ -21,6 +20,7 @@ from jpeglm.config import PAPER_JPEG, InputError, Settings
 from jpeglm.data.arrays import load_images, to_images
 from jpeglm.data.settings import PrepareConfig
 from jpeglm.folders import DATA, record_of
+from jpeglm.places import checkpoint_folder
 
 PRESETS: dict[str, dict[str, Any]] = {
     "jpeg": PAPER_JPEG.to_dict(),

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from jpeglm.checkpoint import checkpoint_folder
 from jpeglm.codecs import open_codec
 from jpeglm.codecs.clips import ClipShape, measure
 from jpeglm.codecs.images import MOVING, holds_more
 from jpeglm.config import InputError
 from jpeglm.data.sources import FILMS
+from jpeglm.places import checkpoint_folder
 
 
 def is_film(file: Path, checkpoint: Path | None = None) -> bool:

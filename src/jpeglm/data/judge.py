@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from jpeglm.checkpoint import checkpoint_folder
 from jpeglm.codecs import AvcCodec, JpegCodec
 from jpeglm.codecs.base import FileCodec, Verdict
 from jpeglm.codecs.check import MOST_BYTES, check_file
@@ -24,7 +23,7 @@ def judge_files(
     own: FileCodec | None = None
     wanted = dict(settings)
     if checkpoint is not None:
-        codec = Tokenizer.load(checkpoint_folder(checkpoint)).codec
+        codec = Tokenizer.load(checkpoint).codec
         if not isinstance(codec, JpegCodec | AvcCodec):
             raise InputError(f"{checkpoint} has the codec {codec.name}, which writes no files")
         own = codec

@@ -193,8 +193,8 @@ def other_codec(settings: dict[str, Any], codec: Codec) -> str:
 
 def _again(dataset: Dataset, like: Path | None) -> str:
     """The command that prepares the same pictures as the folder `like` says."""
-    from jpeglm.checkpoint import checkpoint_name
     from jpeglm.data.settings import PrepareConfig
+    from jpeglm.places import checkpoint_name
 
     source, path = Path(dataset.info["source"]["path"]), dataset.path
     if like is None:

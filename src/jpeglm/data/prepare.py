@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING, Any
 
 import PIL
 
-from jpeglm.checkpoint import checkpoint_name
 from jpeglm.config import InputError, install
 from jpeglm.data.open import other_codec
 from jpeglm.data.pool import Setup, run, shard_job, token_job
@@ -45,6 +44,7 @@ from jpeglm.files import (
 )
 from jpeglm.folders import DATA, DATA_FORMAT, claim, kind_of, quoted, same
 from jpeglm.folders import TOKENIZER as TOKENIZER_FOLDER
+from jpeglm.places import checkpoint_name
 
 if TYPE_CHECKING:
     from jpeglm.codecs.base import Codec

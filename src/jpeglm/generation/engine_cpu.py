@@ -27,19 +27,12 @@ from jpeglm.generation.forward import Cache, Matrix, Rooms, Shape, assist, forwa
 from jpeglm.generation.matmul import FUSED, NARROW, PANEL
 from jpeglm.generation.threads import ALONE, STOP, make_board
 from jpeglm.generation.weights_cpu import load_weights, shape_of
-from jpeglm.kernels import COMPILED, cache_folder
+from jpeglm.kernels import COMPILED
 
 PREFILL = 64
 """Tokens of a prompt computed together."""
 MOST_HELPERS = 3
 """Beside the leader: more would wait for the same memory."""
-
-
-def compiled() -> bool:
-    """Whether the kernels lie compiled in numba's cache, so that the first call is quick."""
-    if not COMPILED:
-        return True
-    return any(cache_folder(forward).glob("forward.forward-*.nbc"))
 
 
 class Held(NamedTuple):

@@ -9,12 +9,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jpeglm.checkpoint import Checkpoint, checkpoint_folder, load_checkpoint
+from jpeglm.checkpoint import Checkpoint, load_checkpoint
+from jpeglm.compiling import compiling
 from jpeglm.config import InputError, install
 from jpeglm.files import read_json
 from jpeglm.generation.engine import Engine
 from jpeglm.generation.model import Model
 from jpeglm.generation.pictures import Pictures
+from jpeglm.places import checkpoint_folder
 from jpeglm.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -25,6 +27,9 @@ __all__ = ["complete", "fill", "generate", "load"]
 PRECISION = {"cpu": "int8", "torch": "float32"}
 """Of each engine by default: int8 is twice to five times as fast on a CPU, and costs a twentieth of
 a per cent of the bits (docs/benchmarks.md)."""
+
+FUNCTIONS = {"picture": 75, "clip": 110}
+"""That a first run compiles until a model is warm; other codecs than JPEG and AVC need fewer."""
 
 
 def load(
@@ -40,7 +45,8 @@ def load(
 
     engine: `cpu` (numba, no torch; precision int8, the default, bfloat16 or float32) or `torch`
     (device as torch names it, precision float32, the default, or bfloat16). A folder of `train-vae`
-    gives a `VaePrior`, which has `generate` alone.
+    gives a `VaePrior`, which has `generate` alone. The first time on a machine its kernels are
+    compiled, which is shown on stderr.
     """
     folder = checkpoint_folder(checkpoint)
     if _is_vae(folder):
@@ -50,7 +56,8 @@ def load(
     opened = load_checkpoint(folder)
     model = Model(opened, make_engine(opened, engine, precision, device, threads))
     if engine == "cpu":
-        model.warm_up()
+        with compiling(FUNCTIONS[model.codec.media]):
+            model.warm_up()
     return model
 
 

@@ -87,12 +87,12 @@ class Model:
 
     def warm_up(self) -> None:
         """Load or compile every kernel, so that no timed picture pays for it: a flat picture is
-        given whole, which leaves a token or two to sample."""
+        given whole, which leaves a token or two to sample, and shown."""
         stream = self.codec.encode(self.codec.blank())
         prefix = self.tokenizer.alphabet.prefix(stream, self.codec.units)
         prompt = make_prompt(self.tokenizer, prefix, self.tokenizer.bos)
-        for _ in self.session.run([Request(prompt, self.sampling())]):
-            pass
+        for event in self.session.run([Request(prompt, self.sampling())]):
+            self._shown(prompt, event.ids)
 
     def sampling(self, **changes: Any) -> Sampling:
         """The checkpoint's sampling defaults with changes; None means unchanged."""

@@ -1,4 +1,4 @@
-"""What `complete` and `generate` leave behind: picture files, one contact sheet, `run.json`."""
+"""What `complete` and `generate` leave behind: picture files, contact sheets, `run.json`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,15 @@ from jpeglm.codecs.clips import ClipShape
 from jpeglm.config import InputError, Stopped
 from jpeglm.files import explain, halves, staged, write_json
 from jpeglm.folders import PICTURES, claim, ours
-from jpeglm.generation.sheets import Call, animation, given_of, sheet_of, tiles_of
+from jpeglm.generation.sheets import (
+    Call,
+    animation,
+    given_of,
+    page_names,
+    pages_of,
+    sheet_of,
+    tiles_of,
+)
 
 
 class Drawn(NamedTuple):
@@ -115,7 +123,8 @@ class Gallery:
         self._flushed = time.monotonic()
 
     def _name(self, number: int) -> str:
-        return f"{self.kind}-{number:02d}{self.extension}"
+        digits = max(2, len(str(self.n - 1)))  # listed in the order of their numbers
+        return f"{self.kind}-{number:0{digits}d}{self.extension}"
 
     def _names(self) -> Iterator[str]:
         """All that may be written."""
@@ -124,7 +133,9 @@ class Gallery:
             : 2 * (self.kind == "completion")
         ]
         yield from (self._name(number) for number in range(self.n))
-        yield from ("sheet.png", "sheet.gif")[: 1 + self.clips]
+        # One page, if only few are drawn before Ctrl-C.
+        for name in dict.fromkeys(["sheet", *page_names(self.codec, self.n)]):
+            yield from (name + ".png", name + ".gif")[: 1 + self.clips]
 
     def add(self, call: Call, drawn: Drawn) -> None:
         """Take a picture; see `generation.pictures.Each`."""
@@ -204,11 +215,14 @@ class Gallery:
         return result
 
     def _sheets(self) -> dict[str, bytes]:
-        images = [(f"{self.kind} {i}", self.drawn[i].image) for i in sorted(self.drawn)]
-        files = {"sheet.png": png(sheet_of(self.codec, self._call, images))}
-        if self.codec and isinstance(self.codec.config, ClipShape):
-            tiles = tiles_of(self.codec, self._call, images)
-            files["sheet.gif"] = animation(tiles, self.codec.config.fps)
+        rows, files = [self.drawn[number] for number in sorted(self.drawn)], {}
+        names = page_names(self.codec, len(rows))
+        for name, page in zip(names, pages_of(self.codec, len(rows))):
+            images = [(f"{self.kind} {rows[i].number}", rows[i].image) for i in page]
+            files[name + ".png"] = png(sheet_of(self.codec, self._call, images))
+            if self.codec and isinstance(self.codec.config, ClipShape):
+                tiles = tiles_of(self.codec, self._call, images)
+                files[name + ".gif"] = animation(tiles, self.codec.config.fps)
         return files
 
     def __enter__(self) -> Self:

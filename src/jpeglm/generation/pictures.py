@@ -12,8 +12,9 @@ import numpy as np
 from PIL import Image
 
 from jpeglm.codecs import Codec
+from jpeglm.config import InputError
 from jpeglm.generation.outputs import Drawn, Gallery, file_of
-from jpeglm.generation.sheets import sheet_of
+from jpeglm.generation.sheets import pages_of, sheet_of
 
 Progress = Callable[[int, int, int], None]
 """Called with (pictures done, pictures in all, tokens sampled so far)."""
@@ -21,7 +22,7 @@ Progress = Callable[[int, int, int], None]
 
 @dataclass(repr=False)
 class Pictures:
-    """What a call drew; all lists have one entry a picture. Notebooks show the sheet of it."""
+    """What a call drew; all lists have one entry a picture. Notebooks show a sheet of it."""
 
     images: list[Any] = field(default_factory=list)
     """PIL pictures, or clips uint8 [frames, height, width, 3]."""
@@ -72,9 +73,13 @@ class Pictures:
         """Whole files: .jpg or .mp4 that any viewer opens, .png of a VAE's."""
         return [file_of(self.codec, *pair) for pair in zip(self._streams, self.images)]
 
-    def sheet(self) -> Image.Image:
-        """What was given and what was drawn, side by side with captions; clips frame by frame."""
-        images = [(f"{self.kind} {number}", image) for number, image in enumerate(self.images)]
+    def sheet(self, page: int = 1) -> Image.Image:
+        """What was given and what was drawn, side by side with captions; clips frame by frame. A
+        page shows 64 pictures or 16 clips."""
+        pages = pages_of(self.codec, len(self))
+        if not 1 <= page <= len(pages):
+            raise InputError(f"there is no page {page}; these are {len(self)} on {len(pages)}")
+        images = [(f"{self.kind} {number}", self.images[number]) for number in pages[page - 1]]
         return sheet_of(self.codec, self, images)
 
     def _repr_png_(self) -> bytes:

@@ -1,4 +1,5 @@
-"""Contact sheets: what was given and what was drawn, side by side, large enough to be seen.
+"""Contact sheets: what was given and what was drawn, side by side, large enough to be seen; of many
+pictures several pages, what was given on each.
 
 your photo   64 x 64, quality 25   given   completion 0   completion 1 …
 
@@ -22,6 +23,8 @@ TILE = 192
 """Pixels that small pictures are enlarged to, about."""
 GREY = 128
 """Of what is not given."""
+PAGE = {"picture": 64, "clip": 16}
+"""How many drawn ones a page shows: some 8 rows of pictures, 16 of clips."""
 
 
 class Call(Protocol):
@@ -108,8 +111,22 @@ def tiles_of(
     return shown
 
 
+def pages_of(codec: Codec | None, count: int) -> list[range]:
+    """The numbers that each page shows, of so many pictures or clips."""
+    size = PAGE[codec.media if codec else "picture"]
+    return [range(first, min(first + size, count)) for first in range(0, count, size)]
+
+
+def page_names(codec: Codec | None, count: int) -> list[str]:
+    """What the pages of so many are called, without extension."""
+    pages = len(pages_of(codec, count))
+    if pages == 1:
+        return ["sheet"]
+    return [f"sheet-{page:0{len(str(pages))}d}" for page in range(1, pages + 1)]
+
+
 def sheet_of(codec: Codec | None, call: Call | None, images: list[tuple[str, Any]]) -> Image.Image:
-    """The sheet of a call, whose pictures or clips have these captions."""
+    """One page of a call, whose pictures or clips have these captions."""
     return strips(tiles_of(codec, call, images), kept=call.units_kept if call else 0)
 
 

@@ -12,10 +12,11 @@ import math
 import numpy as np
 import torch
 
-from jpeglm.checkpoint import Checkpoint, checkpoint_folder, load_checkpoint, shipped_checkpoints
+from jpeglm.checkpoint import Checkpoint, load_checkpoint
 from jpeglm.codecs import AvcCodec, JpegCodec
 from jpeglm.data.loader import TokenSet, load_tokens, validation_batches
 from jpeglm.models.llama import build, like
+from jpeglm.places import checkpoint_folder, shipped_checkpoints
 from jpeglm.syntax.alphabet import EOI
 from jpeglm.tokenizer import Tokenizer
 from jpeglm.training.job import Job, Objective

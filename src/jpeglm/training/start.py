@@ -12,7 +12,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
 
-from jpeglm.checkpoint import Checkpoint, checkpoint_folder, load_checkpoint
+from jpeglm.checkpoint import Checkpoint, load_checkpoint
 from jpeglm.config import InputError, differences
 from jpeglm.data.arrange import arranger
 from jpeglm.data.loader import TokenSet, TrainingLoader, load_tokens
@@ -20,6 +20,7 @@ from jpeglm.environment import commit, processor, versions
 from jpeglm.files import read_json, remove_halves, write_json
 from jpeglm.folders import RUN, claim, quoted
 from jpeglm.models.llama import build, like, parameters, preset
+from jpeglm.places import checkpoint_folder
 from jpeglm.training import TrainConfig
 from jpeglm.training.baselines import code_bits
 from jpeglm.training.choice import advice, attention, resolve

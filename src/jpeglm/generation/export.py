@@ -1,0 +1,116 @@
+"""A checkpoint as somebody else meets it: a folder for a model hub, which shows what it draws.
+
+    model = load("runs/mine")
+    export(model.checkpoint, Path("hf"), model.generate(16))
+
+The weights of every checkpoint load in stock `transformers` as they lie. What this adds: a dtype,
+and a card whose front matter hubs read, with a sheet that the model has drawn and with code that
+turns its ids into a file, which a test runs.
+"""
+
+from __future__ import annotations
+
+import re
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+
+from jpeglm.checkpoint import Checkpoint, from_bfloat16, write_checkpoint
+from jpeglm.generation.pictures import Pictures
+from jpeglm.models.llama import parameters
+
+SHEET = "samples.jpg"
+BEGIN, END = "<!-- jpeglm export -->", "<!-- /jpeglm export -->"
+"""Around what an export has added to a card, which the next one replaces."""
+LICENCE = "unknown"
+"""As Hugging Face names it, of a card that states none."""
+TASKS = {False: "unconditional-image-generation", True: "text-to-image"}
+"""What hubs call what a model of pictures does, by whether it has text."""
+CODE = """\
+import torch
+from jpeglm import Matcher, Tokenizer
+from transformers import AutoModelForCausalLM
+
+folder = "."  # where this card lies, or what the hub calls it, downloaded
+model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), Tokenizer.load(folder)
+longest = model.config.max_position_embeddings
+matcher = Matcher(tokenizer, max_tokens=longest)
+
+def legal(_, ids):  # the grammar: which tokens may come next
+    if len(ids) > 1:
+        matcher.accept(int(ids[-1]))
+    return matcher.allowed().nonzero()[0].tolist()
+
+begin = torch.tensor([[tokenizer.bos]])
+ids = model.generate(begin, max_length=longest, prefix_allowed_tokens_fn=legal)[0].numpy()
+file = tokenizer.codec.wrap(tokenizer.decode_stream(ids))
+open("drawn{extension}", "wb").write(file)
+"""
+
+
+def export(
+    checkpoint: Checkpoint,
+    folder: Path,
+    drawn: Pictures | None = None,
+    dtype: str = "bfloat16",
+    licence: str | None = None,
+) -> None:
+    """Write a checkpoint folder with weights in `dtype` and a card with a sheet of what the model
+    has drawn; licence: its name on Hugging Face, default what the card states."""
+    files, shown = {}, ""
+    if drawn is not None:
+        out = BytesIO()
+        drawn.sheet().save(out, "JPEG", quality=90)
+        files[SHEET] = out.getvalue()
+        what = "clips" if checkpoint.codec.media == "clip" else "pictures"
+        shown = f"![{len(drawn)} {what} that the model drew from nothing]({SHEET})"
+    weights = {
+        name: from_bfloat16(array) if array.dtype == np.uint16 else np.asarray(array, np.float32)
+        for name, array in checkpoint.weights.items()
+    }
+    file = checkpoint.folder / "README.md"
+    text = card(checkpoint, file.read_text() if file.exists() else "", shown, licence)
+    write_checkpoint(
+        folder, weights, checkpoint.config, checkpoint.tokenizer, text, checkpoint.generation,
+        dtype, files,
+    )  # fmt: skip
+
+
+def card(checkpoint: Checkpoint, before: str, picture: str, licence: str | None) -> str:
+    """A card with front matter, picture and code, above what the checkpoint's own card says."""
+    front, body = _parted(before)
+    codec, text = checkpoint.codec, checkpoint.tokenizer.text is not None
+    clip = codec.media == "clip"
+    tags = ["jpeglm", codec.name, "video-generation" if clip else "image-generation", "llama"]
+    own = {
+        "license": licence or front.get("license", LICENCE),
+        "library_name": "transformers",
+        "pipeline_tag": "video-to-video" if clip else TASKS[text],
+        "tags": f"[{', '.join(tags)}]",
+    }
+    head = "\n".join(f"{key}: {value}" for key, value in (front | own).items())
+    body = re.sub(f"{BEGIN}.*?{END}", "", body, flags=re.DOTALL).strip()
+    title, rest = f"# A Llama of {parameters(checkpoint.config) / 1e6:.1f} M parameters", body
+    if body.startswith("# "):
+        title, _, rest = body.partition("\n")
+    added = [
+        BEGIN,
+        picture,
+        f"Its tokens spell no text but a {codec.name} file. `jpeglm generate --checkpoint DIR` "
+        "draws with it; so does stock `transformers`, which jpeglm's grammar keeps to whole files:",
+        f"```python\n{CODE.format(extension=codec.extension)}```",
+        END,
+    ]
+    parts = [f"---\n{head}\n---\n{title}", *added, rest.strip()]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _parted(text: str) -> tuple[dict[str, str], str]:
+    """The front matter's values by key, as they are written, and what stands below it."""
+    found = re.match(r"---\n(.*?)\n---\n", text, re.DOTALL)
+    if not found:
+        return {}, text
+    parts = re.split(r"\n(?=[\w-]+:)", found[1])  # a list may go on for several lines
+    pairs = (part.partition(":") for part in parts)
+    return {key: value.strip(" ") for key, _, value in pairs}, text[found.end() :]
