@@ -84,13 +84,29 @@ def test_the_samples_are_what_the_command_below_them_draws(jpeglm, clone):
             assert abs(np.asarray(picture, int) - tile).mean() < 6, file.name
 
 
-def test_the_page_of_the_api_runs(clone):
-    """All of it, from the top, as a reader would paste it; and it says what is so."""
+def run(page):
+    """The names after all Python lines of a page, from the top, as a reader would paste them."""
     names: dict = {}
-    for code in re.findall(
-        r"```python\n(.*?)```", (ROOT / "docs" / "api.md").read_text(), re.DOTALL
-    ):
+    for code in re.findall(r"```python\n(.*?)```", (ROOT / "docs" / page).read_text(), re.DOTALL):
         exec(code, names)
+    return names
+
+
+def test_the_page_of_comparisons_runs(clone):
+    names = run("comparison.md")
+    four, rest, many = names["four"], names["rest"], names["many"]
+    assert [len(found) for found in (four, rest, many, names["ships"])] == [4, 2, 6, 2]
+    alone = names["model"].generate(1, seed=0, temperature=0.9)
+    assert alone.streams == four.streams[:1], "the same alone and in a batch"
+    assert names["tokenizer"].fingerprint == names["model"].tokenizer.fingerprint
+    assert [file.read_bytes() for file in sorted(clone.glob("out/completion-*"))] == rest.files
+    assert rest.files[0].startswith(b"\xff\xd8") and names["drawing"].units == 16
+    assert len(names["score"].of_units) == 16
+    assert names["tokenizer"].decode_stream(names["ids"]) == names["stream"]
+
+
+def test_the_page_of_the_api_runs(clone):
+    names = run("api.md")
     model, rest = names["model"], names["rest"]
     assert len(names["new"].images) == 4 and len(rest.images) == 3
     assert names["drawing"].units == model.codec.units and names["drawing"].image.size == (64, 64)
