@@ -6,8 +6,11 @@ import shlex
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
+
+from jpeglm.generation.sheets import CAPTION, MARGIN, TILE
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
@@ -47,13 +50,63 @@ def test_the_python_lines_run(clone):
     assert (clone / "out" / "completion-02.jpg").read_bytes() == names["pictures"].files[2]
 
 
-def test_the_page_of_the_api_runs(clone):
-    """All of it, from the top, as a reader would paste it; and it says what is so."""
+def tiles_of(picture, size, columns):
+    """The first so many pictures of a sheet; captions are in Pillow's font and stay out."""
+    with Image.open(picture) as sheet:
+        pixels = np.asarray(sheet.convert("RGB"), int)
+    for top in range(MARGIN + CAPTION, len(pixels), MARGIN + CAPTION + size):
+        for column in range(columns):
+            left = MARGIN + column * (size + MARGIN)
+            yield pixels[top : top + size, left : left + size]
+
+
+def test_the_demo_is_what_make_demo_draws(jpeglm, clone):
+    """The same seed, the same picture, on every machine. Stale? Put the sheet that `jpeglm
+    complete` now draws in its place."""
+    makefile = (ROOT / "Makefile").read_text()
+    (words,) = re.findall(r"jpeglm (complete src/jpeglm/assets/astronaut.jpg .*?) --out", makefile)
+    assert jpeglm(*shlex.split(words), "--out", "drawn").code == 0
+    now = [*tiles_of(clone / "drawn" / "sheet.png", TILE, 6)]
+    then = [*tiles_of(ROOT / "docs" / "figures" / "demo.png", TILE, 6)]
+    assert len(now) == len(then) == 6
+    assert [(one == other).all() for one, other in zip(now, then)] == [True] * 6
+
+
+def test_the_samples_are_what_the_command_below_them_draws(jpeglm, clone):
+    """All 64 of them; the figure, a JPEG, differs by its own loss."""
+    (words,) = re.findall(r"`jpeglm (generate -n 64)`", README)
+    assert jpeglm(*shlex.split(words), "--out", "drawn").code == 0
+    then = [*tiles_of(ROOT / "docs" / "figures" / "photos-samples.jpg", 64, 16)]
+    files = sorted((clone / "drawn").glob("sample-*.jpg"))
+    assert len(files) == len(then) == 64
+    for file, tile in zip(files, then):
+        with Image.open(file) as picture:
+            assert abs(np.asarray(picture, int) - tile).mean() < 6, file.name
+
+
+def run(page):
+    """The names after all Python lines of a page, from the top, as a reader would paste them."""
     names: dict = {}
-    for code in re.findall(
-        r"```python\n(.*?)```", (ROOT / "docs" / "api.md").read_text(), re.DOTALL
-    ):
+    for code in re.findall(r"```python\n(.*?)```", (ROOT / "docs" / page).read_text(), re.DOTALL):
         exec(code, names)
+    return names
+
+
+def test_the_page_of_comparisons_runs(clone):
+    names = run("comparison.md")
+    four, rest, many = names["four"], names["rest"], names["many"]
+    assert [len(found) for found in (four, rest, many, names["ships"])] == [4, 2, 6, 2]
+    alone = names["model"].generate(1, seed=0, temperature=0.9)
+    assert alone.streams == four.streams[:1], "the same alone and in a batch"
+    assert names["tokenizer"].fingerprint == names["model"].tokenizer.fingerprint
+    assert [file.read_bytes() for file in sorted(clone.glob("out/completion-*"))] == rest.files
+    assert rest.files[0].startswith(b"\xff\xd8") and names["drawing"].units == 16
+    assert len(names["score"].of_units) == 16
+    assert names["tokenizer"].decode_stream(names["ids"]) == names["stream"]
+
+
+def test_the_page_of_the_api_runs(clone):
+    names = run("api.md")
     model, rest = names["model"], names["rest"]
     assert len(names["new"].images) == 4 and len(rest.images) == 3
     assert names["drawing"].units == model.codec.units and names["drawing"].image.size == (64, 64)

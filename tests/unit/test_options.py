@@ -221,6 +221,33 @@ def test_help_and_bounds(paint, capsys):
         paint("--notes", "a")
 
 
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("generate --checkpoint ", ["cifar10", "clips", "photos"]),
+        ("evaluate likelihood data --checkpoint p", ["photos"]),
+        ("train data --init ci", ["cifar10"]),
+        ("prepare photos data --like cl", ["clips"]),
+        ("train data --preset 1", ["1m", "10m", "1b"]),
+        ("prepare photos data --preset ", ["paper"]),
+        ("expo", ["export"]),
+        ("generate --checkpoint runs/", []),  # shells then offer files
+    ],
+)
+def test_the_shell_completes_names_and_loads_nothing_heavy(words, offered):
+    code = (
+        "import os, sys\nfrom jpeglm.cli import main\nerr = os.fdopen(os.dup(2), 'w')\ntry:\n"
+        "    main()\nfinally:\n"
+        "    print(*{'torch', 'numba', 'numpy', 'PIL'} & sys.modules.keys(), file=err)"
+    )
+    asked = {"_JPEGLM_COMPLETE": "complete_bash", "COMP_WORDS": f"jpeglm {words}"}
+    asked["COMP_CWORD"] = str(words.count(" ") + 1)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | asked
+    )
+    assert (done.returncode, done.stdout.split(), done.stderr) == (0, offered, "\n")
+
+
 def test_help_loads_nothing_heavy():
     """Of a verb whose settings stand in modules that import torch or numba."""
     program = (

@@ -20,7 +20,6 @@ from jpeglm.cli import data, distances, evaluation, generation, training
 from jpeglm.config import InputError, Stopped, install
 
 app = typer.Typer(
-    add_completion=False,
     no_args_is_help=True,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from jpeglm import __version__
-from jpeglm.cli.options import constant
+from jpeglm.cli.options import complete_checkpoint, constant
 from jpeglm.config import MAX_SEED
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
@@ -20,7 +20,8 @@ CheckpointOption = Annotated[
     Path | None,
     typer.Option(
         help="Checkpoint folder, a run's, or a shipped one's name: photos (the default), cifar10, "
-        "clips."
+        "clips.",
+        autocompletion=complete_checkpoint,
     ),
 ]
 EngineOption = Annotated[

@@ -65,6 +65,29 @@ def numbers(
     return found
 
 
+def complete_checkpoint(incomplete: str) -> list[str]:
+    """Shipped models' names, for the shell; where none fits, shells offer files by themselves."""
+    from jpeglm.places import shipped_checkpoints
+
+    return [f.name for f in shipped_checkpoints() if f.name.startswith(incomplete)]
+
+
+def complete_preset(context: typer.Context, incomplete: str) -> list[str]:
+    """Sizes of models, for the shell; of the verbs before `train`, the paper's settings."""
+    from jpeglm.models.llama import PRESETS
+
+    known = PRESETS if context.info_name == "train" else ("paper",)
+    return [name for name in known if name.startswith(incomplete)]
+
+
+COMPLETE: dict[str, Callable[..., list[str]]] = {
+    "init": complete_checkpoint,
+    "like": complete_checkpoint,
+    "preset": complete_preset,
+}
+"""What the shell offers for a setting."""
+
+
 class Field(NamedTuple):
     """A field as its dataclass' source has it."""
 
@@ -178,6 +201,7 @@ def _option(field: Field) -> tuple[Any, Any]:
         min=field.least,
         max=field.most,
         callback=finite if kind == "float" else None,
+        autocompletion=COMPLETE.get(field.name),
     )
     default = None if field.default == "" else field.default
     return Annotated[TYPES[kind] | None, info], default
