@@ -9,6 +9,7 @@ defaults, the tokenizer with its codec, and the weights' headers.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -215,6 +216,10 @@ def checkpoint_folder(given: Path | str | None) -> Path:
     """
     if given is None:
         return shipped_checkpoint()
+    if not isinstance(given, str | os.PathLike) or not str(given) or "\0" in str(given):
+        raise InputError(
+            f"the checkpoint is {shorten(given)}; give a folder, or the name of one that ships"
+        )
     folder, named = Path(given), _asset(str(given))
     if record_of(folder, RUN) is not None:
         model = folder / "model"
