@@ -151,7 +151,7 @@ def told(error: Exception) -> str:
 
 def file_size(path: Path, limit: int | None = None) -> int:
     """Bytes of a regular file; InputError if there is none, if it is a folder, a pipe or a device
-    (reading those may never end), or if it is larger than `limit` bytes."""
+    (reading those may never end), or if it is larger than `limit` bytes or hides how large."""
     path = Path(path)
     name = printable(path)
     try:
@@ -164,9 +164,29 @@ def file_size(path: Path, limit: int | None = None) -> int:
         raise InputError(f"{name} is a folder; a file is needed here")
     if not stat.S_ISREG(status.st_mode):
         raise InputError(f"{name} is a pipe or a device; save its content into a file first")
+    if not status.st_size and _hides_bytes(path):
+        raise InputError(
+            f"{name} says that it is empty but is not, as the system's own files do; save its "
+            "content into a file first"
+        )
     if limit is not None and status.st_size > limit:
         raise _too_large(name, status.st_size, limit)
     return status.st_size
+
+
+def _hides_bytes(path: Path) -> bool:
+    """Whether a regular file of 0 bytes has some, or may have, as those below /proc: their end may
+    never come."""
+    try:
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    except OSError as error:
+        raise explain(error, path) from error
+    try:
+        return bool(os.read(handle, 1))
+    except OSError:  # nothing yet
+        return True
+    finally:
+        os.close(handle)
 
 
 def _too_large(name: str, size: int, limit: int) -> InputError:
@@ -181,7 +201,7 @@ def read_bytes(path: Path, limit: int | None = None) -> bytes:
     file_size(path, limit)
     try:
         with open(path, "rb") as file:
-            # What grows, or says that it has 0 bytes as files below /proc do, is cut as well.
+            # What grows is cut as well.
             data = file.read(-1 if limit is None else limit + 1)
     except OSError as error:
         raise explain(error, path) from error

@@ -5,10 +5,11 @@ checkpoint_folder("photos"), checkpoint_folder("runs/mine"), checkpoint_folder(N
 
 from __future__ import annotations
 
+import os
 from importlib import resources
 from pathlib import Path
 
-from jpeglm.config import InputError
+from jpeglm.config import InputError, shorten
 from jpeglm.folders import RUN, record_of
 
 
@@ -33,6 +34,10 @@ def checkpoint_folder(given: Path | str | None) -> Path:
     """
     if given is None:
         return shipped_checkpoint()
+    if not isinstance(given, str | os.PathLike) or not str(given) or "\0" in str(given):
+        raise InputError(
+            f"the checkpoint is {shorten(given)}; give a folder, or the name of one that ships"
+        )
     folder, named = Path(given), _asset(str(given))
     if record_of(folder, RUN) is not None:
         model = folder / "model"
@@ -42,8 +47,7 @@ def checkpoint_folder(given: Path | str | None) -> Path:
         if saved:
             return saved[-1]
         raise InputError(
-            f"the run in {folder} was stopped before it wrote a model; give its command again to "
-            "go on"
+            f"the run in {folder} was stopped before it wrote a model; repeat its command to resume"
         )
     ours = folder.name == str(given) and named.is_dir()
     known = any((folder / name).exists() for name in ("config.json", "codec.json"))

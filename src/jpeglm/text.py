@@ -18,7 +18,7 @@ from functools import cached_property
 import numpy as np
 
 from jpeglm import bpe
-from jpeglm.config import InputError
+from jpeglm.config import InputError, shorten
 
 N_BYTES = 256
 DEFAULT_SIZE = 1024
@@ -38,7 +38,9 @@ def utf8(text: str) -> bytes:
 
 def tidy(text: str) -> str:
     """A caption as models see it, in training and after: spaces, tabs and line ends are one space,
-    and there are none around it."""
+    and there are none around it. InputError for what is no text."""
+    if not isinstance(text, str):
+        raise InputError(f"the text is {shorten(text)}; give words, as a string")
     return " ".join(text.split())
 
 

@@ -144,13 +144,15 @@ class Tokenizer:
         """The token of a class, by its number or name."""
         if isinstance(label, str) and label in self.class_names:
             label = self.class_names.index(label)
+        given = str(label)
         if not self.n_classes:
-            raise InputError(f"label {label} was given, but this checkpoint has no classes")
-        number = int(label) if str(label).isdecimal() else -1
+            raise InputError(f"label {given[:60]} was given, but this checkpoint has no classes")
+        number = int(given) if given.isdecimal() and len(given) < 10 else -1
         if not 0 <= number < self.n_classes:
             names = f": {', '.join(self.class_names)}" if self.class_names else ""
             raise InputError(
-                f"label {label} is unknown; this checkpoint has {self.n_classes} classes{names}"
+                f"label {given[:60]} is unknown; this checkpoint has {self.n_classes} "
+                f"classes{names}"
             )
         return self.eos + 1 + number
 
@@ -158,7 +160,7 @@ class Tokenizer:
         """Ids before a picture's, int32: of the text if it says anything (as `text.tidy` has it),
         then BOS or the class."""
         first = self.bos if label is None else self.class_token(label)
-        words = tidy(text or "")
+        words = tidy("" if text is None else text)
         ids = self.encode_text(words) if words else np.zeros(0, np.int32)
         return np.append(ids, np.int32(first))
 

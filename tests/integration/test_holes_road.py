@@ -135,8 +135,11 @@ def test_mask_and_region_leave_a_folder_that_says_what_was_drawn(home, jpeglm):
     ("words", "told"),
     [
         (("--mask", "small.png"), "small.png has 32 × 32 pixels, its picture 64 × 64"),
-        (("--mask", "black.png"), "black everywhere"),
-        (("--mask", "white.png"), "white everywhere"),
+        (("--mask", "black.png"), "black in all that is taken of the picture"),
+        (("--mask", "white.png"), "white in every MCU"),
+        (("--mask", "dots.png"), "white in every MCU"),
+        (("--region", "0,0,-9,9"), "width and height are at least 1"),
+        (("wide.png", "--region", "0,0,9,9"), "take all of it: --fit pad"),
         (("--mask", "none.png"), "there is no file none.png"),
         (("--mask", "mask.png", "--keep", 0.5), "give one of them"),
         (("--mask", "mask.png", "--region", "0,0,9,9"), "give one of them"),
@@ -155,8 +158,13 @@ def test_what_cannot_be_is_one_sentence(home, jpeglm, monkeypatch, words, told):
     Image.new("L", (32, 32), 255).save("small.png")
     Image.new("L", (64, 64), 0).save("black.png")
     Image.new("L", (64, 64), 255).save("white.png")
+    dots = np.zeros((64, 64), np.uint8)
+    dots[::8, ::8] = 255
+    Image.fromarray(dots).save("dots.png")
+    Image.new("RGB", (128, 64)).save("wide.png")
+    photo = () if words[0].endswith(".png") else ("photo.png",)
     where = () if "--checkpoint" in words else ("--checkpoint", "run")
-    code, _, err = jpeglm("complete", "photo.png", *where, "--out", "never", *words)
+    code, _, err = jpeglm("complete", *photo, *where, "--out", "never", *words)
     assert code == 1 and told in err and "Traceback" not in err and err.count("\n") == 1, err
     assert not Path("never").exists()
 
@@ -239,6 +247,47 @@ def test_data_without_restart_markers_cannot_teach_it(home, jpeglm, monkeypatch)
     )
     assert code == 1 and "--restart-interval 1" in err and err.count("\n") == 1
     assert not Path("no").exists()
+
+
+def test_pictures_that_merge_to_little_leave_room_to_draw(home, jpeglm, monkeypatch):
+    """The grammar's shortest end has no merges: more tokens than such pictures have."""
+    monkeypatch.chdir(home)
+    Path("plainest").mkdir()
+    for number in range(60):
+        Image.new("RGB", (32, 32), (20 * (number % 12),) * 3).save(f"plainest/{number}.png")
+    jpeglm.told("prepare", "plainest", "few", "--like", "run", "--validation", 0.3)
+    jpeglm.told("train-tokenizer", "few", "--vocab-size", 300, "--out", "merged")
+    words = ("train", "few", "--tokenizer", "merged", "--steps", 1, *QUICK)
+    jpeglm.told(*words, "--out", "short")
+    model = package.load("short")
+    longest = int(load_tokens(Path("few"), model.tokenizer, "train").lengths.max())
+    start = model.constraint.grammar.start()
+    shortest = model.constraint.grammar.shortest(start) + 2
+    assert -(-longest // 64) * 64 < shortest <= model.engine.max_length
+    assert model.generate().images
+    for length, fits in ((shortest, True), (shortest - 1, False)):
+        jpeglm.told(*words, "--out", f"of-{length}", "--max-length", length)
+        model = package.load(f"of-{length}")  # which has no room for a black picture
+        assert len(model.score(np.zeros((32, 32, 3), np.uint8)).bits) < shortest
+        if fits:
+            assert model.generate().images
+        else:
+            with pytest.raises(InputError, match=f"context is {length}"):
+                model.generate()
+
+
+def test_a_budget_says_what_can_be_done_about_it(home):
+    model = package.load(home / "run")
+    context = model.engine.max_length
+    for most in (None, context, 10 * context):
+        with pytest.raises(InputError, match=f"context is {context}, .*keep less, or train one"):
+            model.fill(_busy(), _half(), max_tokens=most)
+    with pytest.raises(InputError, match=r"budget is 100, .*keep less, or raise --max-tokens"):
+        model.fill(_busy(), _half(), max_tokens=100)
+
+
+def _busy():
+    return np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
 
 
 def test_the_arrangement_is_part_of_a_run(home, jpeglm, monkeypatch):

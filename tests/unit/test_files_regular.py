@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from jpeglm import files
 from jpeglm.config import InputError
 from jpeglm.files import file_size, printable, read_bytes
 
@@ -33,13 +34,30 @@ def test_pipes_and_devices_are_refused_at_once(tmp_path):
             read_bytes(path)
 
 
-def test_a_file_that_hides_its_size_is_cut():
-    path = Path("/proc/self/maps")
-    if not path.exists():
-        pytest.skip("this system has no /proc")
-    assert path.stat().st_size == 0
-    with pytest.raises(InputError, match="more than"):
+@pytest.mark.parametrize("name", ["/proc/self/maps", "/proc/kmsg"])
+def test_a_file_that_hides_its_size_is_refused_at_once(name):
+    """Some of them end, some wait for more for ever."""
+    path = Path(name)
+    try:
+        os.close(os.open(path, os.O_RDONLY))
+    except OSError:
+        pytest.skip("this system has none, or not for us")
+    assert path.is_file() and path.stat().st_size == 0
+    with pytest.raises(InputError, match="save its content into a file first"):
         read_bytes(path, 100)
+    with pytest.raises(InputError, match="save its content into a file first"):
+        file_size(path)
+
+
+def test_what_grows_while_it_is_read_is_cut(tmp_path, monkeypatch):
+    (tmp_path / "a").write_bytes(b"12345")
+    monkeypatch.setattr(files, "file_size", lambda path, limit: 0)
+    assert read_bytes(tmp_path / "a", 5) == b"12345"
+    with pytest.raises(InputError, match="more than"):
+        read_bytes(tmp_path / "a", 4)
+    (tmp_path / "none").touch()
+    monkeypatch.undo()
+    assert file_size(tmp_path / "none") == 0
 
 
 def test_names_are_bytes():

@@ -342,9 +342,38 @@ def test_a_line_goes_around_what_is_new():
     assert new_units(codec, call).tolist() == [True, False, True, False]
 
 
+@pytest.mark.parametrize("fit", ["crop", "top", "pad"])
+@pytest.mark.parametrize("size", [(4000, 3000), (3001, 4003), (64, 64), (63, 20)])
+def test_each_pixel_of_a_mask_counts(fit, size):
+    """However large the picture is: the MCU that its middle falls into, unless it is cut off."""
+    codec = make_codec({"codec": "jpeg", "width": 64, "height": 64, "restart_interval": 1})
+    rng = np.random.default_rng(0)
+    scale = (max if fit == "pad" else min)(size[0] / 64, size[1] / 64)
+    kept = 0
+    for _ in range(12):
+        place = rng.integers(0, size)
+        mask = Image.new("RGB", size)
+        mask.putpixel(tuple(place.tolist()), (255, 255, 255))
+        share = (0.5, 0.0 if fit == "top" else 0.5)
+        x, y = ((place + 0.5) - (np.array(size) - 64 * scale) * share) / scale / 16
+        near = min(x % 1, 1 - x % 1, y % 1, 1 - y % 1) < 1 / 16 / min(scale, 1)
+        if near:  # one of the codec's pixels from an edge: either side is right
+            continue
+        found = np.flatnonzero(codec.covered(mask, fit))
+        if not (0 <= x < 4 and 0 <= y < 4):
+            assert not len(found)
+            continue
+        kept += 1
+        assert int(y) * 4 + int(x) in found
+        if scale >= 1:
+            assert len(found) == 1
+    assert kept
+
+
 @pytest.mark.parametrize("region", [(64, 0, 5, 5), (0, 0, 0, 5), (-9, 0, 9, 5), (5, 5, -2, 2)])
-def test_a_region_outside_is_refused(region):
-    with pytest.raises(InputError, match="outside the picture"):
+def test_a_region_without_pixels_is_refused(region):
+    empty = region[2] < 1 or region[3] < 1
+    with pytest.raises(InputError, match="at least 1" if empty else "outside the picture"):
         region_mask(region, (64, 64))
 
 

@@ -13,6 +13,8 @@ from jpeglm.codecs.check import check_file
 from jpeglm.config import InputError
 from jpeglm.places import shipped_checkpoint
 
+PHOTO = np.random.default_rng(0).integers(0, 256, (80, 70, 3), dtype=np.uint8)
+
 
 @pytest.fixture(scope="module")
 def drawn():
@@ -21,8 +23,7 @@ def drawn():
 
 @pytest.fixture(scope="module")
 def completed():
-    photo = np.random.default_rng(0).integers(0, 256, (80, 70, 3), dtype=np.uint8)
-    return jpeglm.complete(photo, 0.75, 2, seed=7)
+    return jpeglm.complete(PHOTO, 0.75, 2, seed=7)
 
 
 def test_files_are_whole_and_show_what_was_drawn(drawn):
@@ -144,3 +145,39 @@ def test_all_that_ships_is_listed():
 def test_names_are_told():
     assert set(jpeglm.__all__) == set(jpeglm._HOMES) <= set(dir(jpeglm))
     assert "TYPE_CHECKING" not in dir(jpeglm)
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"text": 3}, "the text is 3; give words"),
+        ({"text": 0}, "the text is 0; give words"),
+        ({"text": ["a", "heart"]}, "give words"),
+        ({"text": b"a heart"}, "give words"),
+        ({"label": "9" * 5000}, "label 9+ was given"),
+        ({"keep": "0.5"}, "keep is '0.5'"),
+        ({"units": "3"}, "units is '3'"),
+        ({"units": None, "keep": float("nan")}, "keep is nan"),
+    ],
+)
+def test_values_of_another_type_are_refused(options, match):
+    with pytest.raises(InputError, match=match):
+        jpeglm.complete(PHOTO, **options)
+
+
+def test_a_share_is_any_number(completed):
+    again = jpeglm.complete(PHOTO, keep=np.float32(0.75))
+    assert again.units_kept == completed.units_kept
+
+
+def test_a_film_is_not_fitted_in_silence():
+    model = jpeglm.load("clips")
+    with pytest.raises(InputError, match="fit is for pictures"):
+        model.complete(model.codec.blank(), fit="pad")
+
+
+@pytest.mark.parametrize("checkpoint", ["", "a\0b", 3, b"photos"])
+def test_a_checkpoint_is_a_path_or_a_name(checkpoint):
+    for ask in (jpeglm.load, lambda name: jpeglm.generate(checkpoint=name)):
+        with pytest.raises(InputError, match=r"the checkpoint is .*give a folder"):
+            ask(checkpoint)

@@ -275,7 +275,7 @@ def fit_image(
     if image.size == (width, height):
         return image
     if fit == "pad":
-        return ImageOps.pad(image, (width, height), how, color=(0, 0, 0))
+        return ImageOps.pad(image, (width, height), how, color=0)  # black, in any mode
     centre = 0.5, 0.0 if fit == "top" else 0.5
     return ImageOps.fit(image, (width, height), how, centering=centre)
 
@@ -305,6 +305,11 @@ def region_mask(region: Sequence[int], size: tuple[int, int]) -> Image.Image:
     """The mask that is white in a rectangle (left, top, width, height), pixels of a picture of this
     size; InputError where no pixel of it lies in the picture."""
     left, top, width, height = region
+    if width < 1 or height < 1:
+        raise InputError(
+            "the region {},{},{},{} (left, top, width, height) is empty; width and height are at "
+            "least 1".format(*region)
+        )
     mask = Image.new("RGB", size)
     box = max(left, 0), max(top, 0), min(left + width, size[0]), min(top + height, size[1])
     if box[0] >= box[2] or box[1] >= box[3]:

@@ -134,13 +134,15 @@ class JpegCodec:
             image.info.clear()
         return self._save(image, 2)
 
-    def covered(self, mask: Image.Image) -> np.ndarray:
+    def covered(self, mask: Image.Image, fit: str | None = None) -> np.ndarray:
         """bool [units]: the MCUs that anything but black in `mask` lies in, which is fitted as the
-        picture is that it belongs to."""
+        picture is that it belongs to: by `fit`, default the codec's."""
         config, (rows, columns) = self.config, self.config.grid
-        box = Image.Resampling.BOX  # no pixel is lost, and none rings
-        pixels = np.asarray(fit_image(mask, config.width, config.height, config.fit, box))
-        parts = pixels.any(2).reshape(rows, -1, columns, config.width // columns)
+        # Averages of floats: no pixel is rounded to nothing, and none rings.
+        fitted = fit_image(
+            mask.convert("F"), config.width, config.height, fit or config.fit, Image.Resampling.BOX
+        )
+        parts = (np.asarray(fitted) > 0).reshape(rows, -1, columns, config.width // columns)
         return np.asarray(parts.any((1, 3))).reshape(-1)
 
     def decode(self, stream: bytes) -> Image.Image:

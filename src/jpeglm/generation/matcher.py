@@ -137,8 +137,9 @@ class Constraint:
         )
         self.masks = make_masks(self.spec, tokens, tokenizer.vocab_size)
 
-    def start(self, prompt: Prompt, budget: int) -> Begin:
-        """budget: tokens of prompt and continuation; one in which no stream can end is refused."""
+    def start(self, prompt: Prompt, budget: int, context: bool = False) -> Begin:
+        """budget: tokens of prompt and continuation; one in which no stream can end is refused.
+        context: whether it is all that the model has."""
         state = start_state(self.spec)
         for symbol in self.tokenizer.decode(prompt.ids):
             if not step(self.spec, state, symbol):
@@ -155,9 +156,12 @@ class Constraint:
         need = int(shortest(self.spec, trial)) + (prompt.bits > 0)
         total = len(prompt.ids) + len(prompt.forced) + need + int(walk["later"][0]) + 1
         if total > budget:
+            what, more = ("token budget", "raise --max-tokens")
+            if context:
+                what, more = ("model's context", "train one with a longer --max-length")
             raise InputError(
-                f"the token budget is {budget}, but the prompt and the shortest completion take "
-                f"{total} tokens; raise --max-tokens or keep less"
+                f"the {what} is {budget}, but the prompt and the shortest completion take {total} "
+                f"tokens; keep less, or {more}"
             )
         walk["known"], walk["value"], walk["bits"] = len(prompt.forced), prompt.value, prompt.bits
         walk["need"], walk["left"] = need, budget - len(prompt.ids)

@@ -15,18 +15,18 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import cached_property
+from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
-from PIL.Image import Resampling
 
 from jpeglm.checkpoint import Checkpoint
 from jpeglm.codecs.images import as_mask, as_picture, fit_image
 from jpeglm.codecs.jpeg import JpegCodec
-from jpeglm.config import InputError, Sampling, check_fit, check_seed, whole
+from jpeglm.config import MAX_SEED, InputError, Sampling, check_fit, check_seed, whole
 from jpeglm.generation.engine import Engine
 from jpeglm.generation.matcher import Constraint, Prompt, make_prompt
 from jpeglm.generation.outputs import Drawn
@@ -87,12 +87,14 @@ class Model:
 
     def warm_up(self) -> None:
         """Load or compile every kernel, so that no timed picture pays for it: a flat picture is
-        given whole, which leaves a token or two to sample, and shown."""
+        given whole, which leaves a token or two to sample, and shown. Where the context is too
+        short for it, the first picture pays."""
         stream = self.codec.encode(self.codec.blank())
         prefix = self.tokenizer.alphabet.prefix(stream, self.codec.units)
         prompt = make_prompt(self.tokenizer, prefix, self.tokenizer.bos)
-        for event in self.session.run([Request(prompt, self.sampling())]):
-            self._shown(prompt, event.ids)
+        with suppress(InputError):
+            for event in self.session.run([Request(prompt, self.sampling())]):
+                self._shown(prompt, event.ids)
 
     def sampling(self, **changes: Any) -> Sampling:
         """The checkpoint's sampling defaults with changes; None means unchanged."""
@@ -108,8 +110,8 @@ class Model:
         """(units, share) that `complete` keeps of a picture or clip."""
         if keep is None:
             keep = KEEP[self.codec.media]
-        if not 0 <= keep <= 1:
-            raise InputError(f"keep is {keep}; it is a share of the picture, from 0 to 1")
+        if not isinstance(keep, Real) or not 0 <= keep <= 1:
+            raise InputError(f"keep is {keep!r}; it is a share of the picture, from 0 to 1")
         return int(keep * self.codec.units + 1e-9), keep
 
     def _shown(self, prompt: Prompt, ids: np.ndarray) -> tuple[bytes, Any]:
@@ -195,7 +197,9 @@ class Model:
         """
         kept, share = self.units_kept(keep)
         if units is not None:
-            kept, share = units, units / self.codec.units
+            kept, share = units, whole("units", units, -MAX_SEED) / self.codec.units
+        if fit is not None and self.codec.media == "clip":
+            raise InputError("fit is for pictures; a film is fitted as the model was trained")
         if self.codec.media == "clip":
             return self.continue_stream(self.codec.encode(media), kept, n, keep=share, **options)
         source = as_picture(media)
@@ -203,14 +207,12 @@ class Model:
         options |= {"source": source, "keep": share, "fit": fit}
         return self.continue_stream(stream, kept, n, **options)
 
-    def _fitted(
-        self, picture: Image.Image, fit: str | None, how: Resampling = Resampling.LANCZOS
-    ) -> Image.Image:
+    def _fitted(self, picture: Image.Image, fit: str | None) -> Image.Image:
         """A picture in the codec's size, unless the codec is to do that in its own way."""
         if fit is None:
             return picture
         check_fit(fit)
-        return fit_image(picture, self.codec.config.width, self.codec.config.height, fit, how)
+        return fit_image(picture, self.codec.config.width, self.codec.config.height, fit)
 
     def continue_stream(
         self,
@@ -259,8 +261,9 @@ class Model:
         if not isinstance(self.codec, JpegCodec):
             raise InputError("holes are filled in JPEG pictures alone, not with this codec")
         picture = as_picture(media)
-        white = self._fitted(as_mask(mask, picture.size), fit, Resampling.BOX)
-        stream, hole = self.codec.encode(self._fitted(picture, fit)), self.codec.covered(white)
+        white = as_mask(mask, picture.size)
+        stream = self.codec.encode(self._fitted(picture, fit))
+        hole = self.codec.covered(white, fit)
         return self.fill_stream(stream, hole, n, source=picture, fit=fit, **options)
 
     def fill_stream(

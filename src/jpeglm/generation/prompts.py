@@ -55,8 +55,10 @@ class Prompts:
             raise InputError(f"the hole is bool {list(hole.shape)}; [{self.codec.units}] is needed")
         if not hole.any() or hole.all():
             raise InputError(
-                "the mask is white everywhere, so nothing would be kept; generate pictures instead"
+                "the mask is white in every MCU of the picture, so nothing would be kept; leave "
+                "more of it black, or generate pictures instead"
                 if hole.all()
-                else "the mask is black everywhere, so there is nothing to draw; paint a part white"
+                else "the mask is black in all that is taken of the picture, so there is nothing "
+                "to draw; paint a part white there, or take all of it: --fit pad"
             )
         return hole_prompt(self.tokenizer, stream, hole, self.head(label, text))

@@ -114,7 +114,7 @@ class Session:
         else:
             last = self._last_start
             if last is None or last[0] is not prompt or last[1] != budget:
-                begin = self.constraint.start(prompt, budget)
+                begin = self.constraint.start(prompt, budget, budget == engine.max_length)
                 last = self._last_start = (prompt, budget, begin)
             begin = last[2]
         self._waiting.append(Entry(number, request, prompt, begin))

@@ -62,7 +62,10 @@ def start(
         holes = arranger(tokenizer), tokenizer.hole
     # A hole may take each address once, and its own token.
     longest = int(tokens.lengths.max()) + (tokenizer.addresses + 1 if config.fim else 0)
-    length = config.max_length or -(-longest // 64) * 64
+    # Drawing keeps room for the shortest end that the grammar knows, which no merges make shorter.
+    grammar = tokenizer.alphabet.grammar()
+    flat = grammar.shortest(grammar.start()) + 2  # with BOS and EOS
+    length = config.max_length or -(-max(longest, flat + int(tokens.text.max())) // 64) * 64
     cut = 0
     if config.packing == "pictures":
         tokens, cut = tokens.fitted(length)
