@@ -66,6 +66,8 @@ RANDOM = [
     # Intervals that do not divide the picture's MCUs, or are longer than it.
     ("jpeg-symbols", JpegConfig(48, 48, restart_interval=4)),
     ("jpeg-block-symbols", JpegConfig(64, 64, restart_interval=5)),
+    ("jpeg-placed-symbols", JpegConfig(64, 64)),
+    ("jpeg-placed-symbols", JpegConfig(64, 64, restart_interval=1)),
     ("jpeg-coarse-symbols", JpegConfig(40, 24, 50, "4:4:4", 4)),
     ("bytes", JpegConfig(64, 64, restart_interval=3)),
     ("bytes", JpegConfig(48, 48, restart_interval=20)),

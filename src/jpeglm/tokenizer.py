@@ -91,8 +91,8 @@ class Tokenizer:
         self.vocab_size = self.hole + (1 + codec.units if holes else 0)
         if holes and not apart(self.alphabet.grammar().spec):
             raise InputError(
-                "a picture can have holes where each MCU stands for itself: with the alphabet "
-                "jpeg-block-symbols or jpeg-symbols and a restart marker after every MCU "
+                "a picture can have holes where each MCU stands for itself: with the alphabet jpeg-"
+                "block-symbols, jpeg-placed-symbols or jpeg-symbols and a marker after every MCU "
                 f"(prepare --restart-interval 1); here are {alphabet} of {codec.to_dict()}"
             )
         lengths = [len(symbols) for symbols in self.spelling]
@@ -243,14 +243,14 @@ class Tokenizer:
             return self.decode(ids)
         pieces = dict(zip((ids[places] - self.hole - 1).tolist(), np.split(ids, places)[1:]))
         ends = [*sorted(pieces), self.addresses]
-        first = self._whole(np.zeros(0, np.int32), ends[0])
-        rest = (self._whole(self.decode(pieces[a]), b - a) for a, b in pairwise(ends))
+        first = self._whole(np.zeros(0, np.int32), 0, ends[0])
+        rest = (self._whole(self.decode(pieces[a]), a, b - a) for a, b in pairwise(ends))
         return np.concatenate([first, *rest])
 
-    def _whole(self, symbols: np.ndarray, count: int) -> np.ndarray:
-        """As many of the symbols as are units in order, `count` units; the rest of them flat."""
+    def _whole(self, symbols: np.ndarray, unit: int, count: int) -> np.ndarray:
+        """As many of the symbols as are `count` units in order, from `unit` on; the rest flat."""
         spec = self.alphabet.grammar().spec
-        state = before_last(spec, count)
+        state = before_last(spec, unit, count)
         taken = unit_starts(spec, state, symbols, np.zeros(1, np.int64))
         rest = np.empty(shortest(spec, state), np.int32)
         finish(spec, state, self.n_base, state.copy(), rest)

@@ -103,6 +103,8 @@ TOKENIZERS = {
     "symbols": (JpegConfig(48, 32), "jpeg-symbols", 300),
     "symbols-restart": (JpegConfig(48, 32, restart_interval=2), "jpeg-symbols", 300),
     "blocks": (JpegConfig(48, 32, restart_interval=1), "jpeg-block-symbols", 360),
+    "placed": (JpegConfig(48, 32), "jpeg-placed-symbols", 420),
+    "placed-restart": (JpegConfig(48, 32, restart_interval=4), "jpeg-placed-symbols", 420),
     "coarse": (JpegConfig(48, 32), "jpeg-coarse-symbols", 360),
     "bytes": (JpegConfig(48, 32), "bytes", 320),
     "bytes-restart": (JpegConfig(48, 32, restart_interval=1), "bytes", 320),

@@ -40,6 +40,7 @@ def test_the_law_is_the_measured_one() -> None:
 def test_what_to_expect() -> None:
     share = advice.expected_share(10e6, MARKED, "jpeg-block-symbols")
     assert share == pytest.approx(advice.law(10e6) / (3505 * advice.MARKED))
+    assert advice.expected_share(10e6, MARKED, "jpeg-placed-symbols") == share
     plain = advice.expected_share(10e6, MARKED | {"restart_interval": 0}, "jpeg-symbols")
     assert plain == pytest.approx(0.735, abs=0.005)
     for tokens, codec, alphabet in (

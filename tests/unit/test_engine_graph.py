@@ -92,7 +92,7 @@ def test_where_dc_values_may_leave_int16_there_are_no_tables(pictures):
     for settings in ({"restart_interval": 0}, {"restart_interval": 5}):
         codec = {"width": 128, "height": 128, **settings}
         assert DeviceGrammar.build(Constraint(make_tokenizer(pictures, **codec))) is None
-    for alphabet in ("bytes", "jpeg-coarse-symbols"):
+    for alphabet in ("bytes", "jpeg-coarse-symbols", "jpeg-placed-symbols"):
         tokenizer = make_tokenizer(pictures, alphabet, restart_interval=1)
         assert DeviceGrammar.build(Constraint(tokenizer)) is None
 
@@ -160,3 +160,19 @@ def test_a_seed_gives_the_same_pictures_on_the_device(tokenizer, pictures, devic
             np.testing.assert_allclose(same_bits, bits, rtol=1e-4)
             longest = max(longest, *map(len, drawn))
     assert longest > 256
+
+
+def test_without_tables_the_host_chooses(pictures):
+    """Symbols that name their MCU, which tables of places would take for those of another one."""
+    from jpeglm.generation.engine_cuda import GraphEngine
+    from jpeglm.generation.engine_torch import TorchEngine
+
+    tokenizer = make_tokenizer(pictures, "jpeg-placed-symbols", 440, restart_interval=1)
+    model = hugging_face(*random_llama(tokenizer.vocab_size, 200))
+    prompt = Prompt(np.array([tokenizer.bos], np.int32), np.zeros(0, np.int32))
+    arguments = (Constraint(tokenizer), prompt, 3, Sampling(1.0, 40), 3, 100)
+    expected, _ = draw_ids(TorchEngine(model), *arguments)
+    drawn, _ = draw_ids(GraphEngine(model), *arguments)
+    assert [row.tolist() for row in drawn] == [row.tolist() for row in expected]
+    for row in drawn:
+        assert tokenizer.codec.check(tokenizer.decode_stream(row)).valid

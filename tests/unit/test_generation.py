@@ -76,7 +76,8 @@ def test_masks_that_are_found_again_are_those_computed_anew(alphabet, geometry, 
     subsampling, width, height, interval = geometry
     settings = {"subsampling": subsampling, "width": width, "height": height}
     codec = make_codec({"codec": "jpeg", **settings, "restart_interval": interval})
-    tokenizer = Tokenizer.train(map(codec.encode, pictures), codec, alphabet, 420)
+    size = max(420, codec.alphabet(alphabet).size + 160)
+    tokenizer = Tokenizer.train(map(codec.encode, pictures), codec, alphabet, size)
     constraint, anew = Constraint(tokenizer), Constraint(tokenizer)
     rng = np.random.default_rng(interval)
     grammar, seen = constraint.grammar, 0

@@ -31,6 +31,9 @@ SHAPES = [
     (JpegConfig(32, 40, 25, "4:4:4", 1), "jpeg-symbols", 240),
     (JpegConfig(64, 16, 60, "4:2:2", 1), "jpeg-block-symbols", 300),
     (JpegConfig(24, 32, 10, "gray", 1), "jpeg-symbols", 206),
+    (JpegConfig(48, 32, restart_interval=1), "jpeg-placed-symbols", 440),
+    (JpegConfig(32, 40, 25, "4:4:4", 1), "jpeg-placed-symbols", 500),
+    (JpegConfig(24, 32, 10, "gray", 1), "jpeg-placed-symbols", 400),
 ]
 
 
@@ -166,6 +169,7 @@ def test_tokens_are_kept_and_read_by_others(tokenizer, tmp_path):
     [
         (JpegConfig(32, 32), "jpeg-block-symbols"),
         (JpegConfig(32, 32, restart_interval=2), "jpeg-symbols"),
+        (JpegConfig(32, 32, restart_interval=2), "jpeg-placed-symbols"),
         (JpegConfig(32, 32, restart_interval=1), "jpeg-coarse-symbols"),
         (JpegConfig(32, 32, restart_interval=1), "bytes"),
         (JpegConfig(32, 32, restart_interval=1), "paper-bytes"),

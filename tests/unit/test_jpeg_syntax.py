@@ -41,9 +41,9 @@ def test_tables_are_the_standards():
 
 def test_there_are_204_symbols():
     assert SYMBOLS == 204
-    assert len({symbol_name(s) for s in range(SYMBOLS)}) == SYMBOLS
+    assert len({symbol_name(s, 1) for s in range(SYMBOLS)}) == SYMBOLS
     assert AC_INDEX[0x01] == 2 and AC_INDEX[0xFA] == len(AC_RUN_SIZES) - 1
-    assert symbol_name(12) == "EOB" and symbol_name(13) == "ZRL" and symbol_name(203) == "amp 1111"
+    assert [symbol_name(s, 1) for s in (12, 13, 203)] == ["EOB", "ZRL", "amp 1111"]
 
 
 def test_block_symbols_say_where_a_dc_size_stands(pictures):
@@ -60,6 +60,44 @@ def test_block_symbols_say_where_a_dc_size_stands(pictures):
     assert named.symbol_name(other[sizes[5]]) == f"DC {symbols[sizes[5]]} block 5"
     rest = np.delete(np.arange(len(symbols)), sizes)
     assert (symbols[rest] == other[rest]).all()
+
+
+PLACED = [
+    *SETTINGS,
+    JpegConfig(40, 24, 75, "4:4:4", 1),
+    JpegConfig(40, 24, 75, "4:4:4", 4),
+    JpegConfig(40, 40, 25, "gray", 0),
+    JpegConfig(40, 40, 25, "gray", 1),
+    JpegConfig(16, 16, 25, "4:2:0", 1),
+    JpegConfig(8, 8, 25, "gray", 0),
+]
+
+
+@pytest.mark.parametrize("config", PLACED, ids=str)
+def test_placed_symbols_say_which_mcu_begins(config, pictures):
+    """As block symbols, but for the DC size of each MCU's first block; the names of other MCUs are
+    illegal there."""
+    codec = JpegCodec(config)
+    named, placed = codec.alphabet("jpeg-block-symbols"), codec.alphabet("jpeg-placed-symbols")
+    blocks, units, grammar = len(codec.components), codec.units, placed.grammar()
+    assert placed.size == 204 + 12 * (blocks - 1) + 12 * (units - 1)
+    assert len({placed.symbol_name(s) for s in range(placed.size)}) == placed.size
+    first = np.append(0, 204 + 12 * (blocks - 1 + np.arange(units - 1)))
+    for picture in pictures[:3]:
+        stream = codec.encode(picture)
+        expected, symbols = named.split(stream), placed.split(stream)
+        starts = np.flatnonzero(expected < 12)
+        expected[starts] += first.astype(np.int32)
+        assert (symbols == expected).all() and placed.join(symbols) == stream
+        assert [placed.symbol_name(s).partition(" MCU ")[2] for s in symbols[starts]] == [
+            str(m or "") for m in range(units)
+        ]
+        state = grammar.start()
+        for place, symbol in enumerate(symbols.tolist()):
+            if place in starts:
+                low = first[np.searchsorted(starts, place)]
+                assert np.flatnonzero(grammar.allowed(state)).tolist() == [*range(low, low + 12)]
+            assert grammar.advance(state, symbol)
 
 
 @pytest.mark.parametrize("config", SETTINGS, ids=IDS)

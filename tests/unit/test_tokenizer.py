@@ -19,6 +19,7 @@ CASES = [
     ("bytes", JpegConfig(64, 64), 400),
     ("jpeg-symbols", JpegConfig(64, 64), 400),
     ("jpeg-block-symbols", JpegConfig(64, 64, restart_interval=1), 420),
+    ("jpeg-placed-symbols", JpegConfig(64, 64), 600),
     ("jpeg-coarse-symbols", JpegConfig(64, 64, restart_interval=3), 420),
 ]
 

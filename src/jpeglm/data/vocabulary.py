@@ -30,9 +30,9 @@ class TokenizerConfig(Settings):
     """What is learnt, and from how much."""
 
     alphabet: str | None = None
-    """Of JPEG: jpeg-block-symbols (default), jpeg-symbols, jpeg-coarse-symbols (DC first), bytes,
-    or paper-bytes (the preset's). Of avc: avc-placed-symbols (default), avc-symbols or bytes. Of vq
-    and pixels: codes."""
+    """Of JPEG: jpeg-block-symbols (default), jpeg-placed-symbols (DC names the MCU), jpeg-symbols,
+    jpeg-coarse-symbols (DC first), bytes, or paper-bytes (the preset's). Of avc: avc-placed-symbols
+    (default), avc-symbols or bytes. Of vq and pixels: codes."""
     vocab_size: int | None = None
     """Size of the picture vocabulary, BOS and EOS included. Default: 1024; of codes, no merges."""
     text_vocab_size: int = bounded(DEFAULT_SIZE, least=0, most=MAX_VOCABULARY)

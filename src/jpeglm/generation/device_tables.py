@@ -5,7 +5,8 @@ thousand can stand between two tokens, and how many blocks of the picture remain
 and token the tables say where the token leads and how many blocks it ends; what is legal, and
 whether a completion fits into a budget, is then a look-up and two comparisons, exactly as
 `masks.token_mask` has it. Running DC values are left out: where a restart interval is so short
-that they cannot leave int16, they decide nothing.
+that they cannot leave int16, they decide nothing. Symbols that name their MCU have no tables: each
+MCU would need places of its own.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from jpeglm.syntax.jpeg import (
     DC_LIMIT,
     LARGEST_DC,
     MCU,
+    MCU_NAMES,
     PENDING,
     PREDICTION,
     SIZE,
@@ -69,6 +71,8 @@ def _place(state: np.ndarray) -> tuple[int, ...]:
 def possible(spec: Spec) -> TypeGuard[JpegSpec]:
     """Whether tables can stand for the machine of a spec."""
     if not isinstance(spec, JpegSpec) or spec.kind != SYMBOL_KIND or spec.coarse:
+        return False
+    if spec.names == MCU_NAMES:
         return False
     mcus = spec.interval or spec.mcus
     of_one = int(np.bincount(spec.component).max()) * mcus

@@ -141,13 +141,14 @@ class Constraint:
         """budget: tokens of prompt and continuation; one in which no stream can end is refused.
         context: whether it is all that the model has."""
         state = start_state(self.spec)
-        for symbol in self.tokenizer.decode(prompt.ids):
-            if not step(self.spec, state, symbol):
-                raise InputError("the prompt does not begin a stream of this codec")
+        for piece in np.split(prompt.ids, np.flatnonzero(prompt.ids > self.tokenizer.hole)):
+            symbols = self.tokenizer.decode(piece)
+            if len(piece) and piece[0] > self.tokenizer.hole:
+                unit = int(piece[0]) - self.tokenizer.hole - 1
+                state = before_last(self.spec, unit, self.tokenizer.addresses - unit)
+            self._walk(state, symbols)
         trial = state.copy()
-        for symbol in prompt.forced:
-            if not step(self.spec, trial, symbol):
-                raise InputError("the prompt does not begin a stream of this codec")
+        self._walk(trial, prompt.forced)
         walk, spans = np.zeros(1, WALK), self._spans(prompt)
         if len(spans):
             state = trial = spans[0, NEXT:].copy()
@@ -167,6 +168,12 @@ class Constraint:
         walk["need"], walk["left"] = need, budget - len(prompt.ids)
         return Begin(state, walk, spans)
 
+    def _walk(self, state: np.ndarray, symbols: np.ndarray) -> None:
+        """Move a state on by what is given; InputError where that cannot be."""
+        for symbol in symbols:
+            if not step(self.spec, state, symbol):
+                raise InputError("the prompt does not begin a stream of this codec")
+
     def check(self, prompt: Prompt, ids: np.ndarray) -> None:
         """InputError unless these tokens can stand behind a prompt, whatever their order says: a
         picture's, EOS, and the addresses of the spans that come, one after the other."""
@@ -184,7 +191,7 @@ class Constraint:
         table = np.zeros((len(prompt.spans), NEXT + len(self.grammar.start())), np.int64)
         later = ahead = 0
         for row, (first, count) in zip(table[::-1], prompt.spans[::-1].tolist()):
-            row[NEXT:] = before_last(self.spec, count)
+            row[NEXT:] = before_last(self.spec, first, count)
             row[ADDRESS] = self.tokenizer.hole + 1 + first
             row[LATER], row[AHEAD] = later, ahead
             later, ahead = later + 1 + shortest(self.spec, row[NEXT:]), ahead + count

@@ -4,10 +4,11 @@
 stuffing, fill bits or restart markers, which the stream's geometry implies. In
 `jpeg-block-symbols`, the default, a DC size also names its block in the MCU, so that the model need
 not count blocks to know luma from chroma (docs/log.md has the figures); `jpeg-coarse-symbols` are
-these with all DC coefficients of the picture first. `bytes` is the scan as it
-stands, a restart marker being one symbol. `paper-bytes` is the whole stream, header and EOI
-included, as the paper has it. `codes` are those of a learned codec. All are lossless on canonical
-streams.
+these with all DC coefficients of the picture first. In `jpeg-placed-symbols` the DC size of an
+MCU's first block also names the MCU, so that the model need not count MCUs to know where it is; the
+vocabulary grows by 12 for each. `bytes` is the scan as it stands, a restart marker being one
+symbol. `paper-bytes` is the whole stream, header and EOI included, as the paper has it. `codes` are
+those of a learned codec. All are lossless on canonical streams.
 """
 
 from __future__ import annotations
@@ -19,7 +20,18 @@ import numpy as np
 
 from jpeglm.config import InputError, shorten
 from jpeglm.syntax.grammar import Grammar
-from jpeglm.syntax.jpeg import RST0, SYMBOLS, JpegSpec, codes_spec, jpeg_spec, symbol_name
+from jpeglm.syntax.jpeg import (
+    BLOCK_NAMES,
+    MCU_NAMES,
+    NO_NAMES,
+    RST0,
+    SYMBOLS,
+    JpegSpec,
+    codes_spec,
+    jpeg_spec,
+    symbol_count,
+    symbol_name,
+)
 from jpeglm.syntax.jpeg_bytes import FIRST_RST_SYMBOL, JpegByteSpec, jpeg_byte_spec
 from jpeglm.syntax.jpeg_tables import DC_SIZES
 from jpeglm.syntax.scan import coarse_first, in_sequence, inspect_scan, write_scan
@@ -68,34 +80,36 @@ class Alphabet(Protocol):
         """A symbol in words, for people."""
 
 
+SYMBOL_ALPHABETS = {
+    "jpeg-block-symbols": (BLOCK_NAMES, False),
+    "jpeg-placed-symbols": (MCU_NAMES, False),
+    "jpeg-symbols": (NO_NAMES, False),
+    "jpeg-coarse-symbols": (BLOCK_NAMES, True),
+}
+"""(names, coarse) of each kind of `JpegSymbols`."""
+
+
 class JpegSymbols:
     """The entropy coder's symbols; numbers in `syntax.jpeg`.
 
-    by_block: a DC size also says which block of the MCU it opens (12 symbols more for each block
-    after the first). It carries no information, the grammar implies it, but the model need not
-    learn to count blocks. coarse: the DC coefficients of the whole picture come first, as in the
-    first scan of a progressive JPEG; such a stream has no prefix of MCUs.
+    names: whether a DC size also says which block of the MCU it opens (12 symbols more for each
+    block after the first), and of a first block which MCU (12 more for each after the first). It
+    carries no information, the grammar implies it, but the model need not learn to count. coarse:
+    the DC coefficients of the whole picture come first, as in the first scan of a progressive JPEG;
+    such a stream has no prefix of MCUs.
     """
 
     atomic: tuple[int, ...] = ()
 
     def __init__(
-        self,
-        component: tuple[int, ...],
-        mcus: int,
-        interval: int,
-        header: bytes,
-        by_block: bool = False,
-        coarse: bool = False,
+        self, name: str, component: tuple[int, ...], mcus: int, interval: int, header: bytes
     ) -> None:
-        self.name = "jpeg-block-symbols" if by_block else "jpeg-symbols"
-        if coarse:
-            self.name = "jpeg-coarse-symbols"
-        self.header, self.coarse = header, coarse
-        self.size = SYMBOLS + (DC_SIZES * (len(component) - 1) if by_block else 0)
+        self.name, self.header = name, header
+        names, self.coarse = SYMBOL_ALPHABETS[name]
         self._plain = jpeg_spec(component, mcus, interval)
-        self._read = jpeg_spec(component, mcus, interval, by_block=by_block)
-        self.spec: JpegSpec = jpeg_spec(component, mcus, interval, by_block, coarse)
+        self._read = jpeg_spec(component, mcus, interval, names)
+        self.spec: JpegSpec = jpeg_spec(component, mcus, interval, names, self.coarse)
+        self.size = symbol_count(self.spec)
 
     def _inspect(self, stream: bytes) -> tuple[np.ndarray, np.ndarray]:
         symbols, starts, _ = inspect_scan(_body(stream, self.header), self._read)
@@ -127,7 +141,7 @@ class JpegSymbols:
         return Grammar(self.spec, self.size)
 
     def symbol_name(self, symbol: int) -> str:
-        return symbol_name(symbol)
+        return symbol_name(symbol, len(self.spec.component))
 
 
 class JpegBytes:
@@ -255,7 +269,7 @@ def _body(stream: bytes, header: bytes) -> bytes:
     return stream[len(header) : -len(EOI)]
 
 
-ALPHABETS = ("jpeg-block-symbols", "jpeg-symbols", "jpeg-coarse-symbols", "bytes", "paper-bytes")
+ALPHABETS = (*SYMBOL_ALPHABETS, "bytes", "paper-bytes")
 """Of JPEG, the default one first."""
 
 
@@ -263,10 +277,8 @@ def jpeg_alphabet(
     name: str, component: tuple[int, ...], mcus: int, interval: int, header: bytes
 ) -> JpegSymbols | JpegBytes:
     """The alphabet `name` for streams of this geometry and header."""
-    if name.endswith("symbols") and name in ALPHABETS:
-        coarse = name == "jpeg-coarse-symbols"
-        by_block = coarse or name == "jpeg-block-symbols"
-        return JpegSymbols(component, mcus, interval, header, by_block, coarse)
+    if name in SYMBOL_ALPHABETS:
+        return JpegSymbols(name, component, mcus, interval, header)
     if name in ("bytes", "paper-bytes"):
         return JpegBytes(component, mcus, interval, header, whole=name == "paper-bytes")
     raise InputError(

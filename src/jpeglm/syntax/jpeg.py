@@ -8,8 +8,9 @@ one takes. Over the scan's bytes the same language is `syntax.jpeg_bytes`. The c
 codecs, all of one length, go through the same kernels (`codes_spec`).
 
 Symbol numbers: 0–11 DC size, 12–173 run/size (`AC_RUN_SIZES`), 174–203 amplitude chunks of 1–4
-bits, most significant first; the leading chunk of a long amplitude has 4 bits. In the alphabet
-`jpeg-block-symbols` the DC sizes of block b > 0 of an MCU are 204 + 12 (b - 1) onwards.
+bits, most significant first; the leading chunk of a long amplitude has 4 bits. Where DC sizes name
+blocks (`JpegSpec.names`), those of block b > 0 of an MCU are 204 + 12 (b - 1) onwards; where they
+name MCUs as well, those of MCU m > 0 follow behind these, 12 for the first block of each.
 
 Kernels take a `JpegSpec` and its state, int64 [STATE_SIZE], which they change in place; symbols and
 amplitudes are int64.
@@ -30,6 +31,9 @@ SYMBOLS = AMPLITUDE_FIRST + 30
 CHUNK = 4
 
 SYMBOL_KIND, CODES_KIND = 0, 1
+NO_NAMES, BLOCK_NAMES, MCU_NAMES = 0, 1, 2
+"""What a DC size says beside itself: nothing; its block in the MCU; that, and an MCU's first one
+which MCU it is."""
 DC_LIMIT = 32767
 """Running DC values are int16 in every decoder; a size that could leave that range is illegal."""
 
@@ -37,7 +41,8 @@ DC_LIMIT = 32767
 MCU, BLOCK, K, PENDING, SIZE, VALUE, ZEROS, PREDICTION = 0, 1, 2, 3, 4, 5, 6, 7
 INTERVAL_END = 10
 PASS = 11  # with `coarse`: 0 the DC coefficients of all blocks, 1 their AC coefficients
-STATE_SIZE = 12
+SHIFT = 12  # address of an MCU - MCU: not 0 where MCUs have changed places
+STATE_SIZE = 13
 RST0 = 0xD0
 LARGEST_DC = 2047
 """Of a difference of the largest size, 11."""
@@ -50,7 +55,7 @@ class JpegSpec(NamedTuple):
 
     kind: int
     codes: int  # CODES_KIND only: `mcus` symbols, each any of so many
-    by_block: int  # 1: DC sizes of blocks 1.. of an MCU have symbols of their own
+    names: int  # NO_NAMES, BLOCK_NAMES, MCU_NAMES
     coarse: int  # 1: the DC coefficients of the whole picture come first (symbols only)
     mcus: int
     interval: int  # MCUs between restart markers, 0: none
@@ -61,12 +66,12 @@ def jpeg_spec(
     component: tuple[int, ...],
     mcus: int,
     interval: int,
-    by_block: bool = False,
+    names: int = NO_NAMES,
     coarse: bool = False,
 ) -> JpegSpec:
     """The state machine for `mcus` MCUs whose blocks belong to the components `component`."""
     blocks = np.array(component, np.int64)
-    return JpegSpec(SYMBOL_KIND, 0, int(by_block), int(coarse), mcus, interval, blocks)
+    return JpegSpec(SYMBOL_KIND, 0, names, int(coarse), mcus, interval, blocks)
 
 
 def start_state(spec: JpegSpec) -> np.ndarray:
@@ -79,12 +84,34 @@ def apart(spec: JpegSpec) -> bool:
     return spec.kind == SYMBOL_KIND and spec.interval == 1 and not spec.coarse
 
 
-def before_last(spec: JpegSpec, mcus: int) -> np.ndarray:
-    """int64 [STATE_SIZE]: before the last `mcus` MCUs of a picture whose MCUs stand apart."""
-    assert 0 <= mcus <= spec.mcus
+def before_last(spec: JpegSpec, first: int, mcus: int) -> np.ndarray:
+    """int64 [STATE_SIZE]: before `mcus` MCUs from the address `first` on, moved to the end of a
+    picture whose MCUs stand apart."""
+    assert 0 <= first <= first + mcus <= spec.mcus
     state = start_state(spec)
     state[MCU] = spec.mcus - mcus
+    state[SHIFT] = first - state[MCU]
     return state
+
+
+@kernel()
+def first_dc(spec, block, address):
+    """The symbol that says DC size 0 of this block of the MCU `address`; the other sizes follow."""
+    if spec.names == NO_NAMES:
+        return 0
+    if block > 0:
+        return SYMBOLS + DC_SIZES * (block - 1)
+    if spec.names == MCU_NAMES and address > 0:
+        return SYMBOLS + DC_SIZES * (len(spec.component) + address - 2)
+    return 0
+
+
+def symbol_count(spec: JpegSpec) -> int:
+    """How many symbols the entropy coder has under these names."""
+    if spec.names == NO_NAMES:
+        return SYMBOLS
+    others = len(spec.component) - 1 + (spec.mcus - 1 if spec.names == MCU_NAMES else 0)
+    return SYMBOLS + DC_SIZES * others
 
 
 @kernel()
@@ -145,9 +172,7 @@ def symbol_step(spec, state, symbol):
         return True
     k = state[K]
     if k == 0:
-        size = symbol
-        if spec.by_block and state[BLOCK] > 0:
-            size = symbol - SYMBOLS - (state[BLOCK] - 1) * DC_SIZES
+        size = symbol - first_dc(spec, state[BLOCK], state[MCU] + state[SHIFT])
         if size < 0 or size >= DC_SIZES or not _dc_fits(spec, state, size):
             return False
         state[K] = 1
@@ -268,6 +293,11 @@ def key(spec, state, reach, swing):
     blocks = len(spec.component)
     here = state[MCU] * blocks + state[BLOCK]
     number = min(spec.mcus * blocks - here, reach)
+    if spec.names == MCU_NAMES:
+        # The address counts where a token may say it: at an MCU's start, or if it reaches the next.
+        begins = state[BLOCK] == 0 and state[K] == 0
+        says = begins or state[BLOCK] + reach > blocks
+        number = number * (spec.mcus + 1) + (state[MCU] + state[SHIFT] if says else spec.mcus)
     if spec.coarse:
         rest = (2 - state[PASS]) * spec.mcus * blocks - here
         number = (number * (reach + 1) + min(rest, reach)) * 2 + state[PASS]
@@ -280,11 +310,13 @@ def codes_spec(codes: int, count: int) -> JpegSpec:
     return jpeg_spec((0,), count, 0)._replace(kind=CODES_KIND, codes=codes)
 
 
-def symbol_name(symbol: int) -> str:
-    """What a symbol says, as T.81 writes it: `DC 3`, `AC 0/1`, `EOB`, `amp 0110`."""
+def symbol_name(symbol: int, blocks: int) -> str:
+    """What a symbol says, as T.81 writes it: `DC 3`, `AC 0/1`, `EOB`, `amp 0110`; with what it
+    names: `DC 3 block 1`, `DC 3 MCU 5`. blocks: of an MCU."""
     if symbol >= SYMBOLS:
-        block, size = divmod(symbol - SYMBOLS, DC_SIZES)
-        return f"DC {size} block {block + 1}"
+        place, size = divmod(symbol - SYMBOLS, DC_SIZES)
+        block, mcu = place + 1, place + 2 - blocks
+        return f"DC {size} block {block}" if mcu < 1 else f"DC {size} MCU {mcu}"
     if symbol < AC_FIRST:
         return f"DC {symbol}"
     if symbol < AMPLITUDE_FIRST:

@@ -60,10 +60,11 @@ def apart(spec: Spec) -> bool:
     return isinstance(spec, jpeg.JpegSpec) and jpeg.apart(spec)
 
 
-def before_last(spec: Spec, count: int) -> np.ndarray:
-    """The state before the last `count` units, of a stream whose units stand apart."""
+def before_last(spec: Spec, first: int, count: int) -> np.ndarray:
+    """The state before `count` units, from `first` on, that have moved to the end of a stream whose
+    units stand apart."""
     assert isinstance(spec, jpeg.JpegSpec) and jpeg.apart(spec)
-    return jpeg.before_last(spec, count)
+    return jpeg.before_last(spec, first, count)
 
 
 def growth(spec: Spec) -> int:

@@ -22,12 +22,14 @@ from jpeglm.syntax.jpeg import (
     DC_LIMIT,
     INTERVAL_END,
     MCU,
+    NO_NAMES,
     PASS,
     PENDING,
     RST0,
     SYMBOLS,
     JpegSpec,
     K,
+    first_dc,
     start_state,
     symbol_step,
 )
@@ -151,9 +153,7 @@ def _read(data, spec, lookup, ac_index, symbols, starts, prediction, prediction_
                     zeros = value == 0xF0
                     k += run if zeros else run + 1
                 else:
-                    symbols[n] = size
-                    if spec.by_block and block:
-                        symbols[n] += SYMBOLS + DC_SIZES * (block - 1)
+                    symbols[n] = first_dc(spec, block, mcu) + size
                     n += 1
                     k = 1
                 if size > bits:
@@ -339,7 +339,7 @@ def write_scan(
     `mcus` it is a prefix instead: the given number of MCUs, whose last byte holds `bits` bits (0:
     all eight), the others zero. `used` counts the symbols that were taken as they are.
     """
-    assert not spec.by_block and not spec.coarse, "a scan has one symbol for a DC size, in order"
+    assert spec.names == NO_NAMES and not spec.coarse, "a scan names nothing, in order"
     symbols = np.ascontiguousarray(symbols, np.int32)
     blocks = spec.mcus * len(spec.component)
     # At most 2 bytes a symbol, doubled by stuffing; flat blocks take 1, doubled too; 4 for each

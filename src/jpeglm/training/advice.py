@@ -17,6 +17,9 @@ from jpeglm.training import TrainConfig
 
 LAW = (2149.108562134902, 956.7167921283507, 0.3524185461669571)
 """Bits a picture = floor + scale (tokens / 1e6)^-exponent (docs/results/tokens-scaling.json)."""
+LAW_ALPHABETS = ("jpeg-symbols", "jpeg-block-symbols", "jpeg-placed-symbols")
+"""Measured with jpeg-block-symbols, from which the others differ by less than 2 % (docs/log.md; of
+jpeg-placed-symbols one run: 2753 bits against 2771 after 1,000 steps)."""
 LAW_TOKENS = (0.58e6, 10e6)
 """Tokens that the runs had seen whose ends the law fits."""
 HUFFMAN = 3505.0
@@ -52,7 +55,7 @@ def huffman(codec: dict[str, Any]) -> float:
 def expected_share(tokens: float, codec: dict[str, Any], alphabet: str) -> float | None:
     """Of what Huffman takes for held-out pictures, the share that a run over so many tokens ends
     at; None where no law was measured."""
-    known = codec["codec"] == "jpeg" and alphabet in ("jpeg-symbols", "jpeg-block-symbols")
+    known = codec["codec"] == "jpeg" and alphabet in LAW_ALPHABETS
     return law(tokens) / huffman(codec) if known and tokens >= LAW_TOKENS[0] else None
 
 
