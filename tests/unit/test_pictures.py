@@ -154,10 +154,8 @@ def test_names_are_told():
         ({"text": 0}, "the text is 0; give words"),
         ({"text": ["a", "heart"]}, "give words"),
         ({"text": b"a heart"}, "give words"),
-        ({"label": "9" * 5000}, "label 9+ was given"),
         ({"keep": "0.5"}, "keep is '0.5'"),
         ({"units": "3"}, "units is '3'"),
-        ({"units": None, "keep": float("nan")}, "keep is nan"),
     ],
 )
 def test_values_of_another_type_are_refused(options, match):
