@@ -318,6 +318,7 @@ def test_masks_are_rounded_to_mcus_and_fitted_as_their_pictures():
     dot = np.zeros((64, 64), np.uint8)
     dot[17, 47] = 255
     assert np.flatnonzero(codec.covered(as_mask(dot, (64, 64)))).tolist() == [4 + 2]
+    assert np.flatnonzero(codec.covered(as_mask(dot > 0, (64, 64)))).tolist() == [4 + 2]
     dot[17, 47] = 127
     assert not codec.covered(as_mask(dot, (64, 64))).any()
     wide = region_mask((100, 0, 50, 100), (300, 100))  # whose middle third is cut out

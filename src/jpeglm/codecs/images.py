@@ -289,8 +289,10 @@ def crop_box(size: tuple[int, int], width: int, height: int, fit: str) -> tuple[
 
 
 def as_mask(mask: Any, size: tuple[int, int], name: str = "the mask") -> Image.Image:
-    """A mask of a picture of this (width, height), as `as_picture` takes it: RGB, pure white where
-    it is lighter than half and black elsewhere."""
+    """A mask of a picture of this (width, height), as `as_picture` takes it or bool [H, W]: RGB,
+    pure white where it is lighter than half, or True, and black elsewhere."""
+    if isinstance(mask, np.ndarray) and mask.dtype == bool:
+        mask = 255 * mask.astype(np.uint8)
     picture = as_picture(mask, name)
     if picture.size != size:
         raise InputError(
