@@ -256,7 +256,7 @@ class Model:
         """Draw what is white in a mask n times anew and keep the rest of a picture to the bit.
 
         media, mask: each what `complete` takes, of equal size, the mask also bool [H, W]; fit as
-        there. MCUs are drawn whole: all that white touches. For checkpoints that learnt it (`train --fim`).
+        there. MCUs are drawn whole: all that white touches. For checkpoints of `train --fim`.
         """
         if not isinstance(self.codec, JpegCodec):
             raise InputError("holes are filled in JPEG pictures alone, not with this codec")
