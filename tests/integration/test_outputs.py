@@ -781,3 +781,21 @@ def test_the_name_that_was_given_is_the_one_that_is_told(here, jpeglm):
     code, _, err = jpeglm("prepare", "set.tar", "new")
     assert code == 1 and "none of the 1 pictures in set.tar can be used" in err
     assert "set.tar:a.jpg is not a readable picture" in err
+
+
+INTERRUPTED = """
+import runpy, sys
+class Signal:
+    def find_spec(self, name, path=None, target=None):
+        if name == sys.argv[1]:
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Signal())
+runpy.run_module("jpeglm", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("module", ["jpeglm.cli", "typer", "jpeglm.cli.training"])
+def test_ctrl_c_while_it_is_imported(module):
+    command = [sys.executable, "-c", INTERRUPTED, module]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "jpeglm: stopped\n")
