@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from functools import cached_property
 from numbers import Real
 from typing import Any, Literal
@@ -92,9 +92,10 @@ class Model:
         stream = self.codec.encode(self.codec.blank())
         prefix = self.tokenizer.alphabet.prefix(stream, self.codec.units)
         prompt = make_prompt(self.tokenizer, prefix, self.tokenizer.bos)
-        with suppress(InputError):
-            for event in self.session.run([Request(prompt, self.sampling())]):
-                self._shown(prompt, event.ids)
+        if len(prompt.ids) + len(prompt.forced) + 2 > self.engine.max_length:
+            return
+        for event in self.session.run([Request(prompt, self.sampling())]):
+            self._shown(prompt, event.ids)
 
     def sampling(self, **changes: Any) -> Sampling:
         """The checkpoint's sampling defaults with changes; None means unchanged."""
