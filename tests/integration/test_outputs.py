@@ -395,6 +395,20 @@ def test_ctrl_c_keeps_what_was_drawn_and_says_so(here, jpeglm, monkeypatch, word
     }
 
 
+def test_pages_of_a_stopped_run_are_among_those_that_were_claimed(here, jpeglm, monkeypatch):
+    """Fewer pages than the run would have had, and a user's that is named as a shorter run's."""
+    Path("out").mkdir()
+    Path("out/sheet-1.png").write_bytes(b"mine")
+    with monkeypatch.context() as patch:
+        Interrupted(patch, 70)
+        code, _, err = jpeglm("generate", "-n", 640, *MODEL, "--out", "out")
+    assert code == 130 and err.endswith("stopped, 70 of 640 written to out\n"), err
+    told = json.loads(Path("out/run.json").read_text())
+    assert told["files"][-3:] == ["sheet-01.png", "sheet-02.png", "run.json"]
+    assert sorted(os.listdir("out")) == sorted([*told["files"], "sheet-1.png"])
+    assert Path("out/sheet-1.png").read_bytes() == b"mine"
+
+
 def test_ctrl_c_before_the_first_picture_changes_nothing(here, jpeglm, monkeypatch):
     assert jpeglm(*GENERATE, "--out", "out")[0] == 0
     before = held(here)

@@ -134,7 +134,7 @@ class Gallery:
         ]
         yield from (self._name(number) for number in range(self.n))
         # One page, if only few are drawn before Ctrl-C.
-        for name in dict.fromkeys(["sheet", *page_names(self.codec, self.n)]):
+        for name in dict.fromkeys(["sheet", *page_names(self.codec, self.n, self.n)]):
             yield from (name + ".png", name + ".gif")[: 1 + self.clips]
 
     def add(self, call: Call, drawn: Drawn) -> None:
@@ -216,7 +216,7 @@ class Gallery:
 
     def _sheets(self) -> dict[str, bytes]:
         rows, files = [self.drawn[number] for number in sorted(self.drawn)], {}
-        names = page_names(self.codec, len(rows))
+        names = page_names(self.codec, len(rows), self.n)
         for name, page in zip(names, pages_of(self.codec, len(rows))):
             images = [(f"{self.kind} {rows[i].number}", rows[i].image) for i in page]
             files[name + ".png"] = png(sheet_of(self.codec, self._call, images))

@@ -117,12 +117,12 @@ def pages_of(codec: Codec | None, count: int) -> list[range]:
     return [range(first, min(first + size, count)) for first in range(0, count, size)]
 
 
-def page_names(codec: Codec | None, count: int) -> list[str]:
-    """What the pages of so many are called, without extension."""
-    pages = len(pages_of(codec, count))
+def page_names(codec: Codec | None, count: int, most: int) -> list[str]:
+    """What the pages of `count` are called, without extension, where `most` were to be drawn."""
+    pages, digits = len(pages_of(codec, count)), len(str(len(pages_of(codec, most))))
     if pages == 1:
         return ["sheet"]
-    return [f"sheet-{page:0{len(str(pages))}d}" for page in range(1, pages + 1)]
+    return [f"sheet-{page:0{digits}d}" for page in range(1, pages + 1)]
 
 
 def sheet_of(codec: Codec | None, call: Call | None, images: list[tuple[str, Any]]) -> Image.Image:
