@@ -346,17 +346,17 @@ class Tokenizer:
     def load(cls, path: Path | str) -> Tokenizer:
         """Read a tokenizer's folder or its `tokenizer.json`, or that of a model, given as
         `jpeglm.load` takes it: a shipped one's name, a run, a checkpoint."""
-        given = Path(path)
-        folder = given.parent if given.suffix == ".json" else checkpoint_folder(given)
+        folder = checkpoint_folder(path)
+        if folder.suffix == ".json":
+            folder = folder.parent
         if not folder.is_dir():
             raise InputError(
                 f"there is no tokenizer folder {folder}; `jpeglm train-tokenizer` makes one"
             )
-        codec, alphabet, names, mark = read_record(folder)
+        codec, alphabet, n_base, names, settings = read_record(folder)
         record, file = folder / "codec.json", folder / "tokenizer.json"
-        size = codec.alphabet(alphabet).size
         stored = read_json(file)
-        merges, n_classes, text, addresses = read_stored(stored, size, file)
+        merges, n_classes, text, addresses = read_stored(stored, n_base, file)
         if addresses not in (0, codec.units):
             raise InputError(
                 f"{file}: its added_tokens address {addresses} units; there are {codec.units}"
@@ -380,7 +380,8 @@ class Tokenizer:
             raise InputError(
                 f"{file}: its added_tokens are not {BOS_TEXT}, {EOS_TEXT}, classes and holes"
             )
-        if mark not in (None, tokenizer.fingerprint):
+        mark = settings.get("tokenizer", tokenizer.fingerprint)  # older folders have none
+        if mark != tokenizer.fingerprint:
             raise InputError(
                 f"{record} was written for the tokenizer {shorten(mark)}, but its alphabet and "
                 f"{file.name} make {tokenizer.fingerprint}; the files do not belong together"

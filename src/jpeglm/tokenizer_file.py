@@ -107,9 +107,11 @@ class Record(NamedTuple):
 
     codec: Codec
     alphabet: str
+    n_base: int
+    """Symbols of the alphabet."""
     class_names: list[str]
-    tokenizer: Any
-    """The tokenizer's fingerprint; of older folders None."""
+    settings: dict[str, Any]
+    """All of it."""
 
 
 def read_record(folder: Path) -> Record:
@@ -128,7 +130,7 @@ def read_record(folder: Path) -> Record:
         raise InputError(f"classes in {record} is {shorten(names)}; it must be a list of names")
     try:
         codec = make_codec(settings.get("codec"), folder)
-        codec.alphabet(alphabet)
+        n_base = codec.alphabet(alphabet).size
     except InputError as error:
         raise InputError(f"{record}: {error}") from error
     if settings.get("fingerprint", codec.fingerprint) != codec.fingerprint:
@@ -136,7 +138,7 @@ def read_record(folder: Path) -> Record:
             f"{record} was written for fingerprint {shorten(settings['fingerprint'])}, but its "
             f"settings give {codec.fingerprint} here: another libjpeg or a changed file"
         )
-    return Record(codec, alphabet, names, settings.get("tokenizer"))
+    return Record(codec, alphabet, n_base, names, settings)
 
 
 class Stored(NamedTuple):

@@ -140,16 +140,20 @@ def test_damaged_folders_are_named(tmp_path, pictures):
     tokenizer.save(tmp_path)
     whole = {name: (tmp_path / name).read_text() for name in ("codec.json", "tokenizer.json")}
     changed = json.loads(whole["codec.json"]) | {"fingerprint": "0" * 16}
+    unmarked = json.loads(whole["codec.json"]) | {"tokenizer": None}
     for name, text in (
         ("tokenizer.json", "{"),
         ("tokenizer.json", '{"model": {}}'),
         ("codec.json", '{"codec": {"codec": "gif"}}'),
         ("codec.json", json.dumps(changed)),
+        ("codec.json", json.dumps(unmarked)),
     ):
         (tmp_path / name).write_text(text)
         with pytest.raises(InputError, match=name):
             Tokenizer.load(tmp_path)
         (tmp_path / name).write_text(whole[name])
+    with pytest.raises(InputError, match="the checkpoint is 3; give a folder"):
+        Tokenizer.load(3)
     (tmp_path / "codec.json").unlink()
     with pytest.raises(InputError, match=r"lacks codec\.json"):
         Tokenizer.load(tmp_path)
