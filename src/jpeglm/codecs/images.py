@@ -289,8 +289,8 @@ def crop_box(size: tuple[int, int], width: int, height: int, fit: str) -> tuple[
 
 
 def as_mask(mask: Any, size: tuple[int, int], name: str = "the mask") -> Image.Image:
-    """A mask of a picture of this (width, height), as `as_picture` takes it or bool [H, W]: RGB,
-    pure white where it is lighter than half, or True, and black elsewhere."""
+    """A mask of a picture of this (width, height), as `as_picture` takes it or bool [H, W]: L,
+    255 where it is lighter than half, or True, and 0 elsewhere."""
     if isinstance(mask, np.ndarray) and mask.dtype == bool:
         mask = 255 * mask.astype(np.uint8)
     picture = as_picture(mask, name)
@@ -300,24 +300,24 @@ def as_mask(mask: Any, size: tuple[int, int], name: str = "the mask") -> Image.I
                 name, *picture.size, *size
             )
         )
-    return picture.convert("L").point(lambda value: 255 * (value >= 128)).convert("RGB")
+    return picture.convert("L").point(lambda value: 255 * (value >= 128))
 
 
 def region_mask(region: Sequence[int], size: tuple[int, int]) -> Image.Image:
-    """The mask that is white in a rectangle (left, top, width, height), pixels of a picture of this
-    size; InputError where no pixel of it lies in the picture."""
+    """The mask, L, that is white in a rectangle (left, top, width, height), pixels of a picture of
+    this size; InputError where no pixel of it lies in the picture."""
     left, top, width, height = region
     if width < 1 or height < 1:
         raise InputError(
             "the region {},{},{},{} (left, top, width, height) is empty; width and height are at "
             "least 1".format(*region)
         )
-    mask = Image.new("RGB", size)
+    mask = Image.new("L", size)
     box = max(left, 0), max(top, 0), min(left + width, size[0]), min(top + height, size[1])
     if box[0] >= box[2] or box[1] >= box[3]:
         raise InputError(
             "the region {},{},{},{} (left, top, width, height) lies outside the picture, which has "
             "{} × {} pixels".format(*region, *size)
         )
-    mask.paste((255, 255, 255), box)
+    mask.paste(255, box)
     return mask
