@@ -203,8 +203,8 @@ class Sampling(Settings):
 
 
 FITS = ("crop", "top", "pad")
-"""Ways to bring a picture of another shape to a codec's: cut its middle out, cut it where it begins
-(the head of a portrait), or add black."""
+"""Ways to bring a picture of another shape to a codec's: keep its middle, keep its top (the head of
+a portrait), or add black."""
 
 
 def check_fit(fit: str) -> None:

@@ -9,6 +9,7 @@ defaults, the tokenizer with its codec, and the weights' headers.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -76,6 +77,14 @@ class Checkpoint:
     def weight_files(self) -> list[Path]:
         """One, or the shards in their order."""
         return sorted(set(weight_files(self.folder).values()))
+
+    @cached_property
+    def weights_mark(self) -> str:
+        """16 hex digits of the weights' files."""
+        digest = hashlib.sha256()
+        for file in self.weight_files:
+            digest.update(np.memmap(file, np.uint8, "r").data)
+        return digest.hexdigest()[:16]
 
 
 def write_checkpoint(

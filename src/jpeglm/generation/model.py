@@ -12,11 +12,9 @@ The same seed gives the same picture, whatever n, batch and threads.
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
-from functools import cached_property
 from numbers import Real
 from typing import Any, Literal
 
@@ -77,13 +75,10 @@ class Model:
         """What names this model in results."""
         return {"tokenizer": self.tokenizer.fingerprint, "codec": self.codec.to_dict()}
 
-    @cached_property
+    @property
     def weights_mark(self) -> str:
-        """16 hex digits of the weights file, by which drawn pictures are known again."""
-        digest = hashlib.sha256()
-        for file in self.checkpoint.weight_files:
-            digest.update(np.memmap(file, np.uint8, "r").data)
-        return digest.hexdigest()[:16]
+        """That of the checkpoint, by which drawn pictures are known again."""
+        return self.checkpoint.weights_mark
 
     def warm_up(self) -> None:
         """Load or compile every kernel, so that no timed picture pays for it: a flat picture is

@@ -18,8 +18,8 @@ from jpeglm.training import TrainConfig
 LAW = (2149.108562134902, 956.7167921283507, 0.3524185461669571)
 """Bits a picture = floor + scale (tokens / 1e6)^-exponent (docs/results/tokens-scaling.json)."""
 LAW_ALPHABETS = ("jpeg-symbols", "jpeg-block-symbols", "jpeg-placed-symbols")
-"""Measured with jpeg-block-symbols, from which the others differ by less than 2 % (docs/log.md; of
-jpeg-placed-symbols one run: 2753 bits against 2771 after 1,000 steps)."""
+"""The law was measured with jpeg-block-symbols; the other two say the same under other names,
+and are taken to learn alike."""
 LAW_TOKENS = (0.58e6, 10e6)
 """Tokens that the runs had seen whose ends the law fits."""
 HUFFMAN = 3505.0
