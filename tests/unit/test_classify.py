@@ -9,6 +9,7 @@ from jpeglm.checkpoint import Checkpoint
 from jpeglm.codecs import make_codec
 from jpeglm.config import InputError
 from jpeglm.evaluation.classify import _judged, by_caption, by_class
+from jpeglm.evaluation.inputs import held_out_streams
 from jpeglm.generation.engine_cpu import CpuEngine
 from jpeglm.generation.model import Model
 from jpeglm.text import Text
@@ -73,3 +74,24 @@ def test_captions_are_offered_once_each(model, pictures):
     assert few["among"] == 2
     with pytest.raises(InputError, match="nothing to choose"):
         by_caption(model, streams, ["same"] * len(streams), ["x"] * len(streams))
+
+
+@pytest.mark.parametrize("classes", [0, 3])
+@pytest.mark.parametrize("words", [False, True])
+def test_what_cannot_be_asked_says_what_can(pictures, tmp_path, classes, words):
+    codec = make_codec({"codec": "jpeg", "width": 32, "height": 32})
+    text = Text(np.zeros((0, 2), np.int32)) if words else None
+    stream = codec.encode(pictures[0])
+    tokenizer = Tokenizer.train([stream], codec, None, 300, classes, (), text)
+    engine = CpuEngine(*random_llama(tokenizer.vocab_size, 900), threads=1)
+    model = Model(Checkpoint(Path(), {}, tokenizer, {}), engine)
+    neither = "neither classes nor text"
+    if not classes:
+        with pytest.raises(InputError, match="among captions only" if words else neither):
+            by_class(model, [stream], [0], ["x"])
+    if not words:
+        with pytest.raises(InputError, match="among classes only" if classes else neither):
+            by_caption(model, [stream], ["a cat"], ["x"])
+    pictures[0].save(tmp_path / "photo.png")
+    with pytest.raises(InputError, match="split is 'nope'; choose one of train, validation"):
+        held_out_streams(tmp_path, model, "nope", 1)

@@ -25,7 +25,7 @@ from jpeglm.data.arrange import Arrange, cut
 from jpeglm.data.open import Dataset, Pictures, open_data
 from jpeglm.data.packing import NO_MARKS, Batches, length_batches, pad_rows
 from jpeglm.data.shards import Streams, read_shard, table_streams
-from jpeglm.data.splits import ANEW, SPLITS
+from jpeglm.data.splits import ANEW, SPLITS, check_split
 from jpeglm.data.token_shards import (
     TOKENIZER,
     TokenShard,
@@ -128,8 +128,8 @@ def load_tokens(
     """
     data = Path(data)
     source = open_data(data, tokenizer.codec, tokenizer.folder) if tokenizer else open_data(data)
-    if split is not None and split not in SPLITS:
-        raise InputError(f"split is {split!r}; choose one of {', '.join(SPLITS)}")
+    if split is not None:
+        check_split(split)
     if isinstance(source, Pictures):
         assert tokenizer is not None
         found = _from_streams(source.load(split), tokenizer, progress)

@@ -22,6 +22,12 @@ FOLDERS = {"train": "train", "validation": "validation", "valid": "validation", 
 """First-level folders that name a split, as Hugging Face's image folders do."""
 
 
+def check_split(split: str) -> None:
+    """InputError unless it is one of `SPLITS`."""
+    if split not in SPLITS:
+        raise InputError(f"split is {split!r}; choose one of {', '.join(SPLITS)}")
+
+
 def split_of(data: bytes, validation: float) -> str:
     """The side of an item by its file's content, so that copies fall on the same side."""
     place = int.from_bytes(hashlib.sha256(data).digest()[:8]) / 2**64

@@ -31,7 +31,7 @@ def by_class(
 ) -> dict[str, Any]:
     """Each stream that has a class is read under every class of the model."""
     if not model.classes:
-        raise InputError("this checkpoint has no classes; it can choose among captions only")
+        raise InputError(_without("classes", "captions" if model.tokenizer.text else None))
     if max(labels) >= model.classes:
         raise InputError(
             f"a picture has label {max(labels)}, the checkpoint has classes 0 to "
@@ -73,7 +73,7 @@ def by_caption(
     """Each stream that has a caption is read under it and `among` − 1 other ones of these pictures;
     where there are fewer, under all."""
     if not model.tokenizer.text:
-        raise InputError("this checkpoint has no text; it can only choose among classes")
+        raise InputError(_without("text", "classes" if model.classes else None))
     captioned = [number for number, text in enumerate(texts) if tidy(text or "")]
     own = [tidy(texts[number] or "") for number in captioned]
     streams, keys = [streams[i] for i in captioned], [keys[i] for i in captioned]
@@ -99,6 +99,13 @@ def by_caption(
         "captions_cut": cut,
         "left_out": len(texts) - len(own),
     }
+
+
+def _without(asked: str, other: str | None) -> str:
+    """Why a checkpoint cannot choose by what is asked, and what it can choose among, if anything."""
+    if other is None:
+        return "this checkpoint has neither classes nor text, so it has nothing to choose among"
+    return f"this checkpoint has no {asked}; it can choose among {other} only"
 
 
 def _judged(bits: np.ndarray, right: np.ndarray, keys: Sequence[str]) -> dict[str, Any]:

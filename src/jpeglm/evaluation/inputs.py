@@ -15,6 +15,7 @@ from jpeglm.config import MAX_SEED, InputError, JpegConfig, Settings, bounded
 from jpeglm.data.arrays import Images, load_images, load_set, to_images
 from jpeglm.data.open import Stream, open_data
 from jpeglm.data.settings import PrepareConfig
+from jpeglm.data.splits import check_split
 from jpeglm.generation.loading import open_coder
 from jpeglm.generation.model import Model
 from jpeglm.tokenizer import Tokenizer
@@ -86,6 +87,7 @@ def held_out_streams(data: Path, model: Model | VaePrior, split: str, limit: int
     """A split of prepared shards, or all that films or pictures give."""
     if not isinstance(model, Model):
         raise InputError("a VAE writes no streams; give the checkpoint of a language model")
+    check_split(split)
     prepared = (data / "dataset.json").exists()
     found = open_data(data, model.codec, model.tokenizer.folder)
     rows = list(islice(found.streams(split if prepared else None), limit))
