@@ -102,7 +102,7 @@ def by_caption(
 
 
 def _without(asked: str, other: str | None) -> str:
-    """Why a checkpoint cannot choose by what is asked, and what it can choose among, if anything."""
+    """Why a checkpoint cannot choose by what is asked, and what it can choose among, if any."""
     if other is None:
         return "this checkpoint has neither classes nor text, so it has nothing to choose among"
     return f"this checkpoint has no {asked}; it can choose among {other} only"

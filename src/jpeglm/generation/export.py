@@ -63,7 +63,7 @@ def export(
         out = BytesIO()
         drawn.sheet().save(out, "JPEG", quality=90)
         files[SHEET] = out.getvalue()
-        what = "clips" if checkpoint.codec.media == "clip" else "pictures"
+        what = checkpoint.codec.media + "s" * (len(drawn) != 1)
         shown = f"![{len(drawn)} {what} that the model drew from nothing]({SHEET})"
     weights = {
         name: from_bfloat16(array) if array.dtype == np.uint16 else np.asarray(array, np.float32)
