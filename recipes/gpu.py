@@ -1,7 +1,8 @@
-"""Ten minutes of a GPU, well used: is everything right there, the photo model, the figures.
+"""Ten minutes of a GPU, well used: is everything right there, models that ship, the figures.
 
     python recipes/gpu.py --minutes 9 --only a b --out OUT     check, then train the photo model
     python recipes/gpu.py --minutes 4 --only c --out OUT       benchmarks (again: what is missing)
+    python recipes/gpu.py --only d --words avatars emoji --pack data/gpu-words --out OUT
     python recipes/gpu.py --dry                                all of it on a CPU, tiny
     python recipes/gpu.py --pixels 128 --only b --out OUT      larger pictures, another time
 
@@ -9,6 +10,8 @@
                  kernels timed, the fastest is then used; logits and pictures against the CPU's
     b  photos    a million crops, cut and coded by all cores while a runs, then `jpeglm train`
     c  speed     benchmarks/device.py
+    d  words     models that draw to captions, all at once: a small one leaves most of a GPU idle;
+                 avatars:1 is that of seed 1
 
 The machine needs no network and no installation beside torch, transformers and accelerate; the
 package is taken from this checkout, the pictures from what `recipes/data/pack.py` made. Where numba
@@ -20,6 +23,7 @@ there so far, WORK lets the next call on the same machine go on.
     OUT/right.json   each check: measured, required, holds
     OUT/photos.tar   config.json, metrics.jsonl, dataset.json, model/: for recipes/photos.py --run
     OUT/photos.png   64 samples
+    OUT/NAME-SEED.tar  the same of each model of d
     OUT/bench-device-KIND.json, OUT/gpu.log
 """
 
@@ -73,6 +77,7 @@ class Size:
     pixels = 64
     crops = 400  # of each of some 3,000 pictures
     row = 1024  # tokens
+    packing, fim = "pictures", 0.5
     batch = 65_536  # tokens a step
     rate = 12e-3
     warmup = 300
@@ -87,12 +92,24 @@ class Large(Size):
     pixels, crops, row = 128, 120, 4096
 
 
+class Words(Size):
+    """Drawings of 64 pixels with their captions, every second one with a hole; 4.2 MB of 5."""
+
+    preset, row = "2m", 0
+    batch, rate, warmup, every = 32_768, 11e-3, 200, 500
+    steps = 4000
+
+
 class Tiny(Size):
     """The same on a CPU in seconds."""
 
     preset, crops, row, batch, rate, warmup, ema, every, held_out = (
         "1m", 2, 1024, 2048, 3e-3, 5, 0.9, 4, 8,
     )  # fmt: skip
+
+
+class TinyWords(Tiny):
+    row, steps = 0, 8
 
 
 def chosen_size(pixels: int, dry: bool) -> type[Size]:
@@ -307,10 +324,7 @@ def make_data(pack: Path, work: Path, way: str, size: type[Size]) -> None:
     """WORK/data: token shards, cut and coded here or unpacked."""
     out = work / "data"
     if way == "tokens":
-        if not (out / "dataset.json").exists():
-            with tarfile.open(pack / "tokens.tar.xz") as tar:
-                tar.extractall(work / "unpacked", filter="data")
-            os.replace(work / "unpacked" / "tokens", out)
+        unpack(pack / "tokens.tar.xz", out)
         return
     from jpeglm.checkpoint import load_checkpoint
     from jpeglm.codecs import make_codec
@@ -339,51 +353,86 @@ def photos(
     work: Path, home: Path, minutes: float, device: str, dry: bool, size: type[Size]
 ) -> None:
     """Part b: train on WORK/data into WORK/run; HOME/photos.tar follows each evaluation."""
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-
     from jpeglm.checkpoint import load_checkpoint
     from jpeglm.places import shipped_checkpoint
+
+    data, run = work / "data", work / "run"
+    made = data / "tokenizer"
+    tokenizer = made if made.exists() else load_checkpoint(shipped_checkpoint()).folder
+    learn(data, tokenizer, run, home / "photos.tar", size, minutes, dry)
+    draw(run / "model", home / "photos.png", device, dry)
+
+
+def words(pack: Path, work: Path, home: Path, named: str, minutes: float, dry: bool) -> None:
+    """A model of part d: train on PACK/NAME.tar.xz into WORK/NAME-SEED."""
+    name, _, seed = named.partition(":")
+    seed = seed or "0"
+    data = work / f"data-{name}-{seed}"
+    unpack(pack / f"{name}.tar.xz", data)
+    size = TinyWords if dry else Words
+    told, run = home / f"{name}-{seed}.tar", work / f"{name}-{seed}"
+    learn(data, data / "tokenizer", run, told, size, minutes, dry, size.steps, int(seed))
+
+
+def unpack(file: Path, out: Path) -> None:
+    """What `recipes/data/pack.py` packed as tokens."""
+    if not (out / "dataset.json").exists():
+        with tarfile.open(file) as tar:
+            tar.extractall(out.with_name(f"{out.name}.tmp"), filter="data")
+        os.replace(out.with_name(f"{out.name}.tmp") / "tokens", out)
+
+
+def learn(
+    data: Path,
+    tokenizer: Path,
+    run: Path,
+    packed: Path,
+    size: type[Size],
+    minutes: float,
+    dry: bool,
+    steps: int = 0,
+    seed: int = 0,
+) -> None:
+    """Train into RUN, of which PACKED, what recipes/photos.py takes, follows each evaluation."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
     from jpeglm.tokenizer import Tokenizer
     from jpeglm.training import TrainConfig
     from jpeglm.training.lm import train
 
-    data, run = work / "data", work / "run"
-    made = data / "tokenizer"
-    tokenizer = (
-        Tokenizer.load(made) if made.exists() else load_checkpoint(shipped_checkpoint()).tokenizer
-    )
     if (run / "config.json").exists():  # a call goes on with the budget of the one before
         minutes = read_json(run / "config.json")["settings"]["minutes"]
     config = TrainConfig(
-        preset=size.preset, minutes=minutes, learning_rate=size.rate, warmup=size.warmup,
-        batch_tokens=size.batch, packing="chunks", max_length=size.row, ema=size.ema,
-        eval_every=size.every, eval_images=size.held_out, save_every=size.every,
-        compile="off" if dry else "on", keep=1,
+        preset=size.preset, minutes=minutes, steps=steps, learning_rate=size.rate,
+        warmup=size.warmup, batch_tokens=size.batch, packing=size.packing, max_length=size.row,
+        fim=size.fim, ema=size.ema, eval_every=size.every, eval_images=size.held_out,
+        save_every=size.every, compile="off" if dry else "on", keep=1, seed=seed,
     )  # fmt: skip
-    packed = 0.0
+    stamp = 0.0
 
     def progress(done: int, total: int | None, note: str) -> None:
-        nonlocal packed
+        nonlocal stamp
         if done % (2 if dry else 200) == 0:
             print(f"step {done} of {total}: {note}", flush=True)
         weights = run / "model" / "model.safetensors"
-        if weights.exists() and weights.stat().st_mtime != packed:
-            packed = weights.stat().st_mtime
-            pack_run(run, data, home / "photos.tar")
+        if weights.exists() and weights.stat().st_mtime != stamp:
+            stamp = weights.stat().st_mtime
+            pack_run(run, data, packed)
 
     def tell(line: str) -> None:
         print(line, flush=True)
 
-    chosen = home / "attention.json"
-    kernel = read_json(chosen)["kernel"] if chosen.exists() and not dry else None
-    # The fastest first, the others where it does not take a shape (the held-out pictures').
-    kinds = [getattr(SDPBackend, name) for name in (kernel, *ATTENTION) if name]
-    with sdpa_kernel(kinds, set_priority=True) if kernel else nullcontext():
-        result = train(data, tokenizer, run, config, progress=progress, say=tell)
+    chosen = packed.with_name("attention.json")
+    # Of one shape the fastest; pictures have a new one each step, which cuDNN makes a plan for.
+    measured = size.packing == "chunks" and chosen.exists()
+    kernel = read_json(chosen)["kernel"] if measured else ATTENTION[0]
+    # The others where it does not take a shape (the held-out pictures').
+    kinds = [getattr(SDPBackend, name) for name in (kernel, *ATTENTION)]
+    with nullcontext() if dry else sdpa_kernel(kinds, set_priority=True):
+        result = train(data, Tokenizer.load(tokenizer), run, config, progress=progress, say=tell)
     speed = result["tokens"] / max(result["seconds"], 1e-9)
     print(f"{json.dumps(result)}\n{speed:,.0f} tokens/s, all included", flush=True)
-    pack_run(run, data, home / "photos.tar")
-    draw(run / "model", home / "photos.png", device, dry)
+    pack_run(run, data, packed)
 
 
 def pack_run(run: Path, data: Path, out: Path) -> None:
@@ -541,6 +590,14 @@ def call(arguments: argparse.Namespace, found: dict[str, Any]) -> int:
             data = Part("data", command, min(limits["data"], left()), log, threads)
         if "a" in arguments.only:
             run("a", own(arguments, "a"), min(limits["a"], left()))
+        drawn = {}
+        if "d" in arguments.only:
+            minutes = DRY_MINUTES if arguments.dry else max(0.1, (left() - ENDING - 40) / 60)
+            for name in arguments.words:
+                command = own(arguments, "d", "--word", name, "--minutes", round(minutes, 2))
+                # Each would otherwise compile with a process for every core.
+                few = threads | {"TORCHINDUCTOR_COMPILE_THREADS": "4"}
+                drawn[name] = Part(f"d {name}", command, left() - ENDING, log, few)
         if data:
             told["parts"]["data"] = data.wait()
             write_json(home / "gpu.json", told)
@@ -552,6 +609,9 @@ def call(arguments: argparse.Namespace, found: dict[str, Any]) -> int:
             # What training takes before its clock and after it: imports, reading, samples.
             minutes = DRY_MINUTES if arguments.dry else max(0.1, (seconds - 30) / 60)
             run("b", own(arguments, "b", "--minutes", round(minutes, 2)), seconds)
+        for name, part in drawn.items():
+            told["parts"][f"d {name}"] = part.wait()
+            write_json(home / "gpu.json", told)
         if "c" in arguments.only:
             seconds = max(5.0, left() - 5)
             run("c", device_benchmark(arguments, home, 0.8 * seconds), seconds)
@@ -587,7 +647,8 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--minutes", type=float, default=9, help="of the whole call")
-    parser.add_argument("--only", nargs="+", choices=["a", "b", "c"], default=["a", "b", "c"])
+    parser.add_argument("--only", nargs="+", choices=["a", "b", "c", "d"], default=["a", "b", "c"])
+    parser.add_argument("--words", nargs="+", default=["avatars", "emoji"], help="models of d")
     parser.add_argument("--pixels", type=int, choices=[64, 128], default=64, help="of b")
     parser.add_argument("--dry", action="store_true", help="on a CPU, with tiny sizes")
     parser.add_argument("--pack", type=Path, default=ROOT / "data" / "gpu", help="of data/pack.py")
@@ -595,6 +656,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="what comes back; default: WORK/out")
     parser.add_argument("--part", help=argparse.SUPPRESS)
     parser.add_argument("--way", help=argparse.SUPPRESS)
+    parser.add_argument("--word", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     name = "gpu-dry" if arguments.dry else f"gpu-{arguments.pixels}"
     arguments.work = arguments.work or ROOT / "runs" / name
@@ -605,6 +667,9 @@ def main() -> int:
         "a": lambda: right(home, device, arguments.dry),
         "data": lambda: make_data(arguments.pack, arguments.work, arguments.way, size),
         "b": lambda: photos(arguments.work, home, arguments.minutes, device, arguments.dry, size),
+        "d": lambda: words(
+            arguments.pack, arguments.work, home, arguments.word, arguments.minutes, arguments.dry
+        ),
     }
     if arguments.part:
         parts[arguments.part]()
@@ -628,6 +693,10 @@ def main() -> int:
             f"{arguments.pack} has no {carried}; make it, where there is a network, with: "
             f"python recipes/data/pack.py data/photos {arguments.pack}{more}"
         )
+    for name in arguments.words if "d" in arguments.only else ():
+        file = arguments.pack / f"{name.partition(':')[0]}.tar.xz"
+        if not file.exists():
+            sys.exit(f"there is no {file}; recipes/data/pack.py --tokenizer makes it")
     return call(arguments, found)
 
 

@@ -1,12 +1,15 @@
-"""The photo corpus as small as a machine without network can be given it: pictures or token ids.
+"""Training data as small as a machine without network can be given them: pictures or token ids.
 
     python recipes/data/pack.py data/photos data/gpu [--megabytes 40]
     python recipes/data/pack.py data/photos data/gpu --tokens 200000
+    python recipes/data/pack.py data/avatars64 data/gpu-words --tokenizer data/avatars64-tokenizer \\
+        --name avatars
 
 The first writes OUT/photos/train/*.tar and OUT/photos/validation/*.tar, pictures shrunk to what
 crops of 64 and 128 pixels need, for a machine that can cut and code them itself (numba). The
-second writes OUT/tokens.tar.xz, so many crops as token shards, for one that cannot. OUT/pack.json
-tells of both, and of the commit, since a checkout may travel without its history.
+second writes OUT/tokens.tar.xz, so many crops as token shards, for one that cannot. The third
+writes a prepared folder as token shards, with its captions, to OUT/NAME.tar.xz. OUT/pack.json tells
+of all, and of the commit, since a checkout may travel without its history.
 """
 
 from __future__ import annotations
@@ -18,17 +21,22 @@ import sys
 import tarfile
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
 from jpeglm.checkpoint import load_checkpoint
 from jpeglm.codecs.images import open_image
 from jpeglm.config import InputError
+from jpeglm.data.open import Dataset
 from jpeglm.data.prepare import prepare
 from jpeglm.data.settings import PrepareConfig
+from jpeglm.data.token_shards import TOKENIZER, token_path, write_token_shard
 from jpeglm.environment import commit
 from jpeglm.files import atomic_write, read_json, write_json
 from jpeglm.places import shipped_checkpoint
+from jpeglm.progress import Reporter
+from jpeglm.tokenizer import Tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
 SIDE = 256
@@ -95,13 +103,32 @@ def pack_tokens(photos: Path, out: Path, crops: int, workers: int | None) -> dic
         info = prepare(photos, made, tokenizer.codec, config, tokenizer=tokenizer, workers=workers)
         for parquet in made.glob("*.parquet"):
             parquet.unlink()
-        info["source"].pop("path")  # of this machine
-        write_json(made / "dataset.json", info)
-        held = io.BytesIO()
-        with tarfile.open(fileobj=held, mode="w:xz", preset=6) as tar:
-            tar.add(made, "tokens")
-        atomic_write(out / "tokens.tar.xz", held.getvalue())
+        pack_shards(made, info, out / "tokens.tar.xz")
     return {"streams": info["streams"]["train"]}
+
+
+def pack_prepared(data: Path, tokenizer: Tokenizer, out: Path) -> dict[str, int]:
+    """out: a prepared folder in a tokenizer's tokens, no picture."""
+    dataset = Dataset(data)
+    with tempfile.TemporaryDirectory() as folder:
+        made = Path(folder)
+        tokenizer.save(made / TOKENIZER)
+        with Reporter("packing", "shards") as report:
+            for index, shard in enumerate(dataset.shards):
+                write_token_shard(token_path(made, index), shard, tokenizer, dataset.fingerprint)
+                report(index + 1, len(dataset.shards), "")
+        pack_shards(made, dataset.info, out)
+    return {"streams": dataset.info["streams"]["train"]}
+
+
+def pack_shards(made: Path, info: dict[str, Any], out: Path) -> None:
+    """Token shards, their tokenizer and the record of the data as one file."""
+    source = {name: value for name, value in info["source"].items() if name != "path"}
+    write_json(made / "dataset.json", info | {"source": source})  # the path is of this machine
+    held = io.BytesIO()
+    with tarfile.open(fileobj=held, mode="w:xz", preset=6) as tar:
+        tar.add(made, "tokens")
+    atomic_write(out, held.getvalue())
 
 
 def checkout_bytes() -> int:
@@ -115,23 +142,29 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("photos", type=Path, metavar="PHOTOS", help="the corpus of photos.py")
+    parser.add_argument(
+        "data", type=Path, metavar="DATA",
+        help="the corpus of photos.py, or with --tokenizer a prepared folder",
+    )  # fmt: skip
     parser.add_argument("out", type=Path, metavar="OUT", help="folder of the pack")
     parser.add_argument("--megabytes", type=float, default=40, help="of the pictures, at most")
     parser.add_argument("--tokens", type=int, default=0, help="crops as token ids instead")
+    parser.add_argument("--tokenizer", type=Path, help="whose tokens a prepared folder becomes")
+    parser.add_argument("--name", help="of its file; default: the folder's")
     parser.add_argument("--workers", type=int, help="processes; default: all cores")
     options = parser.parse_args()
     record = options.out / "pack.json"
     told = read_json(record) if record.exists() else {}
     try:
-        if options.tokens:
-            told["tokens"] = pack_tokens(
-                options.photos, options.out, options.tokens, options.workers
-            )
+        if options.tokenizer:
+            name = options.name or options.data.name
+            tokenizer = Tokenizer.load(options.tokenizer)
+            file = options.out / f"{name}.tar.xz"
+            told[name] = pack_prepared(options.data, tokenizer, file)
+        elif options.tokens:
+            told["tokens"] = pack_tokens(options.data, options.out, options.tokens, options.workers)
         else:
-            told["photos"] = pack_pictures(
-                options.photos, options.out, int(options.megabytes * 1e6)
-            )
+            told["photos"] = pack_pictures(options.data, options.out, int(options.megabytes * 1e6))
     except InputError as error:
         print(error, file=sys.stderr)
         return 1

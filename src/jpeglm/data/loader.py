@@ -289,15 +289,19 @@ class TrainingLoader:
         """Of the present epoch; in `pictures` it may differ a little from one to the next."""
         return len(self.batches.plan(self.epoch))
 
-    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+    def places(self) -> Iterator[tuple[int, int]]:
+        """(epoch, index) of the next batch and of all after it, without end."""
         while True:
-            batch = self.batches.batch(self.epoch, self.index)
+            place = self.epoch, self.index
             # Counted before it is given out: state() after a step names the next one.
             self.step += 1
             self.index += 1
             if self.index >= len(self.batches.plan(self.epoch)):
                 self.index, self.epoch = 0, self.epoch + 1
-            yield batch
+            yield place
+
+    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+        return (self.batches.batch(*place) for place in self.places())
 
 
 T = TypeVar("T")

@@ -31,11 +31,11 @@ import numpy as np
 import torch
 
 from jpeglm.config import InputError
-from jpeglm.data.loader import ahead
 from jpeglm.training import TrainConfig
 from jpeglm.training.advice import rate_warning
 from jpeglm.training.baselines import baselines
 from jpeglm.training.card import result
+from jpeglm.training.feed import feed
 from jpeglm.training.job import Job, Progress, Sampler
 from jpeglm.training.parallel import joined
 from jpeglm.training.run import open_metrics, stop_on_signals
@@ -94,7 +94,7 @@ def loop(job: Job) -> dict[str, Any]:
     saved_at = resumed or -1
     if resumed:
         job.say(f"resuming from step {resumed} of {job.out}")
-    batches = ahead(iter(job.loader))
+    batches = feed(job.loader, job.accelerator.device.type)
     job.objective.train()
     # A run that was saved at step 0 has measured it.
     fresh = not resumed and state.evaluated < 0
