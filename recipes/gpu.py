@@ -77,7 +77,7 @@ class Size:
     pixels = 64
     crops = 400  # of each of some 3,000 pictures
     row = 1024  # tokens
-    packing, fim = "pictures", 0.5
+    packing, fim = "rows", 0.5
     batch = 65_536  # tokens a step
     rate = 12e-3
     warmup = 300
@@ -95,8 +95,8 @@ class Large(Size):
 class Words(Size):
     """Drawings of 64 pixels with their captions, every second one with a hole; 4.2 MB of 5."""
 
-    preset, row = "2m", 0
-    batch, rate, warmup, every = 32_768, 11e-3, 200, 500
+    preset, row = "2m", 2048
+    batch, rate, warmup, every = 32_768, 11e-3, 100, 500
     steps = 4000
 
 
@@ -109,7 +109,7 @@ class Tiny(Size):
 
 
 class TinyWords(Tiny):
-    row, steps = 0, 8
+    steps = 8
 
 
 def chosen_size(pixels: int, dry: bool) -> type[Size]:
@@ -423,9 +423,7 @@ def learn(
         print(line, flush=True)
 
     chosen = packed.with_name("attention.json")
-    # Of one shape the fastest; pictures have a new one each step, which cuDNN makes a plan for.
-    measured = size.packing == "chunks" and chosen.exists()
-    kernel = read_json(chosen)["kernel"] if measured else ATTENTION[0]
+    kernel = read_json(chosen)["kernel"] if chosen.exists() else ATTENTION[0]
     # The others where it does not take a shape (the held-out pictures').
     kinds = [getattr(SDPBackend, name) for name in (kernel, *ATTENTION)]
     with nullcontext() if dry else sdpa_kernel(kinds, set_priority=True):

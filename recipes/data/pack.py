@@ -2,8 +2,8 @@
 
     python recipes/data/pack.py data/photos data/gpu [--megabytes 40]
     python recipes/data/pack.py data/photos data/gpu --tokens 200000
-    python recipes/data/pack.py data/avatars64 data/gpu-words --tokenizer data/avatars64-tokenizer \\
-        --name avatars
+    python recipes/data/pack.py data/avatars64 data/gpu-words --name avatars \\
+        --tokenizer data/avatars64-tokenizer
 
 The first writes OUT/photos/train/*.tar and OUT/photos/validation/*.tar, pictures shrunk to what
 crops of 64 and 128 pixels need, for a machine that can cut and code them itself (numba). The

@@ -265,7 +265,7 @@ def test_few_pictures_still_make_a_batch():
 def test_settings_that_cannot_work_are_refused():
     data = token_set(np.array([10, 12, 9]))
     with pytest.raises(InputError, match="packing"):
-        TrainingLoader(data, "rows", 64, 16)
+        TrainingLoader(data, "columns", 64, 16)
     with pytest.raises(InputError, match="at least 32"):
         TrainingLoader(data, "chunks", 16, 16, world_size=2)
     with pytest.raises(InputError, match="3 longer than 4"):

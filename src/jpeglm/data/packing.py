@@ -1,10 +1,13 @@
 """Token sequences to training batches, as a pure function of (seed, epoch, position).
 
-Two ways, both over one flat array of ids:
+Three ways, all over one flat array of ids:
 `chunks`    all sequences of an epoch in random order end to end, cut to rows of `length` ids: no
             padding, and rows begin anywhere (the paper's way; attention crosses pictures).
 `pictures`  one sequence a row; rows of similar length share a batch. Sorting inside windows of
             about 64 batches leaves 1–3 % of padding and a random order of pictures and of batches.
+`rows`      whole sequences end to end in rows of `length` ids (attention crosses pictures). Every
+            batch has one shape, which a GPU's compiler needs; what is left at the end of a row is
+            padding, half a picture of it on average.
 
 No batch is remembered: a plan is made again from the seed, so training resumes at any step.
 Labels are as transformers takes them: a copy of the ids, -100 on padding, on captions and on the
@@ -20,7 +23,7 @@ import numpy as np
 from jpeglm.config import InputError
 from jpeglm.data.arrange import Arrange, cut
 
-MODES = ("chunks", "pictures")
+MODES = ("chunks", "pictures", "rows")
 IGNORE = -100
 """The label that the loss leaves out (torch.nn.CrossEntropyLoss.ignore_index)."""
 
@@ -28,6 +31,8 @@ NO_MARKS = 1 << 62
 """No id is so large."""
 WINDOW = 64
 """Batches sorted together in `pictures`."""
+SPARE = 16
+"""Ids that a row keeps free for each picture in it that may get a hole, which make it longer."""
 
 
 def length_batches(
@@ -60,12 +65,13 @@ def length_batches(
 class Batches:
     """Batches of one rank over `tokens` (flat ids) and `offsets` (int64 [n + 1]).
 
-    batch_tokens: ids of one step over all ranks, padding included. length: a row's ids in `chunks`,
-    the longest sequence taken in `pictures` (longer ones are counted in `n_dropped`).
+    batch_tokens: ids of one step over all ranks, padding included. length: a row's ids in `chunks`
+    and `rows`, the longest sequence taken in `pictures` and `rows` (longer ones are counted in
+    `n_dropped`).
     droppable: sequences whose class becomes `bos` with probability `class_dropout`. text: int [n],
     ids of each sequence's caption, at its beginning, which it lacks with `caption_dropout`.
-    arrange: cuts a hole into a picture of `pictures` with probability `fim`, unless it is longer
-    than `length` then; ids from `marks` on say where holes are.
+    arrange: cuts a hole into a picture, not of `chunks`, with probability `fim`, unless its row
+    would be longer than `length` then; ids from `marks` on say where holes are.
     """
 
     def __init__(
@@ -108,7 +114,7 @@ class Batches:
         self.bos, self.class_dropout = bos, class_dropout
         self.droppable = None if droppable is None or class_dropout <= 0 else droppable
         self.taken = np.arange(len(self.whole))
-        if mode == "pictures":
+        if mode != "chunks":
             self.taken = self.taken[self.whole <= length]
         self.n_dropped = len(self.whole) - len(self.taken)
         self._epoch = -1
@@ -137,6 +143,8 @@ class Batches:
             rows = np.arange(ends[-1] // self.length)
             step = self.batch_tokens // self.length
             batches = [rows[start : start + step] for start in range(0, len(rows), step)]
+        elif self.mode == "rows":
+            batches = self._plan_rows(order)
         else:
             batches = length_batches(self._lengths, order, self.batch_tokens)
             batches = [batches[index] for index in rng.permutation(len(batches))]
@@ -147,6 +155,18 @@ class Batches:
             self._drop = self.droppable & (rng.random(len(self.whole)) < self.class_dropout)
         self._epoch = epoch
         return self._plan
+
+    def _plan_rows(self, order: np.ndarray) -> list[np.ndarray]:
+        """Batches of rows, each filled in order with as many sequences as it holds: numbers in
+        `_order`, which row i has from _ends[i] to _ends[i + 1]."""
+        spare = SPARE if self.arrange else 0
+        ends, edges = np.cumsum(np.minimum(self._lengths[order] + spare, self.length)), [0]
+        while edges[-1] < len(order):
+            before = ends[edges[-1] - 1] if edges[-1] else 0
+            edges.append(int(np.searchsorted(ends, before + self.length, side="right")))
+        self._order, self._ends = order, np.array(edges, np.int64)
+        rows, step = np.arange(len(edges) - 1), self.batch_tokens // self.length
+        return [rows[start : start + step] for start in range(0, len(rows), step)]
 
     def _leave_captions(self, epoch: int) -> None:
         """Which sequences lack their captions this epoch; where they begin then, and how long they
@@ -161,6 +181,8 @@ class Batches:
     def batch(self, epoch: int, index: int) -> dict[str, np.ndarray]:
         """This rank's rows of batch `index`: int64 input_ids and labels, both [rows, ids]."""
         rows = self.plan(epoch)[index][self.rank :: self.world_size]
+        if self.mode == "rows":
+            return self._in_rows(rows, epoch)
         if self.mode == "pictures":
             found = pad_rows(
                 self.tokens, self._starts, self._lengths, self._heads, rows, self._drop, self.bos
@@ -176,25 +198,55 @@ class Batches:
             ids[(within == heads) & self._drop[sequence]] = self.bos
         return {"input_ids": ids, "labels": np.where(_given(within, heads), IGNORE, ids)}
 
+    def _holed(
+        self, ids: np.ndarray, row: int, epoch: int, arrange: Arrange, most: int
+    ) -> np.ndarray:
+        """A sequence, perhaps with a hole in its picture, if it has at most so many ids then;
+        whether and where, its own dice say."""
+        rng = np.random.default_rng([self.seed, epoch, 2, row])
+        if rng.random() < self.fim:
+            holed = cut(ids, int(self._heads[row]) + 1, arrange, rng)
+            ids = holed if len(holed) <= most else ids
+        return ids
+
     def _cut_holes(
         self, batch: dict[str, np.ndarray], rows: np.ndarray, epoch: int, arrange: Arrange
     ) -> dict[str, np.ndarray]:
-        """The same with holes in some pictures; which ones and where, a picture's own dice say."""
-        parts, heads = [], self._heads[rows]
-        for ids, row, head in zip(batch["input_ids"], rows.tolist(), heads.tolist()):
-            ids = ids[: self._lengths[row]]
-            rng = np.random.default_rng([self.seed, epoch, 2, row])
-            if rng.random() < self.fim:
-                holed = cut(ids, head + 1, arrange, rng)
-                ids = holed if len(holed) <= self.length else ids
-            parts.append(ids)
+        """The same with holes in some pictures."""
+        parts = [
+            self._holed(ids[: self._lengths[row]], row, epoch, arrange, self.length)
+            for ids, row in zip(batch["input_ids"], rows.tolist())
+        ]
         lengths = np.array([len(ids) for ids in parts], np.int64)
         starts, order = np.cumsum(lengths) - lengths, np.arange(len(parts))
         tokens = np.concatenate(parts)
-        return pad_rows(tokens, starts, lengths, heads, order, marks=self.marks)
+        return pad_rows(tokens, starts, lengths, self._heads[rows], order, marks=self.marks)
+
+    def _in_rows(self, rows: np.ndarray, epoch: int) -> dict[str, np.ndarray]:
+        """Rows of the plan; one that is missing at the end of an epoch is padding."""
+        shape = self.batch_tokens // self.length // self.world_size, self.length
+        batch = {"input_ids": np.zeros(shape, np.int64), "labels": np.full(shape, IGNORE)}
+        for line, row in enumerate(rows.tolist()):
+            chosen = self._order[self._ends[row] : self._ends[row + 1]].tolist()
+            place, left = 0, int(self._lengths[chosen].sum())
+            for number in chosen:
+                start, head, own = self._starts[number], self._heads[number], self._lengths[number]
+                ids = self.tokens[start : start + own].astype(np.int64)
+                if self._drop is not None and self._drop[number]:
+                    ids[head] = self.bos
+                left -= own
+                if self.arrange:
+                    most = self.length - place - left
+                    ids = self._holed(ids, number, epoch, self.arrange, most)
+                learnt = (ids < self.marks) & ~_given(np.arange(len(ids)), head)
+                there = line, slice(place, place + len(ids))
+                batch["input_ids"][there] = ids
+                batch["labels"][there] = np.where(learnt, ids, IGNORE)
+                place += len(ids)
+        return batch
 
 
-def _given(within: np.ndarray, heads: np.ndarray) -> np.ndarray:
+def _given(within: np.ndarray, heads: np.ndarray | int) -> np.ndarray:
     """Whether the ids at these places of sequences are a caption's, or follow one at once."""
     return (within <= heads) & (heads > 0)
 

@@ -242,18 +242,18 @@ def flops_per_token(config: dict[str, Any], length: int) -> int:
     return int(6 * products + 12 * attention)
 
 
-def build(config: dict[str, Any], seed: int, attention: str = "sdpa") -> LlamaForCausalLM:
+def build(config: dict[str, Any], seed: int, attention: str = "causal") -> LlamaForCausalLM:
     """A freshly initialised float32 model; equal seeds give equal weights.
 
     Matrices and embeddings are normal with deviation initializer_range; those that write into the
     residual stream are divided by sqrt(2·layers) (GPT-2, Radford et al. 2019, 2.3). attention:
-    `sdpa`, `eager`, or `short`, which is ours and made for rows up to SHORT on a CPU.
+    `causal`, torch's kernels without a mask, `eager`, or `short`, which is ours and made for rows up
+    to SHORT on a CPU.
     """
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    if attention == "short":
-        _register_short()
+    _register()
     settings = LlamaConfig(**{k: v for k, v in config.items() if k != "architectures"})
     settings._attn_implementation = attention
     with torch.random.fork_rng(devices=[]):
@@ -306,8 +306,12 @@ def _short_attention(
     return out.view(batch, heads, length, size).transpose(1, 2), None
 
 
-def _register_short() -> None:
+def _register() -> None:
+    """transformers' own `sdpa` makes a mask of [T, T] where it is compiled, for rows might hold
+    several sequences, and torch's fastest kernels take none. Here a row is one sequence."""
     from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-    AttentionInterface.register("short", _short_attention)
-    AttentionMaskInterface.register("short", lambda *_, **__: None)
+    for name, forward in (("causal", sdpa_attention_forward), ("short", _short_attention)):
+        AttentionInterface.register(name, forward)
+        AttentionMaskInterface.register(name, lambda *_, **__: None)

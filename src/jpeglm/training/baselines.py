@@ -15,6 +15,7 @@ import torch
 from jpeglm.checkpoint import Checkpoint, load_checkpoint
 from jpeglm.codecs import AvcCodec, JpegCodec
 from jpeglm.data.loader import TokenSet, load_tokens, validation_batches
+from jpeglm.files import read_json
 from jpeglm.models.llama import build, like
 from jpeglm.places import checkpoint_folder, shipped_checkpoints
 from jpeglm.syntax.alphabet import EOI
@@ -30,6 +31,8 @@ def baselines(job: Job) -> dict[str, float]:
         return {}
     found = {job.code: float(job.code_bits.mean())}
     for folder in shipped_checkpoints():
+        if read_json(folder / "codec.json")["codec"]["codec"] != job.tokenizer.codec.name:
+            continue  # what it needs may not be installed
         if Tokenizer.load(folder).codec.fingerprint != job.tokenizer.codec.fingerprint:
             continue
         if job.config.init and checkpoint_folder(job.config.init) == folder:

@@ -133,7 +133,9 @@ def speed(
 def attention(accelerator: Accelerator, length: int) -> str:
     """How rows of so many tokens attend fastest in training (`models.llama.build`)."""
     cpu = accelerator.device.type == "cpu"
-    return "short" if cpu and length <= SHORT and accelerator.mixed_precision == "bf16" else "sdpa"
+    return (
+        "short" if cpu and length <= SHORT and accelerator.mixed_precision == "bf16" else "causal"
+    )
 
 
 def advice(

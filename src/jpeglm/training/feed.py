@@ -20,7 +20,7 @@ from jpeglm.data.packing import Batches
 from jpeglm.environment import cores
 
 Batch = dict[str, np.ndarray]
-WORKERS = 6
+WORKERS = 4
 """Processes at most that cut holes."""
 
 

@@ -67,7 +67,7 @@ def start(
     flat = grammar.shortest(grammar.start()) + 2  # with BOS and EOS
     length = config.max_length or -(-max(longest, flat + int(tokens.text.max())) // 64) * 64
     cut = 0
-    if config.packing == "pictures":
+    if config.packing != "chunks":
         tokens, cut = tokens.fitted(length)
         held_out = held_out.fitted(length)[0] if held_out else None
     init = _begin_with(config.init, tokenizer) if config.init else None
@@ -142,7 +142,7 @@ def start(
         getattr(model, "activation_checkpointing_enable", old)({"use_reentrant": False})
     objective = Objective(model)
     if config.compile == "on" or (config.compile == "auto" and accelerator.device.type == "cuda"):
-        # Rows of chunks have one shape, but for the last batch of an epoch.
+        # Rows have one shape, but in chunks for the last batch of an epoch.
         objective.compile(dynamic=config.packing == "pictures")
     sharded = accelerator.distributed_type == DistributedType.FSDP
     if config.ema and sharded:
