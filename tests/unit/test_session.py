@@ -423,7 +423,25 @@ def test_a_sampling_option_that_there_is_not_is_named(model):
     with pytest.raises(InputError, match="'top_q'"):
         model.generate(1, top_q=3)
     opened = load_checkpoint(shipped_checkpoint())
-    assert model.sampling(top_k=None).top_k == opened.generation["top_k"]
+    assert model.sampling(model.prompts.bare(None, None), top_k=None).top_k == opened.generation["top_k"]
+
+
+def test_a_checkpoints_own_guidance_is_for_what_is_said(monkeypatch):
+    """A default that a prompt without class or text cannot have does not refuse it."""
+    model = load("cifar10")
+    plain = model.generate(1, seed=3, label=2, guidance=1).streams
+    guided = model.generate(1, seed=3, label=2, guidance=3).streams
+    free = model.generate(1, seed=3).streams
+    monkeypatch.setitem(model.checkpoint.generation, "guidance", 3.0)
+    assert plain != guided
+    assert model.generate(1, seed=3, label=2).streams == guided
+    assert model.generate(1, seed=3, label=2, guidance=1).streams == plain
+    assert model.generate(1, seed=3).streams == free
+
+
+def test_a_picture_is_watched_in_one_of_two_ways(model):
+    with pytest.raises(InputError, match="'unit' or by 'token'"):
+        next(model.iterate(every="x"))
 
 
 def test_a_caller_who_fails_leaves_nothing_running(model):

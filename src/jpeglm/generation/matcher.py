@@ -65,6 +65,11 @@ class Prompt:
     spans: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), np.int64))
 
 
+def conditioned(prompt: Prompt, tokenizer: Tokenizer) -> bool:
+    """Whether a class or a text says what is to be drawn."""
+    return bool(prompt.ids[0] > tokenizer.eos)
+
+
 def make_prompt(tokenizer: Tokenizer, prefix: Prefix, head: int | np.ndarray) -> Prompt:
     """Split a prefix at its last stable token; `head` is BOS or a class token, behind those of a
     text if there is one."""

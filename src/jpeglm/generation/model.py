@@ -26,7 +26,7 @@ from jpeglm.codecs.images import as_mask, as_picture, fit_image
 from jpeglm.codecs.jpeg import JpegCodec
 from jpeglm.config import MAX_SEED, InputError, Sampling, check_fit, check_seed, whole
 from jpeglm.generation.engine import Engine
-from jpeglm.generation.matcher import Constraint, Prompt, make_prompt
+from jpeglm.generation.matcher import Constraint, Prompt, conditioned, make_prompt
 from jpeglm.generation.outputs import Drawn
 from jpeglm.generation.pictures import Drawing, Each, Pictures, Progress, Score
 from jpeglm.generation.prompts import Prompts
@@ -89,16 +89,19 @@ class Model:
         prompt = make_prompt(self.tokenizer, prefix, self.tokenizer.bos)
         if len(prompt.ids) + len(prompt.forced) + 2 > self.engine.max_length:
             return
-        for event in self.session.run([Request(prompt, self.sampling())]):
+        for event in self.session.run([Request(prompt, self.sampling(prompt))]):
             self._shown(prompt, event.ids)
 
-    def sampling(self, **changes: Any) -> Sampling:
-        """The checkpoint's sampling defaults with changes; None means unchanged."""
+    def sampling(self, prompt: Prompt, **changes: Any) -> Sampling:
+        """The checkpoint's sampling defaults with changes; None means unchanged. Its guidance is
+        for prompts with a class or a text."""
         known = Sampling.names()
         for name in changes:
             if name not in known:
                 raise InputError(f"there is no option {name!r}; sampling has {', '.join(known)}")
         values = {k: v for k, v in self.checkpoint.generation.items() if k in known}
+        if not conditioned(prompt, self.tokenizer):
+            values.pop("guidance", None)
         values |= {k: v for k, v in changes.items() if v is not None}
         return Sampling(**values)
 
@@ -129,7 +132,7 @@ class Model:
         **sampling: Any,
     ) -> Pictures:
         """Fill `pictures`, whose original and prompt are known."""
-        chooser = self.sampling(**sampling)
+        chooser = self.sampling(prompt, **sampling)
         n, batch, seed = whole("n", n, 1), whole("batch", batch, 1), check_seed(seed)
         if max_tokens is not None:
             max_tokens = whole("max_tokens", max_tokens, 1)
@@ -331,9 +334,8 @@ class Model:
         batch: int = BATCH,
         **sampling: Any,
     ) -> Iterator[Drawn]:
-        chooser = self.sampling(**sampling)
         requests = (
-            Request(prompt, chooser, seed, 0, max_tokens, tag=number)
+            Request(prompt, self.sampling(prompt, **sampling), seed, 0, max_tokens, tag=number)
             for number, (prompt, seed) in enumerate(zip(prompts, seeds))
         )
         with closing(self.session.run(requests, batch)) as events:
@@ -357,13 +359,15 @@ class Model:
     ) -> Iterator[Drawing]:
         """`complete` of media, or `generate` without, watched: each picture whenever another MCU
         (or frame, or token) is there. Leaving the loop ends the drawing."""
-        chooser = self.sampling(**sampling)
         if media is None:
             prompt = self.prompts.bare(label, text)
         else:
             prompt = self.prompts.beginning(
                 self.codec.encode(media), self.units_kept(keep)[0], label, text
             )
+        if every not in ("unit", "token"):
+            raise InputError(f"every is {every!r}; a picture is watched by 'unit' or by 'token'")
+        chooser = self.sampling(prompt, **sampling)
         requests = (
             Request(prompt, chooser, seed, i, max_tokens, watch=every, tag=i)
             for i in range(whole("n", n, 1))

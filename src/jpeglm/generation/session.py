@@ -30,7 +30,9 @@ from jpeglm.generation.device_tables import DeviceGrammar
 from jpeglm.generation.engine import DeviceEngine, Engine, Pieces
 from jpeglm.generation.given import Given, Reading
 from jpeglm.generation.guidance import guide, without_head
-from jpeglm.generation.matcher import ENDLESS, Begin, Constraint, Prompt, bare_prompt
+from jpeglm.generation.matcher import (
+    ENDLESS, Begin, Constraint, Prompt, bare_prompt, conditioned,
+)  # fmt: skip
 from jpeglm.generation.requests import CHOOSERS, Chooser, Event, Request
 from jpeglm.generation.rows import Entry, Plan, Rows, end
 from jpeglm.generation.sampling import follow
@@ -93,7 +95,7 @@ class Session:
             if tokens > budget:
                 raise InputError(f"a stream has {tokens} tokens, the model's context {budget}")
             budget = ENDLESS  # a whole stream may be shorter than a completion of its symbols
-        elif chooser.guidance != 1 and prompt.ids[0] <= self.constraint.tokenizer.eos:
+        elif chooser.guidance != 1 and not conditioned(prompt, self.constraint.tokenizer):
             raise InputError(
                 "guidance needs a class or a text; give --label or --text, with a checkpoint that "
                 "takes one"
