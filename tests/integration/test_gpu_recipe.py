@@ -98,3 +98,42 @@ def test_without_numba_the_tokens_travel_and_a_second_call_goes_on(pack, tmp_pat
     rows = (run / "metrics.jsonl").read_text().splitlines()
     again = run_of(tmp_path / "work" / "out", tmp_path / "again")
     assert rows == (again / "metrics.jsonl").read_text().splitlines()[: len(rows)]
+
+
+def test_models_of_words_are_trained_at_once(pack, tmp_path):
+    photos = sorted((pack.parent / "corpus" / "train" / "source").iterdir())
+    source = tmp_path / "drawings"
+    source.mkdir()
+    with open(source / "metadata.jsonl", "w") as rows:
+        for number, photo in enumerate(photos):
+            (source / photo.name).write_bytes(photo.read_bytes())
+            row = {"file_name": photo.name, "text": f"a disc, number {number}"}
+            rows.write(json.dumps(row) + "\n")
+    run = [sys.executable, "-m", "jpeglm"]
+    data, tokenizer, packed = tmp_path / "data", tmp_path / "tokenizer", tmp_path / "words"
+    for words in (
+        [*run, "prepare", source, data, "--size", "32", "--restart-interval", "1",
+         "--validation", "0.3"],
+        [*run, "train-tokenizer", data, "--out", tokenizer, "--vocab-size", "1000",
+         "--alphabet", "jpeg-placed-symbols"],
+        [sys.executable, ROOT / "recipes" / "data" / "pack.py", data, packed,
+         "--tokenizer", tokenizer, "--name", "discs"],
+    ):  # fmt: skip
+        result = subprocess.run(list(map(str, words)), capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr
+    with tarfile.open(packed / "discs.tar.xz") as tar:
+        assert not [name for name in tar.getnames() if name.endswith(".parquet")]
+    result = dry(packed, tmp_path / "work", "--only", "d", "--words", "discs", "discs:1")
+    assert result.returncode == 0, result.stdout + result.stderr
+    weights = []
+    for name in ("discs-0", "discs-1"):
+        with tarfile.open(tmp_path / "work" / "out" / f"{name}.tar") as tar:
+            tar.extractall(tmp_path / name, filter="data")
+        told = json.loads((tmp_path / name / "config.json").read_text())
+        assert told["settings"]["packing"] == "rows" and told["data"]["captions"] > 0
+        weights.append((tmp_path / name / "model" / "model.safetensors").read_bytes())
+    assert weights[0] != weights[1]
+    drawn = jpeglm.load(tmp_path / "discs-0" / "model").generate(1, text="a disc, number 3")
+    assert drawn.images
+    result = dry(packed, tmp_path / "work", "--only", "d", "--words", "nothing")
+    assert result.returncode == 1 and "no " in result.stderr and "pack.py" in result.stderr

@@ -90,7 +90,71 @@ def test_chunks_hold_the_epoch_end_to_end():
     assert loader.n_dropped == 0
 
 
-@pytest.mark.parametrize("mode", ["chunks", "pictures"])
+def laid(batch: dict[str, np.ndarray], bos: int = BOS) -> list[np.ndarray]:
+    """The sequences of a batch of rows, from BOS to EOS."""
+    found = []
+    for ids, labels in zip(batch["input_ids"], batch["labels"]):
+        starts, ends = np.flatnonzero(ids == bos), np.flatnonzero(ids == EOS)
+        assert len(starts) == len(ends)
+        assert (labels[(ends[-1] + 1 if len(ends) else 0) :] == -100).all()
+        found += [ids[a : b + 1] for a, b in zip(starts, ends)]
+    return found
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+@pytest.mark.parametrize("fim", [0.0, 0.7])
+def test_rows_hold_whole_pictures_each_once_in_one_shape(world, fim):
+    lengths = photo_lengths(400, 50)
+    data, size = token_set(lengths), 150
+
+    def arrange(ids, rng):
+        assert (ids == ids[0]).all(), "a picture's own ids alone"
+        return np.concatenate([[2000], ids, [2001] * int(rng.integers(1, 40))])
+
+    seen, holed = [], 0
+    for rank in range(world):
+        loader = TrainingLoader(
+            data, "rows", 1100, size, rank=rank, world_size=world, fim=fim, holes=(arrange, 2000)
+        )
+        batches = epoch(loader)
+        assert {batch["input_ids"].shape for batch in batches} == {(7 // world, size)}
+        for batch in batches:
+            for ids in laid(batch):
+                own = ids[1:-1]
+                holed += int(own[0] == 2000)
+                own = own[own < 2000]
+                seen.append(int(own[0]))
+                assert (own == own[0]).all() and len(own) == lengths[own[0]] - 2
+            learnt = batch["input_ids"] * (batch["labels"] >= 0)
+            assert (learnt < 2000).all() and (
+                batch["labels"][learnt > 0] == learnt[learnt > 0]
+            ).all()
+    left = int((lengths <= size).sum()) - len(seen)
+    assert len(set(seen)) == len(seen) and 0 <= left <= 3 * (world - 1)
+    assert loader.n_dropped == (lengths > size).sum() > 0
+    assert 0.45 * len(seen) * (fim > 0) <= holed <= fim * 1.1 * len(seen)
+
+
+def test_rows_leave_captions_and_classes_like_pictures():
+    data = token_set(photo_lengths(200, 40), labelled=True, text=3)
+    loader = TrainingLoader(
+        data, "rows", 2000, 200, bos=BOS, class_dropout=0.5, caption_dropout=0.3
+    )
+    classes = texts = pictures = 0
+    for batch in epoch(loader):
+        ids, labels = batch["input_ids"], batch["labels"]
+        pictures += (ids == EOS).sum()
+        classes += (ids == CLASS).sum()
+        texts += (ids == WORD).sum() / 3
+        assert (labels[ids == WORD] == -100).all()
+        heads = np.flatnonzero((ids == CLASS) | (ids == BOS))
+        behind = ids.ravel()[heads - 1] == WORD
+        assert ((labels.ravel()[heads] == -100) == behind).all()
+    assert pictures == 200 - loader.n_dropped
+    assert 0.3 < classes / pictures < 0.7 and 0.5 < texts / pictures < 0.9
+
+
+@pytest.mark.parametrize("mode", ["chunks", "pictures", "rows"])
 def test_any_step_is_the_same_however_reached(mode):
     data = token_set(photo_lengths(200, 50))
     straight = list(islice(TrainingLoader(data, mode, 1024, 200, seed=3), 40))

@@ -423,7 +423,10 @@ def test_a_sampling_option_that_there_is_not_is_named(model):
     with pytest.raises(InputError, match="'top_q'"):
         model.generate(1, top_q=3)
     opened = load_checkpoint(shipped_checkpoint())
-    assert model.sampling(model.prompts.bare(None, None), top_k=None).top_k == opened.generation["top_k"]
+    assert (
+        model.sampling(model.prompts.bare(None, None), top_k=None).top_k
+        == opened.generation["top_k"]
+    )
 
 
 def test_a_checkpoints_own_guidance_is_for_what_is_said(monkeypatch):

@@ -19,8 +19,8 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as on
 CheckpointOption = Annotated[
     Path | None,
     typer.Option(
-        help="Checkpoint folder, a run's, or a shipped one's name: photos (the default), cifar10, "
-        "clips.",
+        help="Checkpoint folder, a run's, or a shipped one's name: photos (the default), avatars, "
+        "cifar10, clips.",
         autocompletion=complete_checkpoint,
     ),
 ]

@@ -165,8 +165,12 @@ class Batches:
             before = ends[edges[-1] - 1] if edges[-1] else 0
             edges.append(int(np.searchsorted(ends, before + self.length, side="right")))
         self._order, self._ends = order, np.array(edges, np.int64)
-        rows, step = np.arange(len(edges) - 1), self.batch_tokens // self.length
+        rows, step = np.arange(len(edges) - 1), self._rows_each() * self.world_size
         return [rows[start : start + step] for start in range(0, len(rows), step)]
+
+    def _rows_each(self) -> int:
+        """Rows of a batch of `rows` that this rank has."""
+        return self.batch_tokens // self.length // self.world_size
 
     def _leave_captions(self, epoch: int) -> None:
         """Which sequences lack their captions this epoch; where they begin then, and how long they
@@ -224,7 +228,7 @@ class Batches:
 
     def _in_rows(self, rows: np.ndarray, epoch: int) -> dict[str, np.ndarray]:
         """Rows of the plan; one that is missing at the end of an epoch is padding."""
-        shape = self.batch_tokens // self.length // self.world_size, self.length
+        shape = self._rows_each(), self.length
         batch = {"input_ids": np.zeros(shape, np.int64), "labels": np.full(shape, IGNORE)}
         for line, row in enumerate(rows.tolist()):
             chosen = self._order[self._ends[row] : self._ends[row + 1]].tolist()

@@ -41,7 +41,7 @@ def load(
     threads: int | None = None,
 ) -> Model | VaePrior:
     """Open a checkpoint with an engine: a `Model`. It is a folder, or one that ships with the
-    package by its name: `photos` (the default), `cifar10`, `clips`.
+    package by its name: `photos` (the default), `avatars`, `cifar10`, `clips`.
 
     engine: `cpu` (numba, no torch; precision int8, the default, bfloat16 or float32) or `torch`
     (device as torch names it, precision float32, the default, or bfloat16). A folder of `train-vae`

@@ -44,8 +44,8 @@ class TrainConfig(Settings):
     """Overrides a key of the Hugging Face Llama configuration, as num_hidden_layers=8; may be
     repeated."""
     init: str = ""
-    """Checkpoint to start from, weights and size: a folder, or one that ships (photos, cifar10,
-    clips). Its tokenizer is the default then."""
+    """Checkpoint to start from, weights and size: a folder, or one that ships (photos, avatars,
+    cifar10, clips). Its tokenizer is the default then."""
     steps: int = bounded(0, least=0)
     """Budget in steps; 0 is none. --steps, --epochs or --minutes is needed."""
     epochs: float = bounded(0.0, least=0)

@@ -14,6 +14,7 @@ import torch
 
 from jpeglm.checkpoint import Checkpoint, load_checkpoint
 from jpeglm.codecs import AvcCodec, JpegCodec
+from jpeglm.config import InputError
 from jpeglm.data.loader import TokenSet, load_tokens, validation_batches
 from jpeglm.files import read_json
 from jpeglm.models.llama import build, like
@@ -42,6 +43,9 @@ def baselines(job: Job) -> dict[str, float]:
             bits = shipped_bits(job, shipped)
         except ModuleNotFoundError as error:  # other tokens are made with numba
             job.say(f"the shipped model {folder.name} is not measured: {error.name} is missing")
+            continue
+        except InputError as error:  # token shards may lie without the streams that they are of
+            job.say(f"the shipped model {folder.name} is not measured: {error}")
             continue
         if bits is not None:
             found[folder.name] = float(bits.mean())
