@@ -73,8 +73,8 @@ class Release:
         ]  # fmt: skip
 
     def keep_installed(self) -> None:
-        """Copy the checkpoint that ships, before anything replaces it."""
-        if not self.before.exists():
+        """Copy the checkpoint that ships, if one does, before anything replaces it."""
+        if (ASSETS / self.name).exists() and not self.before.exists():
             shutil.copytree(ASSETS / self.name, self.before)
 
     def install(self, card: str, limit: int) -> None:

@@ -31,7 +31,12 @@ from jpeglm.generation.engine import DeviceEngine, Engine, Pieces
 from jpeglm.generation.given import Given, Reading
 from jpeglm.generation.guidance import guide, without_head
 from jpeglm.generation.matcher import (
-    ENDLESS, Begin, Constraint, Prompt, bare_prompt, conditioned,
+    ENDLESS,
+    Begin,
+    Constraint,
+    Prompt,
+    bare_prompt,
+    conditioned,
 )  # fmt: skip
 from jpeglm.generation.requests import CHOOSERS, Chooser, Event, Request
 from jpeglm.generation.rows import Entry, Plan, Rows, end

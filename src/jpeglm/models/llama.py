@@ -247,8 +247,8 @@ def build(config: dict[str, Any], seed: int, attention: str = "causal") -> Llama
 
     Matrices and embeddings are normal with deviation initializer_range; those that write into the
     residual stream are divided by sqrt(2·layers) (GPT-2, Radford et al. 2019, 2.3). attention:
-    `causal`, torch's kernels without a mask, `eager`, or `short`, which is ours and made for rows up
-    to SHORT on a CPU.
+    `causal`, torch's kernels without a mask, `eager`, or `short`, which is ours and made for rows
+    up to SHORT on a CPU.
     """
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
