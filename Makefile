@@ -13,6 +13,9 @@ demo: .venv-demo/.installed
 	.venv-demo/bin/jpeglm generate -n 16 --out demo/samples
 	@echo "Completing the lower half of src/jpeglm/assets/astronaut.jpg"
 	.venv-demo/bin/jpeglm complete src/jpeglm/assets/astronaut.jpg --keep 0.5 -n 3 --out demo/completions
+	@echo "Drawing a person to words"
+	.venv-demo/bin/jpeglm generate --checkpoint avatars -n 4 --out demo/words \
+	    --text "adventurer, short red hair, glasses, dark skin, green background"
 
 .venv-demo/.installed: pyproject.toml
 	$(PYTHON) -m venv .venv-demo

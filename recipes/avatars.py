@@ -172,6 +172,7 @@ def main() -> None:
     shown = rows_of(source / "test", SHOWN)
     tiles = list(zip([row["text"] for row in shown], drawings(opened, shown)))
     figure(tiles, 8, 128, FIGURES / "avatars-samples.jpg")
+    figure([("", image) for _, image in tiles[:16]], 8, 128, FIGURES / "avatars-first.jpg")
     tables["copied"] = told = not_copied(opened, rows, source, data)
     write_json(RESULTS / "avatars-copied.json", told | {"environment": environment()})
     release.install(make_card(release, data, tables), LIMIT)

@@ -27,6 +27,11 @@ CASES = {
         "guided": ("generate", {"n": 3, "label": 7, "guidance": 2.5, "seed": 4}),
         "guided half": ("complete", {"n": 2, "label": 1, "guidance": 1.5}),
     },
+    "avatars": {
+        "words": ("generate", {"n": 2, "text": "adventurer, long green hair, glasses"}),
+        "plain": ("generate", {"n": 1, "text": "a toon character", "guidance": 1, "seed": 3}),
+        "nothing said": ("generate", {"n": 1, "seed": 2}),
+    },
     "clips": {
         "new": ("generate", {"n": 1}),
         "rest": ("complete", {"n": 2}),
