@@ -14,6 +14,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from subprocess import run
+from types import SimpleNamespace
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -28,6 +29,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("accelerate")
 
 from jpeglm.training.lm import TrainConfig, train  # noqa: E402
+from jpeglm.training.start import packed, row_length  # noqa: E402
 
 CODEC = make_codec({"codec": "jpeg", "width": 32, "height": 32})
 CONFIG = TrainConfig(
@@ -302,6 +304,41 @@ def test_chunks_bfloat16_and_a_budget_in_minutes(data: Path, tmp_path: Path) -> 
     assert 1.2 <= result["seconds"] < 10
     trained = [row for row in rows(tmp_path / "run") if "loss" in row]
     assert trained[-1]["learning_rate"] < replace(CONFIG, preset="2m").peak
+
+
+def test_rows_of_several_pictures_stopped_and_gone_on_with(data: Path, tmp_path: Path) -> None:
+    changed = replace(CONFIG, packing="rows", steps=12, save_every=5)
+    train(data, tokenizer(), tmp_path / "whole", changed)
+    asked = tmp_path / "run"
+
+    def stop(done: int, total: int | None, note: str) -> None:
+        if done == 8:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    assert train(data, tokenizer(), asked, changed, progress=stop)["stopped"]
+    train(data, tokenizer(), asked, changed)
+    assert rows(asked) == rows(tmp_path / "whole")
+    told = json.loads((asked / "config.json").read_text())
+    length = told["model"]["max_position_embeddings"]
+    lengths = told["data"]["tokens"] / told["data"]["pictures"]
+    assert length % 8 == 0 and min(4 * lengths, 1024) - 8 <= length <= 1024
+
+
+@pytest.mark.parametrize(("device", "packing"), [("cuda", "rows"), ("cpu", "pictures")])
+@pytest.mark.parametrize("processes", [1, 4])
+@pytest.mark.parametrize("batch", [4096, 32_768])
+def test_rows_fill_the_batch_of_a_process(device, packing, processes, batch) -> None:
+    config = replace(CONFIG, batch_tokens=batch)
+    accelerator: Any = SimpleNamespace(num_processes=processes, device=SimpleNamespace(type=device))
+    assert packed(config, accelerator).packing == packing
+    for least in (64, 640, 1024, 5120):
+        for wanted in (100.0, 816.0, 2400.0):
+            length = row_length(least, wanted, config, accelerator)
+            assert length >= least
+            if least <= batch // processes:
+                each = batch // processes
+                assert min(wanted, each) - 8 <= length <= each
+                assert each % length <= 8 * (each // length)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from typing import Any
 from jpeglm.config import MAX_SEED, InputError, Settings, bounded
 from jpeglm.models.llama import PRESETS, learning_rate
 
-PACKINGS = ("pictures", "rows", "chunks")
+PACKINGS = ("auto", "pictures", "rows", "chunks")
 PRECISIONS = ("auto", "float32", "bfloat16")
 COMPILE = ("auto", "on", "off")
 OPTIMIZERS = ("auto", "muon", "adamw")
@@ -75,12 +75,14 @@ class TrainConfig(Settings):
     """Tokens of a forward pass, over all processes, padding included."""
     gradient_accumulation: int = bounded(1, least=1)
     """Forward passes a step, of --batch-tokens each."""
-    packing: str = "pictures"
-    """`pictures`: one a row; `rows`: several, whole, in rows of --max-length, faster on a GPU;
-    `chunks`: concatenated and cut into such rows, as the paper."""
+    packing: str = "auto"
+    """`pictures`: one a row; `rows`: several, whole, in rows of --max-length; `chunks`:
+    concatenated and cut into such rows, as the paper; `auto`: rows on CUDA, whose compiler needs
+    one shape, else pictures."""
     max_length: int = bounded(0, least=0)
     """Tokens of a row and of the model's context; 0: the longest training picture with its caption,
-    up to 64s. A caption that leaves its picture no room is cut at its end."""
+    up to 64s, and in rows at least four pictures. A caption that leaves its picture no room is cut
+    at its end."""
     class_dropout: float = bounded(0.0, least=0, most=1)
     """Share of class tokens replaced by BOS, which guidance needs."""
     caption_dropout: float = bounded(0.1, least=0, most=1)

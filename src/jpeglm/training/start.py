@@ -32,6 +32,8 @@ from jpeglm.training.saving import load_weights, read_last, restore
 if TYPE_CHECKING:
     from jpeglm.tokenizer import Tokenizer
 
+PICTURES = 4
+"""Pictures of mean length that a row of several holds at least: an eighth of it is padding then."""
 FREE = (
     "steps", "epochs", "minutes", "log_every", "eval_every", "save_every", "samples", "keep",
     "threads", "compile", "activation_checkpointing",
@@ -52,6 +54,7 @@ def start(
     if config.optimizer == "auto":
         split = accelerator.distributed_type == DistributedType.FSDP
         config = replace(config, optimizer="adamw" if split else "muon")
+    config = packed(config, accelerator)
     tokens = load_tokens(data, tokenizer, "train")
     held_out = None
     if config.eval_images:
@@ -66,6 +69,8 @@ def start(
     grammar = tokenizer.alphabet.grammar()
     flat = grammar.shortest(grammar.start()) + 2  # with BOS and EOS
     length = config.max_length or -(-max(longest, flat + int(tokens.text.max())) // 64) * 64
+    if config.packing == "rows" and not config.max_length:
+        length = row_length(length, PICTURES * float(tokens.lengths.mean()), config, accelerator)
     cut = 0
     if config.packing != "chunks":
         tokens, cut = tokens.fitted(length)
@@ -183,6 +188,20 @@ def start(
     if saved:
         restore(job, saved)
     return job
+
+
+def packed(config: TrainConfig, accelerator: Accelerator) -> TrainConfig:
+    """The same with a packing that suits the device."""
+    if config.packing != "auto":
+        return config
+    return replace(config, packing="rows" if accelerator.device.type == "cuda" else "pictures")
+
+
+def row_length(least: int, wanted: float, config: TrainConfig, accelerator: Accelerator) -> int:
+    """Tokens of a row: a share of a process's batch, so that rows fill it, a multiple of 8."""
+    each = config.batch_tokens // accelerator.num_processes
+    rows = max(1, int(each // max(least, wanted)))
+    return max(least, each // rows // 8 * 8)
 
 
 def held_out_sources(data: Path, streams: int) -> int:
