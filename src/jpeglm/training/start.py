@@ -199,7 +199,7 @@ def packed(config: TrainConfig, accelerator: Accelerator) -> TrainConfig:
 
 def row_length(least: int, wanted: float, config: TrainConfig, accelerator: Accelerator) -> int:
     """Tokens of a row: a share of a process's batch, so that rows fill it, a multiple of 8."""
-    each = config.batch_tokens // accelerator.num_processes
+    each = int(config.batch_tokens // accelerator.num_processes)
     rows = max(1, int(each // max(least, wanted)))
     return max(least, each // rows // 8 * 8)
 
