@@ -123,13 +123,20 @@ class Sampler:
             rows["draw"][number] = make_draw(sampling, 0, number)
         drawn: list[int] = []
 
+        # One for all calls, as a model has it: it builds the tables, and graphs are theirs.
+        session = Session(engine, constraint) if grammar else None
+
         def with_grammar() -> None:
-            session = Session(engine, constraint)
-            for number in range(batch):
-                session.add(Request(bare_prompt(self.tokenizer.bos), sampling, picture=number))
-            while session.busy and session.tokens < batch * self.tokens:
+            assert session
+            begun, prompt = session.tokens, bare_prompt(self.tokenizer.bos)
+            asked = [
+                session.add(Request(prompt, sampling, picture=number)) for number in range(batch)
+            ]
+            while session.busy and session.tokens - begun < batch * self.tokens:
                 session.step()
-            drawn.append(session.tokens)
+            drawn.append(session.tokens - begun)
+            for number in asked:
+                session.remove(number)
 
         def without() -> None:
             engine.remove(np.arange(engine.sequences))
