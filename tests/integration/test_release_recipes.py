@@ -1,4 +1,5 @@
-"""The cards of checkpoints that ship, as recipes/photos.py, cifar10.py and clips.py write them."""
+"""The cards of checkpoints that ship, as recipes/photos.py, avatars.py, cifar10.py and clips.py
+write them."""
 
 import importlib.util
 import json
@@ -69,6 +70,11 @@ def write(tmp_path, monkeypatch):
                 key: table(f"cifar10-{key}") for key in ("likelihood", "unlabelled", "classify")
             }
             return module.make_card(release, dataset(), ["plane", "cat"], tables)
+        if name == "avatars":
+            names = ("test", "test-silent", "compositions", "compositions-silent")
+            tables = {key: table(f"avatars-{key}") for key in (*names, "classify", "copied")}
+            tables["obedience"] = table("avatars-obedience")["obedience"]
+            return module.make_card(release, dataset(), tables)
         return module.make_card(release, dataset(), ["shapes", "pans", "films"])
 
     return write
@@ -76,7 +82,8 @@ def write(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("further", [False, True])
 @pytest.mark.parametrize(
-    ("name", "media"), [("photos", "pictures"), ("cifar10", "pictures"), ("clips", "clips")]
+    ("name", "media"),
+    [("photos", "pictures"), ("avatars", "pictures"), ("cifar10", "pictures"), ("clips", "clips")],
 )
 def test_a_card_tells_of_its_own_training(write, name, media, further):
     card = write(name, further)
@@ -104,7 +111,7 @@ def test_a_model_of_a_gpu_began_with_nothing_of_ours(write):
     assert len(re.findall("^- .* steps, ", card, re.M)) == 1
 
 
-@pytest.mark.parametrize("name", ["photos", "cifar10", "clips"])
+@pytest.mark.parametrize("name", ["photos", "avatars", "cifar10", "clips"])
 def test_a_card_has_all_words_of_its_template(write, name):
     card = write(name)
     text = (ROOT / "recipes" / "release" / "cards" / f"{name}.md").read_text()
