@@ -159,11 +159,6 @@ def main() -> None:
         "--limit", NAMED, "--out", measured.parent,
     )  # fmt: skip
     tables["classify"] = publish(measured, "avatars-classify")
-    steps.do(
-        RESULTS / "holes-avatars.json",
-        sys.executable, ROOT / "recipes" / "holes.py", model, data, "--count", HOLES,
-        "--name", "avatars",
-    )  # fmt: skip
     opened = load(model)
     rows = rows_of(source / "compositions", CAPTIONS)
     tables["obedience"] = obedience(opened, rows)
@@ -176,6 +171,11 @@ def main() -> None:
     tables["copied"] = told = not_copied(opened, rows, source, data)
     write_json(RESULTS / "avatars-copied.json", told | {"environment": environment()})
     release.install(make_card(release, data, tables), LIMIT)
+    steps.do(
+        RESULTS / "holes-avatars.json",
+        sys.executable, ROOT / "recipes" / "holes.py", model, data, "--count", HOLES,
+        "--name", "avatars",
+    )  # fmt: skip
 
 
 def not_copied(model: Any, rows: list[dict[str, Any]], source: Path, data: Path) -> dict[str, Any]:
