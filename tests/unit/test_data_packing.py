@@ -332,7 +332,7 @@ def test_settings_that_cannot_work_are_refused():
         TrainingLoader(data, "columns", 64, 16)
     with pytest.raises(InputError, match="at least 32"):
         TrainingLoader(data, "chunks", 16, 16, world_size=2)
-    with pytest.raises(InputError, match="max_length is 4, .* has 9 tokens"):
+    with pytest.raises(InputError, match=r"max_length is 4, .* has 9 tokens"):
         TrainingLoader(data, "pictures", 64, 4)
     with pytest.raises(InputError, match="class_dropout"):
         TrainingLoader(data, "pictures", 64, 16, class_dropout=2)
