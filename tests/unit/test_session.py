@@ -455,3 +455,11 @@ def test_a_caller_who_fails_leaves_nothing_running(model):
         model.generate(5, batch=2, each=wrong)
     model.session.step()
     assert not model.session.busy and kept.value is not None
+
+
+@pytest.mark.parametrize("more", [-1, 17])
+def test_a_model_of_other_tokens_is_refused(constraint, tokenizer, more):
+    """Rows of logits that are narrower or wider than masks would be read past their end."""
+    engine = CpuEngine(*random_llama(tokenizer.vocab_size + more, 400))
+    with pytest.raises(InputError, match=f"model has {tokenizer.vocab_size + more} tokens"):
+        Session(engine, constraint)

@@ -56,6 +56,12 @@ class Session:
 
     def __init__(self, engine: Engine, constraint: Constraint, rows: int | None = None) -> None:
         self.engine, self.constraint, self.rows = engine, constraint, rows
+        tokens = constraint.tokenizer.vocab_size
+        if engine.vocab_size != tokens:  # kernels take rows of logits to be as wide as masks
+            raise InputError(
+                f"the model has {engine.vocab_size} tokens, the tokenizer {tokens}; take the "
+                "tokenizer that the model was trained with"
+            )
         engine.remove(np.arange(engine.sequences))
         self.tokens = 0
         """Chosen so far, of all rows."""
