@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from jpeglm.config import Sampling
+from jpeglm.generation.drawing import draw_ids
 from jpeglm.generation.engine_cpu import CpuEngine
 from jpeglm.generation.matcher import Constraint, Prompt, make_prompt
-from jpeglm.generation.session import draw_ids
 from jpeglm.syntax.avc import nal_bytes as avc_bytes
 from jpeglm.tokenizer import Tokenizer
 

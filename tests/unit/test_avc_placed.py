@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from jpeglm.config import Sampling
+from jpeglm.generation.drawing import draw_ids
 from jpeglm.generation.engine_cpu import CpuEngine
 from jpeglm.generation.matcher import Constraint, Prompt, make_prompt
-from jpeglm.generation.session import draw_ids
 from jpeglm.syntax import avc
 from jpeglm.syntax.avc import placed as avc_placed
 from jpeglm.tokenizer import Tokenizer

@@ -8,12 +8,13 @@ import pytest
 from jpeglm.checkpoint import load_checkpoint
 from jpeglm.codecs import make_codec
 from jpeglm.config import InputError, Sampling
+from jpeglm.generation.drawing import draw_ids
 from jpeglm.generation.engine_cpu import CpuEngine
 from jpeglm.generation.given import Given
 from jpeglm.generation.loading import load
 from jpeglm.generation.matcher import Constraint, Prompt, bare_prompt, make_prompt
 from jpeglm.generation.requests import Request
-from jpeglm.generation.session import Session, draw_ids
+from jpeglm.generation.session import Session
 from jpeglm.places import shipped_checkpoint
 from jpeglm.tokenizer import Tokenizer
 
