@@ -35,10 +35,10 @@ from jpeglm.data.sources import EXTENSIONS
 from jpeglm.environment import environment
 from jpeglm.evaluation.validity import judge, validity
 from jpeglm.files import to_json, write_json
+from jpeglm.generation.drawing import draw_ids
 from jpeglm.generation.engine import Pieces
 from jpeglm.generation.matcher import Constraint, Prompt, make_prompt
 from jpeglm.generation.model import Model
-from jpeglm.generation.session import draw_ids
 from jpeglm.progress import Reporter
 from jpeglm.syntax.alphabet import ALPHABETS
 from jpeglm.syntax.machine import accepts

@@ -23,7 +23,7 @@ try:
     import numba
     from llvmlite import ir
     from numba import extending
-    from numba.core import types
+    from numba.core import cgutils, types
     from numba.core.caching import IndexDataCacheFile
 
     COMPILED = not numba.config.DISABLE_JIT  # type: ignore[attr-defined]
@@ -182,6 +182,20 @@ if COMPILED:
 
         return types.int32(types.float32), build
 
+    @intrinsic
+    def multiply_add(context, a, b, c):
+        """a b + c of float32, rounded once where the processor can. `contract` would leave it to
+        the compiler which product of two is rounded, and ARM's chooses otherwise than x86's."""
+
+        def build(context, builder, signature, arguments):
+            real = ir.FloatType()
+            function = cgutils.get_or_insert_function(
+                builder.module, ir.FunctionType(real, [real] * 3), "llvm.fmuladd.f32"
+            )
+            return builder.call(function, arguments)
+
+        return types.float32(types.float32, types.float32, types.float32), build
+
     _LOG2_E = np.float32(1.44269504)
     _LN2_HIGH, _LN2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)
     _E6, _E5, _E4 = (
@@ -191,15 +205,17 @@ if COMPILED:
     )
     _E3, _E2, _E1 = np.float32(4.1665795894e-2), np.float32(1.6666665459e-1), np.float32(0.5)
 
-    @kernel(fastmath={"contract", "nsz"}, nogil=True)
+    @kernel(fastmath={"nsz"}, nogil=True)
     def exp(x):
         """float32 e^x for x below 88, to 2e-7 (Cephes' expf); unlike the library's it vectorises.
         Below LOWEST it is e^-87."""
         x = max(x, LOWEST)
-        k = np.floor(x * _LOG2_E + np.float32(0.5))
-        r = x - k * _LN2_HIGH - k * _LN2_LOW
-        p = ((((_E6 * r + _E5) * r + _E4) * r + _E3) * r + _E2) * r + _E1
-        return (p * r * r + r + np.float32(1)) * float_of(np.int32((np.int32(k) + 127) << 23))
+        k = np.floor(multiply_add(x, _LOG2_E, np.float32(0.5)))
+        r = multiply_add(-k, _LN2_LOW, multiply_add(-k, _LN2_HIGH, x))
+        p = multiply_add(multiply_add(multiply_add(_E6, r, _E5), r, _E4), r, _E3)
+        p = multiply_add(multiply_add(p, r, _E2), r, _E1)
+        power = float_of(np.int32((np.int32(k) + 127) << 23))
+        return (multiply_add(p * r, r, r) + np.float32(1)) * power
 
 else:
 
@@ -214,6 +230,10 @@ else:
     def bits_of(x):
         """The same, by numpy."""
         return np.float32(x).view(np.int32)
+
+    def multiply_add(a, b, c):
+        """The same, rounded twice."""
+        return np.float32(a) * np.float32(b) + np.float32(c)
 
 
 _LN2_1, _LN2_2 = 6.93147180369123816490e-01, 1.90821492927058770002e-10  # fdlibm's halves
@@ -269,5 +289,6 @@ __all__ = [
     "kernel",
     "log",
     "magnitude",
+    "multiply_add",
     "njit",
 ]

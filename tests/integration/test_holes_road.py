@@ -229,6 +229,16 @@ def test_the_best_weights_are_those_that_can_do_both(home, jpeglm, monkeypatch):
     assert f"step {told['best_step']} (best, in model/)" in Path("both/README.md").read_text()
 
 
+def test_samples_are_drawn_of_a_model_that_has_got_tokens_for_holes(home, jpeglm, monkeypatch):
+    """The run's own tokenizer says which logits there are, not the one that it was given."""
+    monkeypatch.chdir(home)
+    jpeglm.told(
+        *("train", "data", "--tokenizer", "tokenizer", "--out", "drawn", "--steps", 1),
+        *("--fim", 1.0, *QUICK, "--samples", 2),
+    )
+    assert Image.open("drawn/samples/step-000001.png").getextrema() != ((0, 0),) * 3
+
+
 def test_a_list_of_models_says_what_they_take(home):
     told = json.loads((home / "run/config.json").read_text())
     for name, takes in (("run", "a mask"), ("plain", "")):

@@ -23,6 +23,7 @@ from PIL import Image
 
 from jpeglm.codecs import make_codec
 from jpeglm.config import InputError
+from jpeglm.data.loader import load_tokens
 from jpeglm.tokenizer import Tokenizer
 
 torch = pytest.importorskip("torch")
@@ -339,6 +340,22 @@ def test_rows_fill_the_batch_of_a_process(device, packing, processes, batch) -> 
                 each = batch // processes
                 assert min(wanted, each) - 8 <= length <= each
                 assert each % length <= 8 * (each // length)
+
+
+@pytest.mark.parametrize("packing", ["pictures", "rows"])
+def test_pictures_that_are_left_out_are_told(data: Path, tmp_path: Path, packing: str) -> None:
+    """How many, and the length that takes them all, which then has nothing to tell."""
+    lengths = load_tokens(data, tokenizer()).lengths
+    short = int(np.median(lengths))
+    told: list[str] = []
+    changed = replace(CONFIG, steps=1, warmup=1, eval_images=0, packing=packing, max_length=short)
+    result = train(data, tokenizer(), tmp_path / "short", changed, say=told.append)
+    words = f"{(lengths > short).sum()} of {len(lengths)} training pictures have more than {short}"
+    assert any(words in line for line in told) and any(words in line for line in result["warnings"])
+    longest = f"--max-length {lengths.max()} "
+    assert any(longest in line for line in result["warnings"])
+    changed = replace(changed, max_length=int(lengths.max()))
+    assert not train(data, tokenizer(), tmp_path / "long", changed)["warnings"]
 
 
 @pytest.mark.parametrize(

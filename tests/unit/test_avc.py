@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 from jpeglm.config import InputError, Sampling
+from jpeglm.generation.drawing import draw_ids
 from jpeglm.generation.engine_cpu import CpuEngine
 from jpeglm.generation.matcher import Constraint, Prompt, make_prompt
-from jpeglm.generation.session import draw_ids
 from jpeglm.syntax import avc
 from jpeglm.syntax.avc.tables import CBP_INTER, CBP_INTRA, LENGTH, LOOKUP, TABLES
 from jpeglm.tokenizer import Tokenizer

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from jpeglm.config import Sampling
+from jpeglm.generation.drawing import draw_ids
 from jpeglm.generation.engine_cpu import CpuEngine
 from jpeglm.generation.matcher import Constraint, Prompt, make_prompt
-from jpeglm.generation.session import draw_ids
 from jpeglm.syntax.avc import nal_bytes as avc_bytes
 from jpeglm.tokenizer import Tokenizer
 
@@ -65,11 +65,26 @@ def test_it_takes_what_the_reader_takes(pictures):
     assert 5 < sum(verdicts) < 295
 
 
+def prevention(spec, state):
+    """Behind 00 00 come no 0 to 2; behind 00 00 03 come 0 to 3 and nothing else, as far as they are
+    legal without it (H.264 7.4.1)."""
+    extra = len(state) - avc_bytes.FIELDS
+    plain = state.copy()
+    plain[extra + avc_bytes.ESCAPED] = plain[extra + avc_bytes.ZERO_BYTES] = 0
+    for byte in range(5):
+        taken = avc_bytes.step(spec, state.copy(), byte)
+        if state[extra + avc_bytes.ESCAPED]:
+            assert taken == (byte < 4 and avc_bytes.step(spec, plain.copy(), byte))
+        elif state[extra + avc_bytes.ZERO_BYTES] >= 2:
+            assert not taken or byte > 2
+
+
 def walk(spec, rng, zeros, check=False):
     """Random legal symbols; `zeros` is the share of steps on which 0 and 3 are tried first."""
     state, drawn = avc_bytes.start_state(spec), []
     while not avc_bytes.complete(spec, state):
         need = int(avc_bytes.shortest(spec, state))
+        prevention(spec, state)
         order = rng.permutation(avc_bytes.SYMBOLS)
         if rng.random() < zeros:
             order = np.concatenate([[0, 3, 1], order])

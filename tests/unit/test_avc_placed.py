@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from jpeglm.config import Sampling
+from jpeglm.generation.drawing import draw_ids
 from jpeglm.generation.engine_cpu import CpuEngine
 from jpeglm.generation.matcher import Constraint, Prompt, make_prompt
-from jpeglm.generation.session import draw_ids
 from jpeglm.syntax import avc
 from jpeglm.syntax.avc import placed as avc_placed
 from jpeglm.tokenizer import Tokenizer
@@ -88,6 +88,27 @@ def test_there_is_always_a_way_out(name):
             assert min(lengths) <= need - 1 and max(lengths) <= need + growth
             state = found[int(rng.choice(list(found)))][1]
         assert grammar.shortest(state) == 0
+
+
+@pytest.mark.parametrize("name", ["avc-placed-symbols", "avc-symbols"])
+@pytest.mark.parametrize("size", [(64, 64, 1), (96, 96, 2), (256, 128, 3)], ids=str)
+def test_the_flat_way_is_as_long_as_it_says(name, size):
+    """Each flat symbol comes one nearer to the end, whatever was said before, in slices whose skip
+    runs take one chunk of bits and in those that take two."""
+    width, height, slices = size
+    codec = AvcCodec(AvcConfig(width, height, 3, slices=slices))
+    flat = {"avc-placed-symbols": avc_placed, "avc-symbols": avc}[name].flat_symbol
+    alphabet, rng = codec.alphabet(name), np.random.default_rng(6)
+    grammar = alphabet.grammar()
+    state = grammar.start()
+    while not grammar.complete(state):
+        need = grammar.shortest(state)
+        if rng.random() < 0.1:
+            assert any(grammar.advance(state, int(s)) for s in rng.permutation(alphabet.size))
+        else:
+            assert grammar.advance(state, int(flat(alphabet.spec, state)))
+            assert grammar.shortest(state) == need - 1
+    assert grammar.shortest(state) == 0
 
 
 def test_any_symbols_become_a_valid_clip(codec, pictures):

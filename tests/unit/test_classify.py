@@ -10,6 +10,7 @@ from jpeglm.codecs import make_codec
 from jpeglm.config import InputError
 from jpeglm.evaluation.classify import _judged, by_caption, by_class
 from jpeglm.evaluation.inputs import held_out_streams
+from jpeglm.evaluation.likelihood import share_interval
 from jpeglm.generation.engine_cpu import CpuEngine
 from jpeglm.generation.model import Model
 from jpeglm.text import Text
@@ -95,3 +96,13 @@ def test_what_cannot_be_asked_says_what_can(pictures, tmp_path, classes, words):
     pictures[0].save(tmp_path / "photo.png")
     with pytest.raises(InputError, match="split is 'nope'; choose one of train, validation"):
         held_out_streams(tmp_path, model, "nope", 1)
+
+
+@pytest.mark.parametrize(("right", "count"), [(0, 10), (10, 10), (100, 100), (503, 1000), (1, 7)])
+def test_the_interval_of_a_share_is_wilsons(right, count):
+    """Beside scipy's, and never a point."""
+    stats = pytest.importorskip("scipy.stats")
+    low, high = share_interval(right / count, count)
+    known = stats.binomtest(right, count).proportion_ci(method="wilson")
+    assert (low, high) == pytest.approx((known.low, known.high), abs=1e-6)
+    assert high - low > 0.03 and low - 1e-9 <= right / count <= high + 1e-9

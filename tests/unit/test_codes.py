@@ -11,9 +11,9 @@ from jpeglm.codecs import make_codec, open_codec, save_codec
 from jpeglm.codecs.pixels import PixelsCodec, PixelsConfig, learn_palette
 from jpeglm.codecs.vq import VqCodec, VqConfig
 from jpeglm.config import InputError, Sampling
+from jpeglm.generation.drawing import draw_ids
 from jpeglm.generation.engine_cpu import CpuEngine
 from jpeglm.generation.matcher import Constraint, Prompt, make_prompt
-from jpeglm.generation.session import draw_ids
 from jpeglm.syntax.alphabet import Codes
 from jpeglm.tokenizer import Tokenizer
 

@@ -6,10 +6,10 @@ import pytest
 from jpeglm.codecs import make_codec
 from jpeglm.config import Sampling
 from jpeglm.generation.device_tables import DeviceGrammar
+from jpeglm.generation.drawing import draw_ids
 from jpeglm.generation.matcher import Constraint, Prompt, make_prompt
 from jpeglm.generation.sampling import _uniform, make_draw
 from jpeglm.generation.sampling import choose as choose_on_host
-from jpeglm.generation.session import draw_ids
 from jpeglm.tokenizer import Tokenizer
 
 from .conftest import hugging_face, mask_at, random_llama, take

@@ -9,12 +9,12 @@ from jpeglm.checkpoint import write_checkpoint
 from jpeglm.codecs import make_codec
 from jpeglm.config import InputError, Sampling
 from jpeglm.evaluation.validity import judge
+from jpeglm.generation.drawing import draw_ids
 from jpeglm.generation.engine_cpu import CpuEngine
 from jpeglm.generation.loading import load
 from jpeglm.generation.matcher import Constraint, Prompt, make_prompt
 from jpeglm.generation.nucleus import nucleus
 from jpeglm.generation.sampling import choose, make_draw
-from jpeglm.generation.session import draw_ids
 from jpeglm.syntax.alphabet import ALPHABETS, Prefix
 from jpeglm.tokenizer import Tokenizer
 

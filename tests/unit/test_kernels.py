@@ -2,6 +2,7 @@
 are compiled again when one that they call has changed."""
 
 import ast
+import importlib
 import os
 import shutil
 import subprocess
@@ -170,3 +171,23 @@ def test_make_test_bounds_would_see_an_index_that_is_too_large(tmp_path, kind):
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 1 and "IndexError" in done.stderr
+
+
+def test_no_compiler_chooses_what_is_rounded_once_or_in_which_order():
+    """ARM's and x86's would choose differently; `kernels.multiply_add` says it instead."""
+    pytest.importorskip("numba")
+    from numba.core.cpu_options import FastMathOptions
+    from numba.core.dispatcher import Dispatcher
+
+    home = Path(jpeglm.__file__).parent
+    seen = set()
+    for file in [home / "kernels.py", *(home / "generation").glob("*.py")]:
+        name = ".".join(file.relative_to(home.parent).with_suffix("").parts)
+        if "@kernel" not in file.read_text() and "@njit" not in file.read_text():
+            continue
+        for found in vars(importlib.import_module(name)).values():
+            if isinstance(found, Dispatcher):
+                flags = FastMathOptions(found.targetoptions.get("fastmath", False)).flags
+                assert set(flags) <= {"nsz"}, f"{found.__name__} of {name}"
+                seen.add(found)
+    assert len(seen) > 20

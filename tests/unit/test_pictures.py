@@ -11,6 +11,7 @@ from PIL import Image
 import jpeglm
 from jpeglm.codecs.check import check_file
 from jpeglm.config import InputError
+from jpeglm.generation.sheets import MARGIN, contact_sheet
 from jpeglm.places import shipped_checkpoint
 
 PHOTO = np.random.default_rng(0).integers(0, 256, (80, 70, 3), dtype=np.uint8)
@@ -180,3 +181,23 @@ def test_a_checkpoint_is_a_path_or_a_name(checkpoint):
     for ask in (jpeglm.load, lambda name: jpeglm.generate(checkpoint=name)):
         with pytest.raises(InputError, match=r"the checkpoint is .*give a folder"):
             ask(checkpoint)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (32, 48)])
+def test_captions_stay_above_their_own_pictures(size):
+    """Whatever they say: a tile looks the same beside others as alone in a sheet as tall."""
+    words = (
+        "portrait of an adventurer character: extraordinarily-long-word, glasses, blue background"
+    )
+    tiles = [
+        (f"{n} {words[: 20 * n]}", Image.new("RGB", size, (20 * n, 0, 0))) for n in range(1, 5)
+    ]
+    sheet = np.asarray(contact_sheet(tiles, 2, 96))
+    wide = (sheet.shape[1] - MARGIN) // 2
+    for left in (0, wide):
+        assert (sheet[:, left : left + MARGIN] == 255).all(), "letters between the tiles"
+    tall = (sheet.shape[0] - MARGIN) // 2
+    alone = np.asarray(contact_sheet([tiles[0], tiles[3]], 2, 96))
+    assert (alone[:tall, :wide] == sheet[:tall, :wide]).all()
+    one = np.asarray(contact_sheet([("a", tiles[0][1])], 1, 96))
+    assert one.shape[0] < tall + MARGIN

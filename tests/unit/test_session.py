@@ -8,12 +8,13 @@ import pytest
 from jpeglm.checkpoint import load_checkpoint
 from jpeglm.codecs import make_codec
 from jpeglm.config import InputError, Sampling
+from jpeglm.generation.drawing import draw_ids
 from jpeglm.generation.engine_cpu import CpuEngine
 from jpeglm.generation.given import Given
 from jpeglm.generation.loading import load
 from jpeglm.generation.matcher import Constraint, Prompt, bare_prompt, make_prompt
 from jpeglm.generation.requests import Request
-from jpeglm.generation.session import Session, draw_ids
+from jpeglm.generation.session import Session
 from jpeglm.places import shipped_checkpoint
 from jpeglm.tokenizer import Tokenizer
 
@@ -455,3 +456,11 @@ def test_a_caller_who_fails_leaves_nothing_running(model):
         model.generate(5, batch=2, each=wrong)
     model.session.step()
     assert not model.session.busy and kept.value is not None
+
+
+@pytest.mark.parametrize("more", [-1, 17])
+def test_a_model_of_other_tokens_is_refused(constraint, tokenizer, more):
+    """Rows of logits that are narrower or wider than masks would be read past their end."""
+    engine = CpuEngine(*random_llama(tokenizer.vocab_size + more, 400))
+    with pytest.raises(InputError, match=f"model has {tokenizer.vocab_size + more} tokens"):
+        Session(engine, constraint)

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from jpeglm.codecs import JpegCodec
 from jpeglm.config import InputError, JpegConfig
+from jpeglm.generation.drawing import draw_ids
 from jpeglm.generation.engine_cpu import CpuEngine
 from jpeglm.generation.matcher import Constraint, Matcher, bare_prompt, make_prompt
 from jpeglm.generation.sampling import Sampling
-from jpeglm.generation.session import draw_ids
 from jpeglm.places import shipped_checkpoint
 from jpeglm.text import Text, tidy
 from jpeglm.tokenizer import Tokenizer

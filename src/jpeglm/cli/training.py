@@ -88,10 +88,10 @@ def train(
     from jpeglm.generation.preview import draw
     from jpeglm.training.lm import train as run  # torch, once all that was given is checked
 
-    def sampler(model: Any, _: Any, count: int, seed: int) -> Any:
-        found = open_data(data, loaded.codec).streams("validation")
-        held_out = list(islice(found, max(2, count if loaded.text else 0)))
-        return draw(model, loaded, count, seed, held_out)
+    def sampler(model: Any, own: Tokenizer, count: int, seed: int) -> Any:
+        found = open_data(data, own.codec).streams("validation")
+        held_out = list(islice(found, max(2, count if own.text else 0)))
+        return draw(model, own, count, seed, held_out)
 
     with Reporter("train", "steps") as report:
         result = run(

@@ -276,9 +276,7 @@ class TrainingLoader:
     def seek(self, step: int) -> None:
         """Make `step` (from 0) the next one; costs one plan for each epoch passed."""
         self.step, self.epoch, self.index = step, 0, step
-        while self.index >= len(self.batches.plan(self.epoch)):
-            self.index -= len(self.batches.plan(self.epoch))
-            self.epoch += 1
+        self._pass_epochs()
 
     def state(self) -> dict[str, int]:
         """`step` is what `seek` takes; `epoch` and `index` are for the log."""
@@ -296,9 +294,14 @@ class TrainingLoader:
             # Counted before it is given out: state() after a step names the next one.
             self.step += 1
             self.index += 1
-            if self.index >= len(self.batches.plan(self.epoch)):
-                self.index, self.epoch = 0, self.epoch + 1
+            self._pass_epochs()
             yield place
+
+    def _pass_epochs(self) -> None:
+        """To the epoch that holds the next batch; one whose captions are left out may have none."""
+        while self.index >= len(self.batches.plan(self.epoch)):
+            self.index -= len(self.batches.plan(self.epoch))
+            self.epoch += 1
 
     def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
         return (self.batches.batch(*place) for place in self.places())

@@ -121,6 +121,11 @@ class Batches:
         self._plan: list[np.ndarray] = []
         self._drop: np.ndarray | None = None
         self._heads, self._starts, self._lengths = self.text, self.offsets[:-1], self.whole
+        if not len(self.taken):
+            raise InputError(
+                f"max_length is {length}, but the shortest of the {len(self.whole)} training "
+                f"sequences has {int(self.whole.min())} tokens; raise max_length"
+            )
         if not self.plan(0):
             raise InputError(
                 f"the {len(self.whole)} training sequences ({int(self.whole.sum())} tokens, "
@@ -143,6 +148,9 @@ class Batches:
             rows = np.arange(ends[-1] // self.length)
             step = self.batch_tokens // self.length
             batches = [rows[start : start + step] for start in range(0, len(rows), step)]
+            learnt = self._learnt_before(rows * self.length + 1)  # nothing foretells a row's first
+            learnt = self._learnt_before((rows + 1) * self.length) - learnt
+            batches = [batch for batch in batches if learnt[batch].any()]
         elif self.mode == "rows":
             batches = self._plan_rows(order)
         else:
@@ -171,6 +179,14 @@ class Batches:
     def _rows_each(self) -> int:
         """Rows of a batch of `rows` that this rank has."""
         return self.batch_tokens // self.length // self.world_size
+
+    def _learnt_before(self, places: np.ndarray) -> np.ndarray:
+        """How many of the ids before these places of the epoch's string are no caption's."""
+        heads = self._heads[self._order]
+        given = np.where(heads > 0, heads + 1, 0)
+        whole = np.concatenate([[0], np.cumsum(self._lengths[self._order] - given)])
+        number = np.searchsorted(self._ends[1:-1], places, side="right")
+        return whole[number] + np.maximum(places - self._ends[number] - given[number], 0)
 
     def _leave_captions(self, epoch: int) -> None:
         """Which sequences lack their captions this epoch; where they begin then, and how long they

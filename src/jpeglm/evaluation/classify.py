@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from jpeglm.config import InputError
-from jpeglm.evaluation.likelihood import fitted_texts, interval, pictures_of
+from jpeglm.evaluation.likelihood import fitted_texts, pictures_of, share_interval
 from jpeglm.generation.model import Model
 from jpeglm.text import tidy
 
@@ -117,13 +117,13 @@ def _judged(bits: np.ndarray, right: np.ndarray, keys: Sequence[str]) -> dict[st
     first = (before + ties <= FIRST).astype(float)
     others = bits.copy()
     others[np.arange(len(bits)), right] = np.inf
-    groups = pictures_of(keys)
+    pictures = len(np.unique(pictures_of(keys)))  # crops of one are alike
     return {
         "pictures": len(bits),
         "among": bits.shape[1],
         "by_chance": 1 / bits.shape[1],
         "accuracy": float(found.mean()),
-        "interval": interval(found, groups),
+        "interval": share_interval(float(found.mean()), pictures),
         "among_the_first": {"answers": FIRST, "accuracy": float(first.mean())},
         "bits": {
             "right": float(own.mean()),

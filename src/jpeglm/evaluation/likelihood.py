@@ -10,6 +10,7 @@ are alike, so intervals are taken over pictures, not crops.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -85,6 +86,15 @@ def interval(values: np.ndarray, groups: np.ndarray | None = None, seed: int = 0
     values: float64 [streams]; groups: int [streams], the picture of each, default one each.
     """
     return ratio_interval(values, np.ones(len(values)), groups, seed)
+
+
+def share_interval(share: float, count: int) -> list[float]:
+    """95 % interval of a share of `count` (Wilson 1927), which is none of a point at 0 and 1."""
+    z = 1.959964
+    middle = share + z * z / (2 * count)
+    wide = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    ends = ((middle + sign * wide) / (1 + z * z / count) for sign in (-1, 1))
+    return [min(1.0, max(0.0, end)) for end in ends]
 
 
 def ratio_interval(

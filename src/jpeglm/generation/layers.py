@@ -9,10 +9,11 @@ from __future__ import annotations
 import numpy as np
 
 from jpeglm.generation.matmul import NARROW, PANEL, tile_1, tile_narrow
-from jpeglm.kernels import exp, highest, kernel
+from jpeglm.kernels import exp, highest, kernel, multiply_add
 
-_ORDERED = {"contract", "nsz"}
-"""Not `reassoc`: sums would be ordered when a caller is compiled, and each in its own way."""
+_ORDERED = {"nsz"}
+"""Neither `reassoc`, by which sums would be ordered when a caller is compiled, and each in its own
+way, nor `contract`, by which each processor's compiler would choose what is rounded once."""
 
 
 @kernel(fastmath=_ORDERED, nogil=True)
@@ -61,8 +62,8 @@ def rotate(vector, cos, sin):
     half = len(vector) // 2
     for i in range(half):
         a, b = vector[i], vector[i + half]
-        vector[i] = a * cos[i] - b * sin[i]
-        vector[i + half] = b * cos[i] + a * sin[i]
+        vector[i] = multiply_add(a, cos[i], -(b * sin[i]))
+        vector[i + half] = multiply_add(b, cos[i], a * sin[i])
 
 
 @kernel(fastmath=_ORDERED, nogil=True)

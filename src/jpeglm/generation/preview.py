@@ -9,9 +9,9 @@ import numpy as np
 from PIL import Image
 
 from jpeglm.config import InputError, Sampling
+from jpeglm.generation.drawing import draw_ids
 from jpeglm.generation.engine_torch import TorchEngine
 from jpeglm.generation.matcher import Constraint, Prompt, bare_prompt, make_prompt
-from jpeglm.generation.session import draw_ids
 from jpeglm.generation.sheets import strips
 
 if TYPE_CHECKING:

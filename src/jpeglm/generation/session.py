@@ -20,7 +20,6 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from contextlib import closing
 from itertools import count
 
 import numpy as np
@@ -42,7 +41,7 @@ from jpeglm.generation.requests import CHOOSERS, Chooser, Event, Request
 from jpeglm.generation.rows import Entry, Plan, Rows, end
 from jpeglm.generation.sampling import follow
 
-__all__ = ["Session", "draw_ids"]
+__all__ = ["Session"]
 
 BURST = 32
 """Tokens that a device chooses by itself before the host looks."""
@@ -56,6 +55,12 @@ class Session:
 
     def __init__(self, engine: Engine, constraint: Constraint, rows: int | None = None) -> None:
         self.engine, self.constraint, self.rows = engine, constraint, rows
+        tokens = constraint.tokenizer.vocab_size
+        if engine.vocab_size != tokens:  # kernels take rows of logits to be as wide as masks
+            raise InputError(
+                f"the model has {engine.vocab_size} tokens, the tokenizer {tokens}; take the "
+                "tokenizer that the model was trained with"
+            )
         engine.remove(np.arange(engine.sequences))
         self.tokens = 0
         """Chosen so far, of all rows."""
@@ -382,22 +387,3 @@ class Session:
             own.spec, table, places, chosen[firsts], nats[firsts], own.vocabulary
         )
         return int(tokens), int(ended)
-
-
-def draw_ids(
-    engine: Engine,
-    constraint: Constraint,
-    prompt: Prompt,
-    n: int,
-    sampling: Sampling,
-    seed: int = 0,
-    max_tokens: int | None = None,
-    batch: int = 16,
-) -> tuple[list[np.ndarray], list[float]]:
-    """(ids, bits) of n continuations of one prompt, in a session of their own."""
-    requests = (Request(prompt, sampling, seed, i, max_tokens) for i in range(n))
-    found: dict[int, Event] = {}
-    with closing(Session(engine, constraint).run(requests, batch)) as events:
-        for event in events:
-            found[event.request.picture] = event
-    return [found[i].ids for i in range(n)], [found[i].bits for i in range(n)]

@@ -18,7 +18,8 @@ from jpeglm.codecs import Codec
 from jpeglm.codecs.images import crop_box
 from jpeglm.config import JpegConfig
 
-MARGIN, CAPTION = 8, 18
+MARGIN, CAPTION, LINE = 8, 18, 14
+"""Pixels between tiles, above a picture with one line, and for each further one."""
 TILE = 192
 """Pixels that small pictures are enlarged to, about."""
 GREY = 128
@@ -133,23 +134,41 @@ def sheet_of(codec: Codec | None, call: Call | None, images: list[tuple[str, Any
 def contact_sheet(
     tiles: list[tuple[str, Image.Image]], columns: int | None = None, tile: int = TILE
 ) -> Image.Image:
-    """Captioned pictures side by side; small ones are enlarged to about `tile` pixels."""
+    """Captioned pictures side by side, long captions over several lines; small pictures are
+    enlarged to about `tile` pixels."""
     columns = columns or min(len(tiles), 8)
     rows = -(-len(tiles) // columns)
     width, height = tiles[0][1].size
     scale = max(1, round(tile / max(width, height)))
-    cell_width, cell_height = width * scale + MARGIN, height * scale + CAPTION + MARGIN
+    font = ImageFont.load_default(size=12)
+    captions = [wrapped(caption, width * scale, font) for caption, _ in tiles]
+    above = CAPTION + LINE * (max(map(len, captions)) - 1)
+    cell_width, cell_height = width * scale + MARGIN, height * scale + above + MARGIN
     sheet = Image.new("RGB", (columns * cell_width + MARGIN, rows * cell_height + MARGIN), "white")
     draw = ImageDraw.Draw(sheet)
-    font = ImageFont.load_default(size=12)
-    for i, (caption, image) in enumerate(tiles):
+    for i, (lines, (_, image)) in enumerate(zip(captions, tiles)):
         x = MARGIN + i % columns * cell_width
         y = MARGIN + i // columns * cell_height
         if scale > 1:
             image = image.resize((width * scale, height * scale), Image.Resampling.BICUBIC)
-        draw.text((x, y), caption, fill="black", font=font)
-        sheet.paste(image, (x, y + CAPTION))
+        for number, line in enumerate(lines):
+            draw.text((x, y + LINE * number), line, fill="black", font=font)
+        sheet.paste(image, (x, y + above))
     return sheet
+
+
+def wrapped(caption: str, width: int, font: Any) -> list[str]:
+    """The lines of a caption, each as wide as it may be in pixels; a wider word is cut."""
+    lines: list[str] = []
+    for word in caption.split():
+        while font.getlength(word) > width and len(word) > 1:
+            word = word[:-1]
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and font.getlength(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines or [""]
 
 
 def strips(tiles: list[tuple[str, Any]], columns: int = 8, kept: int = 0) -> Image.Image:

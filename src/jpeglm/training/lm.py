@@ -84,6 +84,11 @@ def train(
                 job.say(
                     "{captions} captions, {captions_cut} of them cut to fit".format(**job.captions)
                 )
+            if job.loader.n_dropped:
+                whole = job.loader.batches.whole
+                job.warn("length", f"{job.loader.n_dropped} of {len(whole)} training pictures have "
+                         f"more than {job.loader.batches.length} tokens and are left out; "
+                         f"--max-length {whole.max()} takes all")  # fmt: skip
         return loop(job)
 
 
