@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -542,6 +543,37 @@ def test_pages_of_other_sites(home):
 # Who may ask, and how much
 
 
+def test_bodies_are_counted_while_they_come(server, photo):
+    """Without a length in the header, and to the end, so that the answer is read."""
+
+    def parts():
+        for _ in range(40):
+            yield bytes(100_000)
+
+    url, kind = f"{server.url}/v1/images", {"Content-Type": "application/json"}
+    answer = httpx.post(f"{url}/generations", content=parts(), headers=kind)
+    sentence(answer, 413, "2 MB")
+    answer = httpx.post(f"{url}/generations", content=bytes(4_000_000), headers=kind)
+    sentence(answer, 413, "2 MB")
+
+
+def test_slow_and_half_closed_clients(server, monkeypatch):
+    monkeypatch.setattr("jpeglm.serving.gate.SLOWEST", 0.3)
+    host, port = server.url[7:].split(":")
+    head = (
+        f"POST /v1/images/generations HTTP/1.1\r\nHost: {host}\r\nContent-Length: 30\r\n"
+        "Content-Type: application/json\r\n\r\n"
+    )
+    for body, closed, status in (("{", False, b"408"), ("{", True, b""), ("", True, b"")):
+        with socket.create_connection((host, int(port)), 10) as client:
+            client.sendall((head + body).encode())
+            if closed:
+                client.shutdown(socket.SHUT_WR)
+            assert status in client.recv(100)
+    until(lambda: server.service.running == 0)
+    assert server.ask(prompt="cat", model="classes").status_code == 200
+
+
 def test_a_key(home):
     with running([home / "classes"], api_key=KEY) as server:
         url = f"{server.url}/v1/models"
@@ -744,7 +776,9 @@ def process(*words, **environment):
         begun.communicate()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_a_signal_under_load(home, number):
     words = ("--checkpoint", home / "slow", "--rows", 2)
     with process(*words, JPEGLM_API_KEY=KEY) as (begun, told):
@@ -776,6 +810,59 @@ def test_a_signal_under_load(home, number):
         assert (begun.returncode, out, err) == (0, "", "stopped\n")
         assert len(drawn) == 3
         assert all(check_file(decoded(one.data[0]), {}).valid for one in drawn)
+
+
+# The page
+
+
+PAGE = (Path(__file__).parents[2] / "docs" / "serve.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def shipped(jpeglm):
+    """All that ship, as `jpeglm serve` has them."""
+    with running([]) as one:
+        yield one
+
+
+@pytest.mark.skipif(not shutil.which("jq") or not shutil.which("curl"), reason="no curl or jq")
+def test_the_pages_curl_lines_run(shipped, tmp_path, photo):
+    (tmp_path / "photo.jpg").write_bytes(photo)
+    (code,) = re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)
+    code = code.replace("http://127.0.0.1:8000", shipped.url)
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", code], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("photos 64x64 []\n")
+    assert done.stdout.splitlines()[-4:] == [
+        *["event: image_generation.partial_image"] * 3, "event: image_generation.completed"
+    ]  # fmt: skip
+    model = package.load("cifar10")
+    ship = (tmp_path / "ship.jpg").read_bytes()
+    assert ship == model.generate(label="ship", guidance=1.5, seed=1).files[0]
+    rest = sorted(tmp_path.glob("rest-*.jpg"))
+    assert len(rest) == 3 and all(check_file(one.read_bytes(), {}).valid for one in rest)
+
+
+def test_the_pages_python_lines_run(shipped, tmp_path, monkeypatch, photo, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("photo.jpg").write_bytes(photo)
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    names = {}
+    exec(code.replace("http://127.0.0.1:8000", shipped.url), names)
+    assert names["files"] == package.load("cifar10").generate(
+        2, label="ship", guidance=1.5, seed=1
+    ).files  # fmt: skip
+    assert names["rest"].size == "64x64"
+    assert capsys.readouterr().out.count("partial_image") == 3
+
+
+def test_the_page_names_all_fields_and_limits():
+    told = set(re.findall(r"`(?:--)?([a-z_-]+)`", PAGE))
+    assert {one for one in Edit.names() if one != "response_format"} <= told
+    options = {one.replace("_", "-") for one in ServeConfig.names()}
+    assert options - {"port", "api-key"} <= told | set(re.findall(r"--([a-z-]+)", PAGE))
 
 
 # The command line
