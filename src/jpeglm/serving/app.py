@@ -78,16 +78,14 @@ def make_app(service: Service, origins: Sequence[str] = ()) -> FastAPI:
 
     @app.post("/v1/images/generations")
     async def generations(request: Request) -> Response:
-        body = await request.body()  # first: a client reads no answer while it still sends
         if request.headers.get("content-type", "").partition(";")[0] != "application/json":
             raise Problem(415, "send the request as JSON, with Content-Type: application/json")
-        asked, warning = Generation.read(parse_json(body, "the request"))
+        asked, warning = Generation.read(parse_json(await request.body(), "the request"))
         return await _answer(service, metrics, request, asked, warning)
 
     @app.post("/v1/images/edits")
     async def edits(request: Request) -> Response:
         if not request.headers.get("content-type", "").startswith("multipart/form-data"):
-            await request.body()
             raise Problem(415, "send the request as a form, with Content-Type: multipart/form-data")
         async with request.form(max_files=FILES, max_fields=FIELDS) as form:
             files = {name: await _file(form, name) for name in ("image", "mask")}

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import hmac
 import time
-from contextlib import suppress
 
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
@@ -26,8 +25,6 @@ __all__ = ["Gate"]
 
 SLOWEST = 60.0
 """Seconds in which a body has to be there."""
-DRAIN = 5.0
-"""Seconds for the rest of one that is refused: a client reads no answer while it still sends."""
 KNOWN = ("/v1/images/generations", "/v1/images/edits", "/v1/models", "/health", "/metrics")
 """Paths that metrics tell apart."""
 
@@ -55,8 +52,6 @@ class Gate:
         try:
             self._judge(scope, headers)
         except Problem as problem:
-            body = _Body(receive, self.service.config.max_bytes)
-            await body.drain()
             answer = JSONResponse(problem.to_dict(), problem.status, problem.headers)
             await answer(scope, receive, noted)
         else:
@@ -123,16 +118,5 @@ class _Body:
         self.bytes += len(message.get("body", b""))
         self.whole = not message.get("more_body", False)
         if self.bytes > self.most:
-            await self.drain()
             raise _too_large(self.most)
         return message
-
-    async def drain(self) -> None:
-        """Read what is left, as far as it comes soon and is not endless."""
-        before = self.bytes
-        with suppress(TimeoutError):
-            async with asyncio.timeout(DRAIN):
-                while not self.whole and self.bytes < before + 4 * self.most:
-                    message = await self.receive()
-                    self.bytes += len(message.get("body", b""))
-                    self.whole = not message.get("more_body", False)
