@@ -525,6 +525,16 @@ def test_health_and_metrics(server):
     assert "xxx" not in server.figures() and 'path="other",status="404"' in server.figures()
 
 
+def test_an_answer_waits_for_no_acknowledgement(server):
+    with httpx.Client() as client:
+        took = []
+        for _ in range(9):
+            begun = time.monotonic()
+            assert client.get(f"{server.url}/health").status_code == 200
+            took.append(time.monotonic() - begun)
+    assert sorted(took)[4] < 0.03
+
+
 def test_pages_of_other_sites(home):
     site = "https://studio.example"
     with running([home / "classes"], [site]) as server:
@@ -600,15 +610,21 @@ def test_a_batcher_is_full_when_it_is(home):
     try:
         prompt = model.prompts.bare(None, None)
         requests = [Request(prompt, model.sampling(prompt), seed) for seed in range(3)]
-        ticket = batcher.ask(requests, lambda event: None)
+        ticket = batcher.ask(3, lambda event: None)
+        assert batcher.open == 3, "before they are handed in"
+        ticket.hand_in(requests)
         assert batcher.open == 3
         with pytest.raises(Full) as full:
-            batcher.ask(requests[:1], lambda event: None)
+            batcher.ask(1, lambda event: None)
         assert 1 <= full.value.seconds <= 60
         ticket.leave()
         ticket.leave()
         assert batcher.open == 0
         until(lambda: not model.session.busy)
+        late = batcher.ask(3, lambda event: None)
+        late.leave()
+        late.hand_in(requests)
+        assert batcher.open == 0 and not model.session.busy
         assert model.engine.sequences == 0
     finally:
         batcher.close()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Sequence
 from contextlib import aclosing
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from fastapi import FastAPI, Request, Response
@@ -16,18 +16,18 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from jpeglm import __version__
 from jpeglm.config import InputError
 from jpeglm.files import parse_json
-from jpeglm.generation.requests import Event
 from jpeglm.serving.batcher import Ticket
 from jpeglm.serving.errors import Problem
 from jpeglm.serving.gate import Gate
 from jpeglm.serving.metrics import Metrics
 from jpeglm.serving.schemas import Edit, Generation, event, response, usage
-from jpeglm.serving.service import Drawing, Service
+from jpeglm.serving.service import Drawing, Events, Service
 
 __all__ = ["make_app"]
 
@@ -35,7 +35,7 @@ FIELDS = 64
 """Parts of a form, at most."""
 FILES = 2
 """Of them files: image and mask."""
-Events = asyncio.Queue[Event | Exception]
+T = TypeVar("T")
 
 
 def make_app(service: Service, origins: Sequence[str] = ()) -> FastAPI:
@@ -111,6 +111,10 @@ def _add_errors(app: FastAPI) -> None:
         found = Problem(error.status_code, f"{where}: {error.detail}")
         return JSONResponse(found.to_dict(), error.status_code, error.headers)
 
+    @app.exception_handler(ClientDisconnect)
+    async def gone(request: Request, error: ClientDisconnect) -> Response:
+        return Response(status_code=499)  # which nobody reads
+
     @app.exception_handler(Exception)
     async def broken(request: Request, error: Exception) -> Response:
         return JSONResponse(_told(error).to_dict(), 500)
@@ -151,21 +155,18 @@ async def _answer(
     **files: bytes | None,
 ) -> Response:
     begun = time.monotonic()
-    drawing = await service.aside(lambda: service.prepare(asked, warning, **files))
-    ticket, events = await service.begin(drawing)
+    ticket, events = service.ask(asked)
+    begin = service.begin(ticket, asked, warning, **files)
     if asked.stream:
+        try:
+            drawing = await _unless_gone(request, begin)
+        except BaseException:
+            ticket.leave()
+            raise
         return _Stream(ticket, _events(service, metrics, drawing, ticket, events, begun))
     with ticket:
-        work = asyncio.ensure_future(_draw(service, drawing, ticket, events))
-        gone = asyncio.ensure_future(_gone(request))
-        try:
-            await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
-            if not work.done():  # nobody reads this
-                return Response(status_code=499)
-            body = work.result()
-        finally:
-            work.cancel()
-            gone.cancel()
+        drawing = await _unless_gone(request, begin)
+        body = await _unless_gone(request, _draw(service, drawing, ticket, events))
     metrics.seconds.observe(time.monotonic() - begun)
     return JSONResponse(body, headers=NO_STORE)
 
@@ -173,10 +174,22 @@ async def _answer(
 NO_STORE = {"Cache-Control": "no-store"}
 
 
-async def _gone(request: Request) -> None:
-    """Until the client has hung up."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """What `work` gives; it is given up, and ClientDisconnect raised, if the client hangs up."""
+
+    async def gone() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    tasks = asyncio.ensure_future(work), asyncio.ensure_future(gone())
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        if not tasks[0].done():
+            raise ClientDisconnect
+        return tasks[0].result()
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 def _more(drawing: Drawing) -> dict[str, Any]:

@@ -1,11 +1,11 @@
 """The one thread that steps a model's session, for all requests at once.
 
-    ask ──▶ session.add ──▶ │ step │ step │ step │ ──▶ tell(event), on the thread
-    leave ─▶ session.remove │  rows join and leave between any two steps
+    ask ▸ hand_in ▸ session.add ─▶ │ step │ step │ step │ ──▶ tell(event), on the thread
+            leave ▸ session.remove │  rows join and leave between any two steps
 
 A request's pictures join the batch that is running, and its row is free as soon as it is drawn or
 nobody wants it any more. How many may be there, drawn or waiting, is bounded: `Full` tells when
-to come again.
+to come again, before any work is done for them.
 """
 
 from __future__ import annotations
@@ -46,12 +46,19 @@ Tell = Callable[[Event | Exception], None]
 class Ticket:
     """Pictures that somebody waits for; leaving it gives up those that are not drawn."""
 
-    def __init__(self, batcher: Batcher, tell: Tell) -> None:
+    def __init__(self, batcher: Batcher, pictures: int, tell: Tell) -> None:
         self.tell = tell
+        self.reserved = pictures
+        """Those that are to be handed in."""
         self.numbers: set[int] = set()
         """The session's, of those that are not drawn yet."""
         self.begun = time.monotonic()
         self._batcher = batcher
+
+    def hand_in(self, requests: Sequence[Request]) -> None:
+        """The pictures that room was asked for; any thread may. `Closed` behind `Batcher.close`,
+        InputError where the session takes one of them not; nothing where the ticket was left."""
+        self._batcher.add(self, requests)
 
     def leave(self) -> None:
         """Give up what is not drawn yet; its rows are free at the next step."""
@@ -80,6 +87,7 @@ class Batcher:
         """Pictures, since the start."""
         self._open: dict[int, Ticket] = {}
         """Whose a number of the session's is."""
+        self._reserved = 0
         self._seconds = 1.0
         """That a picture takes, of late."""
         self._closing = False
@@ -89,18 +97,29 @@ class Batcher:
 
     @property
     def open(self) -> int:
-        """Pictures that are drawn now or wait."""
-        return len(self._open)
+        """Pictures that are drawn now, wait, or are about to be handed in."""
+        return len(self._open) + self._reserved
 
-    def ask(self, requests: Sequence[Request], tell: Tell) -> Ticket:
-        """Hand requests in; any thread may. `Full` where there is no room for all of them, `Closed`
-        behind `close`, InputError where the session takes one of them not."""
-        ticket = Ticket(self, tell)
+    def ask(self, pictures: int, tell: Tell) -> Ticket:
+        """Room for so many pictures. `Full` where there is none, `Closed` behind `close`."""
         with self._wake:
             if self._closing:
                 raise Closed("the server is stopping")
-            if len(self._open) + len(requests) > self.room:
-                raise Full(self._wait_for(len(requests)))
+            if self.open + pictures > self.room:
+                raise Full(self._wait_for(pictures))
+            self._reserved += pictures
+            return Ticket(self, pictures, tell)
+
+    def add(self, ticket: Ticket, requests: Sequence[Request]) -> None:
+        """What `Ticket.hand_in` does."""
+        with self._wake:
+            if self._closing:
+                raise Closed("the server is stopping")
+            if not ticket.reserved:
+                return
+            assert len(requests) == ticket.reserved
+            self._reserved -= ticket.reserved
+            ticket.reserved = 0
             try:
                 for request in requests:
                     number = self.session.add(request)
@@ -110,11 +129,10 @@ class Batcher:
                 self.forget(ticket)
                 raise
             self._wake.notify_all()
-        return ticket
 
     def _wait_for(self, pictures: int) -> int:
         """Seconds until so many have room, roughly."""
-        ahead = len(self._open) + pictures - self.room
+        ahead = self.open + pictures - self.room
         seconds = math.ceil(ahead / self.rows) * self._seconds
         return min(max(math.ceil(seconds), 1), LONGEST_WAIT)
 
@@ -125,6 +143,8 @@ class Batcher:
                 del self._open[number]
                 self.session.remove(number)
             ticket.numbers.clear()
+            self._reserved -= ticket.reserved
+            ticket.reserved = 0
             self._wake.notify_all()
 
     def close(self) -> None:

@@ -58,9 +58,13 @@ def listen(host: str, port: int) -> socket.socket:
     """A socket that others can connect to from now on; InputError where that cannot be."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family)
+        door = socket.create_server((host, port), family=family)
     except OSError as error:
         raise InputError(
             f"port {port} of {host} cannot be listened on ({error.strerror or error}); give "
             "another --port or --host"
         ) from error
+    # asyncio sees to it only for sockets that name their protocol: an answer's body would wait
+    # 40 ms for the acknowledgement of its head.
+    door.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return door

@@ -33,9 +33,10 @@ from jpeglm.serving.images import hole_of, picture_of, written
 from jpeglm.serving.schemas import Edit, Generation
 from jpeglm.serving.settings import ServeConfig
 
-__all__ = ["Drawing", "Served", "Service"]
+__all__ = ["Drawing", "Events", "Served", "Service"]
 
 T = TypeVar("T")
+Events = asyncio.Queue[Event | Exception]
 SEEDS = 1 << 31
 """Of requests without a seed."""
 
@@ -162,15 +163,9 @@ class Service:
     ) -> Drawing:
         """What is to be drawn, of a request's fields and files; InputError or `Problem` for what
         this model cannot."""
-        served = self.served(asked.model)
+        served = self._drawing(asked)
         model, codec = served.model, served.codec
-        if model is None:
-            raise InputError(
-                f"{served.name} writes clips, which this API has no place for; draw them with "
-                "`jpeglm generate` and `jpeglm complete`"
-            )
-        if asked.n > self.config.max_n:
-            raise InputError(f"n is {asked.n}; it must be from 1 to {self.config.max_n}")
+        assert model
         if asked.size not in ("auto", served.size):
             raise InputError(
                 f"size is {shorten(asked.size)}; {served.name} draws {served.size}, so give that "
@@ -232,26 +227,59 @@ class Service:
         stream = served.model.tokenizer.decode_stream(np.concatenate([drawing.prompt.ids, ids]))
         return written(served.codec, stream, asked.output_format, asked.output_compression)
 
-    async def begin(self, drawing: Drawing) -> tuple[Ticket, asyncio.Queue[Event | Exception]]:
-        """Hand a request to its model's batcher, whose events come through the queue. `Problem`
-        429 or 503, InputError."""
+    def _drawing(self, asked: Generation) -> Served:
+        """The model that a request is for; `Problem` 404, InputError."""
+        served = self.served(asked.model)
+        if served.model is None:
+            raise InputError(
+                f"{served.name} writes clips, which this API has no place for; draw them with "
+                "`jpeglm generate` and `jpeglm complete`"
+            )
+        if asked.n > self.config.max_n:
+            raise InputError(f"n is {asked.n}; it must be from 1 to {self.config.max_n}")
+        return served
+
+    def ask(self, asked: Generation) -> tuple[Ticket, Events]:
+        """Room for a request's pictures, and the queue that their events will come through.
+        `Problem` 404, 429 or 503, InputError."""
         loop = asyncio.get_running_loop()
-        events: asyncio.Queue[Event | Exception] = asyncio.Queue()
+        events: Events = asyncio.Queue()
 
         def tell(event: Event | Exception) -> None:
             with suppress(RuntimeError):  # the loop has ended
                 loop.call_soon_threadsafe(events.put_nowait, event)
 
-        assert drawing.served.batcher
+        batcher = self._drawing(asked).batcher
+        assert batcher
         try:
-            return drawing.served.batcher.ask(drawing.requests, tell), events
+            return batcher.ask(asked.n, tell), events
         except Full as full:
             raise Problem(429, str(full), headers={"Retry-After": str(full.seconds)}) from full
         except Closed as closed:
             raise Problem(503, str(closed)) from closed
 
+    async def begin(
+        self,
+        ticket: Ticket,
+        asked: Generation,
+        warning: str = "",
+        image: bytes | None = None,
+        mask: bytes | None = None,
+    ) -> Drawing:
+        """`prepare` a request and hand it in. `Problem`, InputError."""
+
+        def begin() -> Drawing:
+            drawing = self.prepare(asked, warning, image, mask)
+            ticket.hand_in(drawing.requests)
+            return drawing
+
+        try:
+            return await self.aside(begin)
+        except Closed as closed:
+            raise Problem(503, str(closed)) from closed
+
     async def follow(
-        self, ticket: Ticket, events: asyncio.Queue[Event | Exception], drawing: Drawing
+        self, ticket: Ticket, events: Events, drawing: Drawing
     ) -> AsyncGenerator[Event, None]:
         """The events of a request until all of it is drawn. `Problem` where it takes too long, or
         the server has to stop; InputError as the session has it."""
