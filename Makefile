@@ -38,7 +38,7 @@ install: .venv/.installed
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet -r constraints.txt
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[train,eval,heif,dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[train,eval,heif,serve,dev]'
 	@touch $@
 
 # Files are shared out among processes, each with one thread of torch's: tiny products on several

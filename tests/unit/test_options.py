@@ -35,6 +35,7 @@ VERBS = {
     "train-vqvae": ["models.vqvae:VqVaeConfig", "training.autoencoder:AutoencoderConfig"],
     "generate": ["config:Sampling"],
     "complete": ["config:Sampling"],
+    "serve": ["serving.settings:ServeConfig"],
     "evaluate frechet": ["evaluation.features:ExtractorConfig"],
     **{
         f"evaluate {name}": [

@@ -16,7 +16,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from jpeglm import __version__
-from jpeglm.cli import data, distances, evaluation, generation, training
+from jpeglm.cli import data, distances, evaluation, generation, serving, training
 from jpeglm.config import InputError, Stopped, install
 
 app = typer.Typer(
@@ -33,10 +33,14 @@ EXTRAS = {
     **dict.fromkeys(("torch_fidelity", "torchvision"), "fid"),
     "diffusers": "vq",
     "av": "video",
+    **dict.fromkeys(
+        ("fastapi", "uvicorn", "starlette", "multipart", "python_multipart", "prometheus_client"),
+        "serve",
+    ),
 }
 """The extra that brings a module; those not named here come with `train`."""
 
-for room in (data, training, generation):
+for room in (data, training, generation, serving):
     app.registered_commands += room.verbs.registered_commands
 evaluation.evaluate.registered_commands += distances.verbs.registered_commands
 app.add_typer(evaluation.evaluate, name="evaluate")

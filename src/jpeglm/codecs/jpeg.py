@@ -9,6 +9,7 @@ gives the same bytes in every Pillow since 10.2, which a golden hash in the test
 from __future__ import annotations
 
 import io
+import threading
 from functools import cached_property
 from typing import Any
 
@@ -23,6 +24,7 @@ from jpeglm.syntax.jpeg import JpegSpec, jpeg_spec
 from jpeglm.syntax.scan import inspect_scan, write_scan
 
 SOI, SOF0 = b"\xff\xd8", 0xC0
+_tolerance = threading.Lock()
 PILLOW_SUBSAMPLING = {"4:4:4": "4:4:4", "4:2:2": "4:2:2", "4:2:0": "4:2:0", "gray": None}
 BLOCK_COMPONENTS = {
     "4:2:0": (0, 0, 0, 0, 1, 2),
@@ -150,16 +152,20 @@ class JpegCodec:
         return self.show(stream)
 
     def show(self, stream: bytes) -> Image.Image:
-        previous = ImageFile.LOAD_TRUNCATED_IMAGES
-        ImageFile.LOAD_TRUNCATED_IMAGES = True
+        file = self.wrap(stream)
         try:
-            with Image.open(io.BytesIO(self.wrap(stream))) as image:
-                image.load()
-                return image.convert("RGB")
-        except Exception:  # a model's output may be anything; the picture is then grey
-            return Image.new("RGB", (self.config.width, self.config.height), (128, 128, 128))
-        finally:
-            ImageFile.LOAD_TRUNCATED_IMAGES = previous
+            return _pixels(file)
+        except Exception:  # a model's free output may be anything
+            pass
+        # Pillow has one switch for all threads: only for as long as it must be on.
+        with _tolerance:
+            ImageFile.LOAD_TRUNCATED_IMAGES = True
+            try:
+                return _pixels(file)
+            except Exception:  # the picture is then grey
+                return Image.new("RGB", (self.config.width, self.config.height), (128, 128, 128))
+            finally:
+                ImageFile.LOAD_TRUNCATED_IMAGES = False
 
     def scan(self, stream: bytes) -> bytes:
         """The entropy-coded bytes of a stream, which must begin and end as this codec writes."""
@@ -233,6 +239,12 @@ class JpegCodec:
                 "standard Huffman tables, no further segments)"
             )
         return self.header + file[len(self.file_header) :]
+
+
+def _pixels(file: bytes) -> Image.Image:
+    with Image.open(io.BytesIO(file)) as image:
+        image.load()
+        return image.convert("RGB")
 
 
 def segments(data: bytes) -> list[tuple[int, int, bytes]]:

@@ -1,0 +1,191 @@
+"""The one thread that steps a model's session, for all requests at once.
+
+    ask ▸ hand_in ▸ session.add ─▶ │ step │ step │ step │ ──▶ tell(event), on the thread
+            leave ▸ session.remove │  rows join and leave between any two steps
+
+A request's pictures join the batch that is running, and its row is free as soon as it is drawn or
+nobody wants it any more. How many may be there, drawn or waiting, is bounded: `Full` tells when
+to come again, before any work is done for them.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Self
+
+from jpeglm.generation.model import Model
+from jpeglm.generation.requests import Event, Request
+
+__all__ = ["Batcher", "Closed", "Full", "Ticket"]
+
+LONGEST_WAIT = 60
+"""Seconds that a client is asked to wait, at most."""
+
+
+class Full(Exception):
+    """There is no room for so many pictures; seconds: when there may be."""
+
+    def __init__(self, seconds: int) -> None:
+        super().__init__(f"too many pictures are waiting; ask again in {seconds} s")
+        self.seconds = seconds
+
+
+class Closed(Exception):
+    """The batcher takes nothing more, or had to give up what it drew."""
+
+
+Tell = Callable[[Event | Exception], None]
+"""What is called on the batcher's thread with whatever becomes of a request; it must not wait."""
+
+
+class Ticket:
+    """Pictures that somebody waits for; leaving it gives up those that are not drawn."""
+
+    def __init__(self, batcher: Batcher, pictures: int, tell: Tell) -> None:
+        self.tell = tell
+        self.reserved = pictures
+        """Those that are to be handed in."""
+        self.numbers: set[int] = set()
+        """The session's, of those that are not drawn yet."""
+        self.begun = time.monotonic()
+        self._batcher = batcher
+
+    def hand_in(self, requests: Sequence[Request]) -> None:
+        """The pictures that room was asked for; any thread may. `Closed` behind `Batcher.close`,
+        InputError where the session takes one of them not; nothing where the ticket was left."""
+        self._batcher.add(self, requests)
+
+    def leave(self) -> None:
+        """Give up what is not drawn yet; its rows are free at the next step."""
+        self._batcher.forget(self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.leave()
+
+
+class Batcher:
+    """rows: pictures drawn at a time; queue: those that may wait beside them."""
+
+    def __init__(self, model: Model, rows: int, queue: int) -> None:
+        self.session = model.session
+        self.session.rows = rows
+        self.rows, self.room = rows, rows + queue
+        self.drawn = 0
+        """Pictures, since the start."""
+        self._open: dict[int, Ticket] = {}
+        """Whose a number of the session's is."""
+        self._reserved = 0
+        self._seconds = 1.0
+        """That a picture takes, of late."""
+        self._closing = False
+        self._wake = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name="batcher", daemon=True)
+        self._thread.start()
+
+    @property
+    def open(self) -> int:
+        """Pictures that are drawn now, wait, or are about to be handed in."""
+        return len(self._open) + self._reserved
+
+    def ask(self, pictures: int, tell: Tell) -> Ticket:
+        """Room for so many pictures. `Full` where there is none, `Closed` behind `close`."""
+        with self._wake:
+            if self._closing:
+                raise Closed("the server is stopping")
+            if self.open + pictures > self.room:
+                raise Full(self._wait_for(pictures))
+            self._reserved += pictures
+            return Ticket(self, pictures, tell)
+
+    def add(self, ticket: Ticket, requests: Sequence[Request]) -> None:
+        """What `Ticket.hand_in` does."""
+        with self._wake:
+            if self._closing:
+                raise Closed("the server is stopping")
+            if not ticket.reserved:
+                return
+            assert len(requests) == ticket.reserved
+            self._reserved -= ticket.reserved
+            ticket.reserved = 0
+            try:
+                for request in requests:
+                    number = self.session.add(request)
+                    ticket.numbers.add(number)
+                    self._open[number] = ticket
+            except BaseException:
+                self.forget(ticket)
+                raise
+            self._wake.notify_all()
+
+    def _wait_for(self, pictures: int) -> int:
+        """Seconds until so many have room, roughly."""
+        ahead = self.open + pictures - self.room
+        seconds = math.ceil(ahead / self.rows) * self._seconds
+        return min(max(math.ceil(seconds), 1), LONGEST_WAIT)
+
+    def forget(self, ticket: Ticket) -> None:
+        """Give up what of a ticket is not drawn yet."""
+        with self._wake:
+            for number in ticket.numbers:
+                del self._open[number]
+                self.session.remove(number)
+            ticket.numbers.clear()
+            self._reserved -= ticket.reserved
+            ticket.reserved = 0
+            self._wake.notify_all()
+
+    def close(self) -> None:
+        """Take nothing more, give up what is not drawn, and end the thread."""
+        with self._wake:
+            self._closing = True
+            self._fail(Closed("the server was stopped before this was drawn"))
+            self._wake.notify_all()
+        self._thread.join()
+
+    def _fail(self, error: Exception) -> None:
+        """Tell everybody, and forget them."""
+        for ticket in dict.fromkeys(self._open.values()):
+            self.forget(ticket)
+            ticket.tell(error)
+
+    def _run(self) -> None:
+        while True:
+            with self._wake:
+                self._wake.wait_for(lambda: self.session.busy or self._closing)
+                if self._closing and not self.session.busy:
+                    return
+            try:
+                events = self.session.step()
+            except Exception as error:  # of the engine: whoever comes next finds it working
+                logging.getLogger("uvicorn.error").exception("drawing failed")
+                with self._wake:
+                    self._fail(error)
+                continue
+            self._tell(events)
+
+    def _tell(self, events: list[Event]) -> None:
+        with self._wake:
+            for event in events:
+                ticket = self._open.get(event.number)
+                if ticket is None:  # left while the step ran
+                    continue
+                if event.ended:
+                    del self._open[event.number]
+                    ticket.numbers.discard(event.number)
+                    self.drawn += 1
+                    took = time.monotonic() - ticket.begun
+                    self._seconds += 0.2 * (took - self._seconds)
+                ticket.tell(event)

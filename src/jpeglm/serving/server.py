@@ -1,0 +1,70 @@
+"""uvicorn with an end: SIGTERM or Ctrl-C lets running requests finish, for so long as is allowed.
+
+Until then the door stays open, so that whoever still comes is told so (503) instead of finding
+nobody. A second Ctrl-C ends at once.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+from types import FrameType
+
+import uvicorn
+
+from jpeglm.config import InputError
+from jpeglm.serving.app import make_app
+from jpeglm.serving.service import Service
+
+__all__ = ["Server", "listen"]
+
+FLUSH = 5
+"""Seconds for answers that are written already to reach their readers."""
+
+
+class Server(uvicorn.Server):
+    """Serves a service until it is stopped; `run` gives back control then."""
+
+    def __init__(self, service: Service, origins: Sequence[str] = ()) -> None:
+        config = service.config
+        super().__init__(
+            uvicorn.Config(
+                make_app(service, origins),
+                config.host,
+                config.port,
+                log_level="warning",
+                lifespan="off",
+                ws="none",
+                server_header=False,
+                timeout_graceful_shutdown=FLUSH,
+            )
+        )
+        self.service = service
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self.service.stopping:
+            super().handle_exit(sig, frame)
+        else:
+            self.service.stop()
+
+    async def on_tick(self, counter: int) -> bool:
+        if self.service.stopped and not self.should_exit:
+            self.should_exit = True
+            self.service.give_up()
+        return await super().on_tick(counter)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that others can connect to from now on; InputError where that cannot be."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        door = socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise InputError(
+            f"port {port} of {host} cannot be listened on ({error.strerror or error}); give "
+            "another --port or --host"
+        ) from error
+    # asyncio sees to it only for sockets that name their protocol: an answer's body would wait
+    # 40 ms for the acknowledgement of its head.
+    door.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return door

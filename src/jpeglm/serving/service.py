@@ -1,0 +1,341 @@
+"""The models by name, and the way of a request: fields ▸ prompt ▸ batcher ▸ tokens ▸ files.
+
+Pictures are opened, coded and written on two threads beside the event loop and the models' own, so
+that a large upload keeps nobody waiting. The same fields and seed give the bytes of
+`Model.generate` and `complete`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from jpeglm.checkpoint import load_checkpoint
+from jpeglm.codecs import Codec, JpegCodec
+from jpeglm.config import InputError, shorten
+from jpeglm.generation.loading import load
+from jpeglm.generation.matcher import Prompt
+from jpeglm.generation.model import Model
+from jpeglm.generation.requests import Event, Request
+from jpeglm.places import checkpoint_folder, shipped_checkpoint, shipped_checkpoints
+from jpeglm.serving.batcher import Batcher, Closed, Full, Ticket
+from jpeglm.serving.errors import Problem
+from jpeglm.serving.images import hole_of, picture_of, written
+from jpeglm.serving.schemas import Edit, Generation
+from jpeglm.serving.settings import ServeConfig
+
+__all__ = ["Drawing", "Events", "Served", "Service"]
+
+T = TypeVar("T")
+Events = asyncio.Queue[Event | Exception]
+SEEDS = 1 << 31
+"""Of requests without a seed."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """A checkpoint under its name. model and batcher: None of one that writes clips."""
+
+    name: str
+    folder: Path
+    codec: Codec
+    model: Model | None = None
+    batcher: Batcher | None = None
+
+    @property
+    def size(self) -> str:
+        """WIDTHxHEIGHT in pixels."""
+        return f"{self.codec.config.width}x{self.codec.config.height}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `/v1/models` shows it: that API's fields, and what one may ask of it."""
+        tokenizer = self.model.tokenizer if self.model else None
+        return {
+            "id": self.name,
+            "object": "model",
+            "created": int((self.folder / "config.json").stat().st_mtime),
+            "owned_by": "jpeglm",
+            "media": self.codec.media,
+            "size": self.size,
+            "units": self.codec.units,
+            "words": bool(tokenizer and tokenizer.text),
+            "classes": _classes(self.model) if self.model else [],
+            "holes": bool(tokenizer and tokenizer.addresses),
+        }
+
+
+def _classes(model: Model) -> list[str]:
+    names = model.tokenizer.class_names
+    return list(names or map(str, range(model.tokenizer.n_classes)))
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A request that is understood, before it is drawn."""
+
+    served: Served
+    asked: Generation
+    prompt: Prompt
+    requests: list[Request]
+    kept: int
+    """Units of the picture that are there already."""
+    seed: int
+    warning: str
+
+    @property
+    def input_tokens(self) -> tuple[int, int]:
+        """Of the words (BOS or class included), of the picture that was given."""
+        return self.prompt.head, len(self.prompt.ids) - self.prompt.head
+
+
+class Service:
+    """checkpoints: folders or shipped names, the first one is used where a request names none;
+    default all that ship. options: what `load` takes. InputError for a checkpoint that cannot be
+    served."""
+
+    def __init__(
+        self, config: ServeConfig, checkpoints: Sequence[str] = (), **options: Any
+    ) -> None:
+        self.config = config
+        self.stopping = False
+        self.running = 0
+        """Requests that are being answered."""
+        self._deadline = 0.0
+        self._hands = ThreadPoolExecutor(2, "pictures")
+        self.models: dict[str, Served] = {}
+        try:
+            for given in checkpoints or _shipped():
+                served = self._open(given, options)
+                if served.name in self.models:
+                    raise InputError(
+                        f"two checkpoints are called {served.name}; rename one of their folders"
+                    )
+                self.models[served.name] = served
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, given: str, options: dict[str, Any]) -> Served:
+        folder = checkpoint_folder(given)
+        name = _name(folder.resolve())
+        codec = load_checkpoint(folder).codec
+        if codec.media != "picture":
+            return Served(name, folder, codec)
+        model = load(folder, **options)
+        assert isinstance(model, Model)
+        batcher = Batcher(model, self.config.rows, self.config.queue)
+        return Served(name, folder, codec, model, batcher)
+
+    # The way of a request.
+
+    def served(self, name: str | None) -> Served:
+        """The model of that name, by default the first; `Problem` 404."""
+        if name is None:
+            return next(iter(self.models.values()))
+        if name not in self.models:
+            raise Problem(
+                404,
+                f"there is no model {shorten(name)}; this server has {', '.join(self.models)}",
+                "model",
+                "model_not_found",
+            )
+        return self.models[name]
+
+    async def aside(self, call: Callable[..., T], *arguments: Any) -> T:
+        """`call(*arguments)` beside the event loop."""
+        return await asyncio.get_running_loop().run_in_executor(self._hands, call, *arguments)
+
+    def prepare(
+        self,
+        asked: Generation,
+        warning: str = "",
+        image: bytes | None = None,
+        mask: bytes | None = None,
+    ) -> Drawing:
+        """What is to be drawn, of a request's fields and files; InputError or `Problem` for what
+        this model cannot."""
+        served = self._drawing(asked)
+        model, codec = served.model, served.codec
+        assert model
+        if asked.size not in ("auto", served.size):
+            raise InputError(
+                f"size is {shorten(asked.size)}; {served.name} draws {served.size}, so give that "
+                "or auto"
+            )
+        if asked.partial_images > codec.units:
+            raise InputError(
+                f"partial_images is {asked.partial_images}; it must be from 0 to {codec.units}, "
+                "the units of a picture"
+            )
+        label = text = None
+        if model.tokenizer.text:
+            text = asked.prompt
+        elif model.classes:
+            label = asked.prompt.strip() or None
+        elif asked.prompt.strip():
+            unheard = f"{served.name} knows neither words nor classes: the prompt changes nothing"
+            warning = "; ".join(filter(None, (warning, unheard)))
+        prompt, kept = self._prompt(model, asked, image, mask, label, text)
+        chooser = model.sampling(prompt, **asked.sampling)
+        seed = secrets.randbelow(SEEDS) if asked.seed is None else asked.seed
+        watch = "unit" if asked.partial_images else "end"
+        requests = [
+            Request(prompt, chooser, seed, i, watch=watch, tag=i)  # type: ignore[arg-type]
+            for i in range(asked.n)
+        ]
+        return Drawing(served, asked, prompt, requests, kept, seed, warning)
+
+    def _prompt(
+        self,
+        model: Model,
+        asked: Generation,
+        image: bytes | None,
+        mask: bytes | None,
+        label: str | None,
+        text: str | None,
+    ) -> tuple[Prompt, int]:
+        """What stands before the drawn tokens, and how many units that is."""
+        if not isinstance(asked, Edit):
+            return model.prompts.bare(label, text), 0
+        if image is None:
+            raise InputError("image is missing; send the picture as a form's file")
+        picture = picture_of(image, "image", self.config.max_pixels)
+        if mask is None:
+            units, _ = model.units_kept(asked.keep)
+            return model.prompts.beginning(model.codec.encode(picture), units, label, text), units
+        if asked.keep is not None:
+            raise InputError("keep and mask each say what stays; give one of them")
+        if not isinstance(model.codec, JpegCodec):
+            raise InputError("holes are filled in JPEG pictures alone, not with this codec")
+        hole = model.codec.covered(hole_of(mask, picture.size, self.config.max_pixels))
+        prompt = model.prompts.around(model.codec.encode(picture), hole, label, text)
+        return prompt, int((~hole).sum())
+
+    def file_of(self, drawing: Drawing, ids: np.ndarray) -> bytes:
+        """A file of the prompt and the tokens behind it, as far as they go."""
+        served, asked = drawing.served, drawing.asked
+        assert served.model
+        stream = served.model.tokenizer.decode_stream(np.concatenate([drawing.prompt.ids, ids]))
+        return written(served.codec, stream, asked.output_format, asked.output_compression)
+
+    def _drawing(self, asked: Generation) -> Served:
+        """The model that a request is for; `Problem` 404, InputError."""
+        served = self.served(asked.model)
+        if served.model is None:
+            raise InputError(
+                f"{served.name} writes clips, which this API has no place for; draw them with "
+                "`jpeglm generate` and `jpeglm complete`"
+            )
+        if asked.n > self.config.max_n:
+            raise InputError(f"n is {asked.n}; it must be from 1 to {self.config.max_n}")
+        return served
+
+    def ask(self, asked: Generation) -> tuple[Ticket, Events]:
+        """Room for a request's pictures, and the queue that their events will come through.
+        `Problem` 404, 429 or 503, InputError."""
+        loop = asyncio.get_running_loop()
+        events: Events = asyncio.Queue()
+
+        def tell(event: Event | Exception) -> None:
+            with suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(events.put_nowait, event)
+
+        batcher = self._drawing(asked).batcher
+        assert batcher
+        try:
+            return batcher.ask(asked.n, tell), events
+        except Full as full:
+            raise Problem(429, str(full), headers={"Retry-After": str(full.seconds)}) from full
+        except Closed as closed:
+            raise Problem(503, str(closed)) from closed
+
+    async def begin(
+        self,
+        ticket: Ticket,
+        asked: Generation,
+        warning: str = "",
+        image: bytes | None = None,
+        mask: bytes | None = None,
+    ) -> Drawing:
+        """`prepare` a request and hand it in. `Problem`, InputError."""
+
+        def begin() -> Drawing:
+            drawing = self.prepare(asked, warning, image, mask)
+            ticket.hand_in(drawing.requests)
+            return drawing
+
+        try:
+            return await self.aside(begin)
+        except Closed as closed:
+            raise Problem(503, str(closed)) from closed
+
+    async def follow(
+        self, ticket: Ticket, events: Events, drawing: Drawing
+    ) -> AsyncGenerator[Event, None]:
+        """The events of a request until all of it is drawn. `Problem` where it takes too long, or
+        the server has to stop; InputError as the session has it."""
+        ends, open_ = ticket.begun + self.config.timeout, len(drawing.requests)
+        while open_:
+            try:
+                event = await asyncio.wait_for(events.get(), ends - time.monotonic())
+            except TimeoutError:
+                raise Problem(
+                    504,
+                    f"this was not drawn within {self.config.timeout:g} s; ask for fewer pictures, "
+                    "or later",
+                ) from None
+            if isinstance(event, Closed):
+                raise Problem(503, str(event))
+            if isinstance(event, Exception):
+                raise event
+            if event.error:
+                raise event.error
+            open_ -= event.ended
+            yield event
+
+    # The end.
+
+    def stop(self) -> None:
+        """Take no new requests; those that run have `grace` seconds. A signal handler may do it."""
+        self._deadline = time.monotonic() + self.config.grace
+        self.stopping = True
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it was told to stop and nothing runs any more, or not in time."""
+        late = time.monotonic() >= self._deadline
+        return self.stopping and (not self.running or late)
+
+    def give_up(self) -> None:
+        """Draw nothing more; whoever still waits is told."""
+        self.stopping = True
+        for served in self.models.values():
+            if served.batcher:
+                served.batcher.close()
+
+    def close(self) -> None:
+        """Give up what still runs, and end the threads."""
+        self.give_up()
+        self._hands.shutdown(cancel_futures=True)
+
+
+def _shipped() -> list[str]:
+    """All that ship, the default one first."""
+    first = shipped_checkpoint()
+    return [str(folder) for folder in sorted(shipped_checkpoints(), key=lambda f: f != first)]
+
+
+def _name(folder: Path) -> str:
+    """A folder's own or, where it is a run's model, the run's."""
+    if folder.parent.name == "checkpoints":
+        return folder.parents[1].name
+    return folder.parent.name if folder.name == "model" else folder.name
