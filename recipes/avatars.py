@@ -46,7 +46,7 @@ ASKED = ("hair_color", "skin", "background", "glasses", "hair", "mouth")
 CAPTIONS, SHOWN, HOLES, NAMED = 500, 64, 1000, 100
 SAMPLING = {"temperature": 0.6, "top_k": 0, "top_p": 1.0, "guidance": 2.0}
 """Chosen on validation captions (docs/log.md)."""
-FEATURES = 5000
+FEATURES = 2000
 """Training pictures whose features are looked at."""
 OTHER = 1 << 20
 """Added to an avatar's variant where another picture of the same words is wanted."""

@@ -27,7 +27,7 @@ from release.run import RESULTS
 
 from jpeglm.codecs import JpegCodec
 from jpeglm.environment import environment
-from jpeglm.evaluation.features import RESNET50, ResNet50
+from jpeglm.evaluation.features import RESNET50, ResNet50, extract
 from jpeglm.evaluation.frechet import frechet_distance
 from jpeglm.evaluation.inputs import held_out_streams
 from jpeglm.evaluation.validity import judge
@@ -184,8 +184,8 @@ def main() -> None:
         name: np.stack([np.asarray(codec.show(stream)) for stream in made])
         for name, made in drawn.items()
     }
-    extract = ResNet50(arguments.weights) if arguments.weights.exists() else None
-    features = extract(true) if extract else None
+    network = ResNet50(arguments.weights) if arguments.weights.exists() else None
+    features = extract(network, true) if network else None
     table: dict[str, Any] = {}
     for name, pictures in shown.items():
         error = (pictures.astype(float) - true) ** 2
@@ -197,8 +197,9 @@ def main() -> None:
                 for number, kind in enumerate(KINDS)
             },
         }
-        if extract and features is not None:
-            table[name]["frechet_resnet50"] = frechet_distance(extract(pictures), features)
+        if network and features is not None:
+            of_these = extract(network, pictures)
+            table[name]["frechet_resnet50"] = frechet_distance(of_these, features)
     mcus = sum(int(hole.sum()) for hole in holes)
     result = {
         "masks": len(holes),

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from jpeglm.evaluation.features import RESNET50, ResNet50
+from jpeglm.evaluation.features import RESNET50, ResNet50, extract
 
 BLOCK = 2000
 """Training pictures compared at a time."""
@@ -47,9 +47,9 @@ def copied(
     }
     told["pixels"] = compared(np.sqrt(apart), np.sqrt(usual))
     if RESNET50.exists():
-        extract = ResNet50(RESNET50)
-        known = extract(seen[:features])
-        ways = [np.sqrt(nearest(extract(part), known)[1]) for part in (drawn, held_out)]
+        network = ResNet50(RESNET50)
+        known = extract(network, seen[:features])
+        ways = [np.sqrt(nearest(extract(network, x), known)[1]) for x in (drawn, held_out)]
         told["features"] = {"seen": len(known), **compared(*ways)}
     order = np.argsort(apart)
     return told, list(zip(order.tolist(), place[order].tolist()))
