@@ -135,6 +135,7 @@ def test_the_road_runs(jpeglm, tmp_path, picture_files):
     captions = "".join(json.dumps(row) + "\n" for row in rows)
     (tmp_path / "drawings" / "metadata.jsonl").write_text(captions)
     with Image.open(picture_files[0]) as picture:
+        picture.save(tmp_path / "drawing.png")
         mask = Image.new("L", picture.size)
     mask.paste(255, (0, 0, 40, mask.height))
     mask.save(tmp_path / "mask.png")

@@ -225,7 +225,7 @@ def test_help_and_bounds(paint, capsys):
 @pytest.mark.parametrize(
     ("words", "offered"),
     [
-        ("generate --checkpoint ", ["cifar10", "clips", "photos"]),
+        ("generate --checkpoint ", ["avatars", "cifar10", "clips", "photos"]),
         ("evaluate likelihood data --checkpoint p", ["photos"]),
         ("train data --init ci", ["cifar10"]),
         ("prepare photos data --like cl", ["clips"]),
