@@ -617,12 +617,12 @@ def test_a_batcher_is_full_when_it_is(home):
         with pytest.raises(Full) as full:
             batcher.ask(1, lambda event: None)
         assert 1 <= full.value.seconds <= 60
-        ticket.leave()
-        ticket.leave()
+        ticket.close()
+        ticket.close()
         assert batcher.open == 0
         until(lambda: not model.session.busy)
         late = batcher.ask(3, lambda event: None)
-        late.leave()
+        late.close()
         late.hand_in(requests)
         assert batcher.open == 0 and not model.session.busy
         assert model.engine.sequences == 0
@@ -910,6 +910,17 @@ def test_the_extra_that_is_missing_is_named(jpeglm, monkeypatch):
     code, out, err = jpeglm("serve")
     assert (code, out, err.count("\n")) == (1, "", 1)
     assert "needs fastapi" in err and "pip install 'jpeglm[serve]'" in err
+
+
+def test_without_pyav_all_that_draws_pictures_is_served(monkeypatch):
+    """The extra `serve` brings none, and clips have no place in the API."""
+    monkeypatch.setitem(sys.modules, "av", None)
+    service = Service(ServeConfig(), threads=1)
+    try:
+        assert [*service.models] == ["photos", "avatars", "cifar10"]
+        assert all(served.batcher for served in service.models.values())
+    finally:
+        service.close()
 
 
 def test_a_run_is_served_by_its_name(home, tmp_path, pictures):

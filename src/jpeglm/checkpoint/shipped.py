@@ -19,6 +19,8 @@ class ShippedModel:
     """A checkpoint of the package; `jpeglm.load` takes its name."""
 
     name: str
+    media: str
+    """What one of its files is: `picture` or `clip`."""
     writes: str
     """What it draws, in words."""
     parameters: int
@@ -51,10 +53,11 @@ def _read(folder: Path) -> ShippedModel:
     record = read_json(folder / "codec.json")
     codec, special = record["codec"], [token["content"] for token in stored["added_tokens"]]
     numbers = [name for name in special if name.startswith("<class_")]
+    media = "clip" if "frames" in codec else "picture"
     return ShippedModel(
         name=folder.name,
-        writes=f"{'clips' if 'frames' in codec else 'pictures'} of {codec['width']} × "
-        f"{codec['height']}",
+        media=media,
+        writes=f"{media}s of {codec['width']} × {codec['height']}",
         parameters=parameters(config),
         bytes=sum(file.stat().st_size for file in folder.iterdir()),
         classes=tuple(record.get("classes") or map(str, range(len(numbers)))),

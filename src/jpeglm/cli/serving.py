@@ -25,7 +25,8 @@ def serve(
         list[str] | None,
         typer.Option(
             help="Checkpoint folder, a run's, or a shipped one's name; again for more models, of "
-            "which the first is used where a request names none. Default: all that ship.",
+            "which the first is used where a request names none. Default: all that ship and draw "
+            "pictures.",
             autocompletion=complete_checkpoint,
         ),
     ] = None,

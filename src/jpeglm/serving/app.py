@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncGenerator, Coroutine, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, closing
 from typing import Any, TypeVar
 
 import numpy as np
@@ -161,10 +161,10 @@ async def _answer(
         try:
             drawing = await _unless_gone(request, begin)
         except BaseException:
-            ticket.leave()
+            ticket.close()
             raise
         return _Stream(ticket, _events(service, metrics, drawing, ticket, events, begun))
-    with ticket:
+    with closing(ticket):
         drawing = await _unless_gone(request, begin)
         body = await _unless_gone(request, _draw(service, drawing, ticket, events))
     metrics.seconds.observe(time.monotonic() - begun)
@@ -211,14 +211,14 @@ async def _draw(
 
 
 class _Stream(StreamingResponse):
-    """Server-sent events; the ticket is left however it ends, even before it begins."""
+    """Server-sent events; the ticket is closed however it ends, even before it begins."""
 
     def __init__(self, ticket: Ticket, parts: AsyncGenerator[str, None]) -> None:
         super().__init__(parts, media_type="text/event-stream", headers=NO_STORE)
         self.ticket = ticket
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with self.ticket:
+        with closing(self.ticket):
             await super().__call__(scope, receive, send)
 
 

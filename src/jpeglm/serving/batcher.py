@@ -1,7 +1,7 @@
 """The one thread that steps a model's session, for all requests at once.
 
     ask ▸ hand_in ▸ session.add ─▶ │ step │ step │ step │ ──▶ tell(event), on the thread
-            leave ▸ session.remove │  rows join and leave between any two steps
+            close ▸ session.remove │  rows join and leave between any two steps
 
 A request's pictures join the batch that is running, and its row is free as soon as it is drawn or
 nobody wants it any more. How many may be there, drawn or waiting, is bounded: `Full` tells when
@@ -15,8 +15,6 @@ import math
 import threading
 import time
 from collections.abc import Callable, Sequence
-from types import TracebackType
-from typing import Self
 
 from jpeglm.generation.model import Model
 from jpeglm.generation.requests import Event, Request
@@ -44,7 +42,7 @@ Tell = Callable[[Event | Exception], None]
 
 
 class Ticket:
-    """Pictures that somebody waits for; leaving it gives up those that are not drawn."""
+    """Pictures that somebody waits for; closing it gives up those that are not drawn."""
 
     def __init__(self, batcher: Batcher, pictures: int, tell: Tell) -> None:
         self.tell = tell
@@ -57,23 +55,12 @@ class Ticket:
 
     def hand_in(self, requests: Sequence[Request]) -> None:
         """The pictures that room was asked for; any thread may. `Closed` behind `Batcher.close`,
-        InputError where the session takes one of them not; nothing where the ticket was left."""
+        InputError where the session takes one of them not; nothing where the ticket is closed."""
         self._batcher.add(self, requests)
 
-    def leave(self) -> None:
+    def close(self) -> None:
         """Give up what is not drawn yet; its rows are free at the next step."""
         self._batcher.forget(self)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.leave()
 
 
 class Batcher:
@@ -180,7 +167,7 @@ class Batcher:
         with self._wake:
             for event in events:
                 ticket = self._open.get(event.number)
-                if ticket is None:  # left while the step ran
+                if ticket is None:  # closed while the step ran
                     continue
                 if event.ended:
                     del self._open[event.number]

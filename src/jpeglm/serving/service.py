@@ -20,13 +20,14 @@ from typing import Any, TypeVar
 import numpy as np
 
 from jpeglm.checkpoint import load_checkpoint
+from jpeglm.checkpoint.shipped import list_models
 from jpeglm.codecs import Codec, JpegCodec
 from jpeglm.config import InputError, shorten
 from jpeglm.generation.loading import load
 from jpeglm.generation.matcher import Prompt
 from jpeglm.generation.model import Model
 from jpeglm.generation.requests import Event, Request
-from jpeglm.places import checkpoint_folder, shipped_checkpoint, shipped_checkpoints
+from jpeglm.places import checkpoint_folder, shipped_checkpoint
 from jpeglm.serving.batcher import Batcher, Closed, Full, Ticket
 from jpeglm.serving.errors import Problem
 from jpeglm.serving.images import hole_of, picture_of, written
@@ -99,8 +100,8 @@ class Drawing:
 
 class Service:
     """checkpoints: folders or shipped names, the first one is used where a request names none;
-    default all that ship. options: what `load` takes. InputError for a checkpoint that cannot be
-    served."""
+    default all that ship and draw pictures. options: what `load` takes. InputError for a checkpoint
+    that cannot be served."""
 
     def __init__(
         self, config: ServeConfig, checkpoints: Sequence[str] = (), **options: Any
@@ -329,9 +330,11 @@ class Service:
 
 
 def _shipped() -> list[str]:
-    """All that ship, the default one first."""
+    """All that ship and draw pictures, the default one first; clips have no place in this API, and
+    need a package that may not be here."""
     first = shipped_checkpoint()
-    return [str(folder) for folder in sorted(shipped_checkpoints(), key=lambda f: f != first)]
+    folders = [one.folder for one in list_models() if one.media == "picture"]
+    return [str(folder) for folder in sorted(folders, key=lambda folder: folder != first)]
 
 
 def _name(folder: Path) -> str:
