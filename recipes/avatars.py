@@ -28,7 +28,7 @@ from PIL import Image
 from release.card import card, coder_table
 from release.copied import copied, pairs
 from release.figures import FIGURES, figure
-from release.run import RESULTS, Release, begin, publish, take_run
+from release.run import RESULTS, Release, begin, take_run
 from steps import JPEGLM, ROOT
 
 from jpeglm.data.open import open_data
@@ -145,20 +145,11 @@ def main() -> None:
     tables: dict[str, Any] = {}
     for split in ("test", "compositions"):
         for name, words in ((split, []), (f"{split}-silent", ["--no-captions"])):
-            measured = out / name / "result.json"
-            steps.do(
-                measured,
-                *JPEGLM, "evaluate", "likelihood", source / split, "--checkpoint", model,
-                "--limit", 1000, *words, "--out", out / name,
-            )  # fmt: skip
-            tables[name] = publish(measured, f"avatars-{name}")
-    measured = out / "classify" / "result.json"
-    steps.do(
-        measured,
-        *JPEGLM, "evaluate", "classify", source / "test", "--checkpoint", model,
-        "--limit", NAMED, "--out", measured.parent,
-    )  # fmt: skip
-    tables["classify"] = publish(measured, "avatars-classify")
+            tables[name] = release.evaluate(
+                "likelihood", name, source / split, "--limit", 1000, *words
+            )
+    named = (source / "test", "--limit", NAMED)
+    tables["classify"] = release.evaluate("classify", "classify", *named)
     opened = load(model)
     rows = rows_of(source / "compositions", CAPTIONS)
     tables["obedience"] = obedience(opened, rows)

@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 from release.card import card, coder_table
 from release.figures import FIGURES, figure, side_by_side
-from release.run import Release, begin, publish
+from release.run import Release, begin
 from steps import JPEGLM, ROOT
 
 from jpeglm.data.open import open_data
@@ -54,21 +54,10 @@ def main() -> None:
         *release.train_words(), "--class-dropout", 0.1, "--eval-images", 512,
     )  # fmt: skip
     tables: dict[str, Any] = {}
+    test = (source / "test.parquet", "--limit", 2000)
     for name, words in (("likelihood", []), ("unlabelled", ["--no-labels"])):
-        measured = out / name / "result.json"
-        steps.do(
-            measured,
-            *JPEGLM, "evaluate", "likelihood", source / "test.parquet", "--checkpoint", model,
-            "--limit", 2000, *words, "--out", out / name,
-        )  # fmt: skip
-        tables[name] = publish(measured, f"cifar10-{name}")
-    measured = out / "classify" / "result.json"
-    steps.do(
-        measured,
-        *JPEGLM, "evaluate", "classify", source / "test.parquet", "--checkpoint", model,
-        "--limit", 2000, "--out", measured.parent,
-    )  # fmt: skip
-    tables["classify"] = publish(measured, "cifar10-classify")
+        tables[name] = release.evaluate("likelihood", name, *test, *words)
+    tables["classify"] = release.evaluate("classify", "classify", *test)
     tokenizer_of = Tokenizer.load(model)
     names, codec = tokenizer_of.class_names, tokenizer_of.codec
     tiles = []

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 from release.card import card
-from release.run import ASSETS, RESULTS, Release, begin, publish
+from release.run import ASSETS, RESULTS, Release, begin
 from steps import JPEGLM, ROOT
 
 from jpeglm.codecs.images import open_image
@@ -88,14 +88,8 @@ def main() -> None:
     }
     for name, source in sets.items():
         for verb in ("likelihood", "continuation"):
-            place = out / f"{name}-{verb}"
-            words = ["evaluate", verb, source, "--checkpoint", model, "--limit", 200, *more[verb]]
-            steps.do(place / "result.json", *JPEGLM, *words, "--out", place)
-            publish(place / "result.json", f"clips-{name}-{verb}")
-    place = out / "validity"
-    words = ["evaluate", "validity", "--checkpoint", model, "-n", 100, "--out", place]
-    steps.do(place / "result.json", *JPEGLM, *words)
-    publish(place / "result.json", "clips-validity")
+            release.evaluate(verb, f"{name}-{verb}", source, "--limit", 200, *more[verb])
+    release.evaluate("validity", "validity", "-n", 100)
     release.install(make_card(release, data, list(sets)), LIMIT)
     demo_films(ASSETS)
 

@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 from release.card import best_rival, card, coder_table
 from release.figures import FIGURES, figure, side_by_side
-from release.run import ASSETS, Release, begin, publish, take_run
+from release.run import ASSETS, Release, begin, take_run
 from steps import JPEGLM, ROOT
 
 from jpeglm.codecs.images import open_image
@@ -64,13 +64,8 @@ def main() -> None:
         steps.do(out / "finished", *JPEGLM, *words, "--eval-images", 305)
     release.keep_installed()
     tables = {}
-    for place, source, name in (
-        (out / "measured", data, "photos-likelihood"),
-        (out / "measured-transfer", photos / "transfer", "photos-transfer-likelihood"),
-    ):
-        words = ["evaluate", "likelihood", source, "--checkpoint", model, "--out", place]
-        steps.do(place / "result.json", *JPEGLM, *words)
-        tables[name] = publish(place / "result.json", name)
+    for name, source in (("likelihood", data), ("transfer-likelihood", photos / "transfer")):
+        tables[name] = release.evaluate("likelihood", name, source)
     samples = out / "samples"
     steps.do(
         samples / "sheet.png",

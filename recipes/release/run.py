@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from steps import ROOT, Steps
+from steps import JPEGLM, ROOT, Steps
 
 from jpeglm.files import atomic_folder, atomic_write, read_json, told, write_json
 from jpeglm.folders import CHECKPOINT
@@ -77,6 +77,16 @@ class Release:
         if (ASSETS / self.name).exists() and not self.before.exists():
             shutil.copytree(ASSETS / self.name, self.before)
 
+    def evaluate(self, verb: str, place: str, *words: Any) -> dict[str, Any]:
+        """What `jpeglm evaluate VERB WORDS…` says of the run's checkpoint, in OUT/PLACE and kept
+        as docs/results/NAME-PLACE.json."""
+        folder = self.out / place
+        command = ["evaluate", verb, *words, "--checkpoint", self.model, "--out", folder]
+        self.steps.do(folder / "result.json", *JPEGLM, *command)
+        found: dict[str, Any] = read_json(folder / "result.json")
+        write_json(RESULTS / f"{self.name}-{place}.json", found)
+        return found
+
     def install(self, card: str, limit: int) -> None:
         """Put the checkpoint and its card into the package, unless it is larger than `limit`
         bytes."""
@@ -139,13 +149,6 @@ def take_run(file: Path, out: Path) -> None:
         settings = read_json(draft / "config.json")["settings"]
         words = f"python recipes/gpu.py  # {json.dumps(settings)}\n"
         atomic_write(draft / "finished", words.encode())
-
-
-def publish(result: Path, name: str) -> dict[str, Any]:
-    """An evaluation's result.json, kept as docs/results/NAME.json too."""
-    found: dict[str, Any] = read_json(result)
-    write_json(RESULTS / f"{name}.json", found)
-    return found
 
 
 def trained(out: Path) -> dict[str, Any]:

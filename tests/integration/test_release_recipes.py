@@ -119,3 +119,25 @@ def test_a_card_has_all_words_of_its_template(write, name):
     assert {"parameters", "training"} <= {field for _, field, _, _ in parts}
     pattern = "".join(re.escape(words) + (".*?" if field else "") for words, field, _, _ in parts)
     assert re.fullmatch(pattern, card, re.S)
+
+
+def test_an_evaluation_is_run_once_and_kept_under_the_releases_name(
+    tmp_path, monkeypatch, picture_files
+):
+    monkeypatch.syspath_prepend(str(ROOT / "recipes"))
+    monkeypatch.chdir(tmp_path)
+    from release import run
+
+    monkeypatch.setattr(run, "RESULTS", tmp_path / "kept")
+    release = run.Release("cifar10", False, 90, 2, None)
+    shutil.copytree(ASSETS / "cifar10", release.model)
+    found = release.evaluate("likelihood", "some", picture_files[0].parent, "--limit", 2)
+    assert found["coders"]["model"]["bits_per_image"] > 0
+    assert read_json(tmp_path / "kept" / "cifar10-some.json") == found
+    (shown,) = release.steps.shown
+    assert (
+        shown.startswith("jpeglm evaluate likelihood ")
+        and "--checkpoint runs/cifar10/model" in shown
+    )
+    monkeypatch.setattr("subprocess.run", None)  # what is there is not measured again
+    assert release.evaluate("likelihood", "some", picture_files[0].parent, "--limit", 2) == found
