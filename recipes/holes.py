@@ -26,6 +26,7 @@ from release.figures import FIGURES, figure
 from release.run import RESULTS
 
 from jpeglm.codecs import JpegCodec
+from jpeglm.config import InputError
 from jpeglm.environment import environment
 from jpeglm.evaluation.features import RESNET50, ResNet50, extract
 from jpeglm.evaluation.frechet import frechet_distance
@@ -228,4 +229,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except InputError as error:
+        sys.exit(str(error))
