@@ -15,7 +15,7 @@ demo: .venv-demo/.installed
 	.venv-demo/bin/jpeglm complete src/jpeglm/assets/astronaut.jpg --keep 0.5 -n 3 --out demo/completions
 	@echo "Drawing a person to words"
 	.venv-demo/bin/jpeglm generate --checkpoint avatars -n 4 --out demo/words \
-	    --text "adventurer, short red hair, glasses, dark skin, green background"
+	    --text "adventurer, short red hair, dark skin, green background"
 
 .venv-demo/.installed: pyproject.toml
 	$(PYTHON) -m venv .venv-demo

@@ -84,6 +84,17 @@ def test_the_samples_are_what_the_command_below_them_draws(jpeglm, clone):
             assert abs(np.asarray(picture, int) - tile).mean() < 6, file.name
 
 
+def test_the_first_person_is_what_the_command_below_draws(jpeglm, clone):
+    """And none of the others."""
+    (words,) = re.findall(r"`jpeglm (generate --checkpoint avatars [^`]*)`", README)
+    assert jpeglm(*shlex.split(words), "-n", 1, "--out", "drawn").code == 0
+    then = [*tiles_of(ROOT / "docs" / "figures" / "avatars-first.jpg", 128, 8)]
+    with Image.open(clone / "drawn" / "sample-00.jpg") as picture:
+        now = np.asarray(picture.resize((128, 128), Image.Resampling.BICUBIC), int)
+    apart = [abs(now - tile).mean() for tile in then]
+    assert len(apart) == 16 and apart[0] < 6 < min(apart[1:])
+
+
 def run(page):
     """The names after all Python lines of a page, from the top, as a reader would paste them."""
     names: dict = {}
