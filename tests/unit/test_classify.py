@@ -9,7 +9,6 @@ from jpeglm.checkpoint import Checkpoint
 from jpeglm.codecs import make_codec
 from jpeglm.config import InputError
 from jpeglm.evaluation.classify import _judged, by_caption, by_class
-from jpeglm.evaluation.inputs import held_out_streams
 from jpeglm.evaluation.likelihood import share_interval
 from jpeglm.generation.engine_cpu import CpuEngine
 from jpeglm.generation.model import Model
@@ -93,9 +92,6 @@ def test_what_cannot_be_asked_says_what_can(pictures, tmp_path, classes, words):
     if not words:
         with pytest.raises(InputError, match="among classes only" if classes else neither):
             by_caption(model, [stream], ["a cat"], ["x"])
-    pictures[0].save(tmp_path / "photo.png")
-    with pytest.raises(InputError, match="split is 'nope'; choose one of train, validation"):
-        held_out_streams(tmp_path, model, "nope", 1)
 
 
 @pytest.mark.parametrize(("right", "count"), [(0, 10), (10, 10), (100, 100), (503, 1000), (1, 7)])

@@ -1,5 +1,6 @@
 """Pictures with holes: what stays stays to the byte, in any arrangement, and all ends whole."""
 
+import io
 import json
 import subprocess
 from dataclasses import replace
@@ -313,12 +314,24 @@ def test_a_stream_that_is_given_holds_what_may_come(tokenizer, streams, kind):
     assert not session.busy
 
 
+def png(pixels):
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
 def test_masks_are_rounded_to_mcus_and_fitted_as_their_pictures():
     codec = make_codec({"codec": "jpeg", "width": 64, "height": 64, "restart_interval": 1})
     dot = np.zeros((64, 64), np.uint8)
     dot[17, 47] = 255
     assert np.flatnonzero(codec.covered(as_mask(dot, (64, 64)))).tolist() == [4 + 2]
     assert np.flatnonzero(codec.covered(as_mask(dot > 0, (64, 64)))).tolist() == [4 + 2]
+    for white in (False, True):  # what a drawing program gives: strokes on an empty layer
+        layer = np.full((64, 64, 4), 255 * white, np.uint8)
+        layer[..., 3] = dot
+        layer[17, 47] = 255
+        for given in (layer, Image.fromarray(layer), png(layer)):
+            assert np.flatnonzero(codec.covered(as_mask(given, (64, 64)))).tolist() == [4 + 2]
     dot[17, 47] = 127
     assert not codec.covered(as_mask(dot, (64, 64))).any()
     wide = region_mask((100, 0, 50, 100), (300, 100))  # whose middle third is cut out

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from jpeglm.config import InputError
+from jpeglm.generation.export import usual_samples
 from jpeglm.models.llama import PRESETS, build, flops_per_token, learning_rate, parameters, preset
 
 torch = pytest.importorskip("torch")
@@ -98,3 +99,8 @@ def test_counting_needs_no_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split()[1:] == [str(learning_rate("7b")), "False"]
+
+
+@pytest.mark.parametrize(("name", "drawn"), [("2m", 16), ("85m", 16), ("300m", 0), ("7b", 0)])
+def test_large_models_are_exported_without_hours_of_drawing(name, drawn):
+    assert usual_samples(preset(name, vocab_size=1024, max_length=512)) == drawn

@@ -34,7 +34,13 @@ PlotOption = Annotated[
 ]
 SeedsOption = Annotated[int, typer.Option(min=1, max=MAX_SEED, help="Seeds: 0, 1, …")]
 LimitOption = Annotated[int, typer.Option(min=1, max=MAX_SEED, help="Pictures at most.")]
-SplitOption = Annotated[str, typer.Option(help="Of prepared shards: validation or train.")]
+SplitOption = Annotated[
+    str | None,
+    typer.Option(
+        help="train, validation or all; of what is not prepared by content, as prepare. Default: "
+        "all, but of prepared shards validation."
+    ),
+]
 
 EXTRACTOR = "evaluation.features:ExtractorConfig"
 SAMPLING = Fields("config:Sampling", skip=("grammar", "guidance"), given=True)
@@ -101,7 +107,7 @@ def likelihood(
         Path, typer.Argument(help="Prepared shards, or a folder of pictures or films.")
     ],
     checkpoint: CheckpointOption = None,
-    split: SplitOption = "validation",
+    split: SplitOption = None,
     limit: LimitOption = 1000,
     labels: Annotated[
         bool,
@@ -128,11 +134,12 @@ def likelihood(
       jpeglm evaluate likelihood photos/
       jpeglm evaluate likelihood data --checkpoint runs/train --out measured
     """
-    from jpeglm.evaluation.inputs import held_out_streams
+    from jpeglm.evaluation.inputs import chosen_split, held_out_streams
     from jpeglm.evaluation.likelihood import likelihood as measure
     from jpeglm.progress import Reporter
 
     output = claim_output(out, data, checkpoint)
+    split = chosen_split(data, split)
     model = open_model(checkpoint, engine, precision, device)
     keys, streams, known, texts = zip(*held_out_streams(data, model, split, limit))
     with Reporter("likelihood", "pictures", as_json) as report:
@@ -193,7 +200,7 @@ def classify(
         Path, typer.Argument(help="Prepared shards with classes or captions, or pictures.")
     ],
     checkpoint: CheckpointOption = None,
-    split: SplitOption = "validation",
+    split: SplitOption = None,
     limit: LimitOption = 200,
     among: Annotated[
         int,
@@ -228,10 +235,11 @@ def classify(
       jpeglm evaluate classify data --checkpoint runs/words --among 100
     """
     from jpeglm.evaluation.classify import FIRST, by_caption, by_class
-    from jpeglm.evaluation.inputs import held_out_streams
+    from jpeglm.evaluation.inputs import chosen_split, held_out_streams
     from jpeglm.progress import Reporter
 
     output = claim_output(out, data, checkpoint)
+    split = chosen_split(data, split)
     model = open_model(checkpoint, engine, precision, device)
     keys, streams, labels, texts = zip(*held_out_streams(data, model, split, limit))
     if captions is None:
@@ -273,7 +281,7 @@ def continuation(
     ] = None,
     seeds: SeedsOption = 1,
     limit: Annotated[int, typer.Option(min=2, max=MAX_SEED, help="Clips at most.")] = 200,
-    split: SplitOption = "validation",
+    split: SplitOption = None,
     sampling: dict[str, Any],
     distances: dict[str, Any],
     network: dict[str, Any],
@@ -291,11 +299,12 @@ def continuation(
     """
     from jpeglm.evaluation.continuation import check_clips
     from jpeglm.evaluation.continuation import continuation as measure
-    from jpeglm.evaluation.inputs import held_out_streams
+    from jpeglm.evaluation.inputs import chosen_split, held_out_streams
     from jpeglm.places import shipped_checkpoint
     from jpeglm.progress import Reporter
 
     output = claim_output(out, data, checkpoint)
+    split = chosen_split(data, split)
     place = engine_device(engine, device) if distances else device
     model = open_model(checkpoint or shipped_checkpoint("clips"), engine, precision, place)
     check_clips(model)

@@ -209,7 +209,7 @@ def complete(
         note_first_frame(photo)
     hole: Any = None
     if mask:
-        hole = as_mask(open_image(mask), media.size, str(mask))
+        hole = as_mask(mask, media.size, str(mask))
     elif region is not None:
         hole = region_mask(_numbers(region, "--region", 4), media.size)
     folder = checkpoint or shipped_checkpoint("clips" if film else "photos")
@@ -345,11 +345,14 @@ def export(
     to: Annotated[str, typer.Option(help="hf: Hugging Face transformers.")] = "hf",
     dtype: Annotated[str, typer.Option(help="bfloat16 or float32.")] = "bfloat16",
     samples: Annotated[
-        int,
+        int | None,
         typer.Option(
-            min=0, max=16, help="Pictures or clips drawn for the card's sheet; 0: it has none."
+            min=0,
+            max=16,
+            help="Drawn for the card's sheet; 0: it has none. Default: 16, or 0 beyond 200 M "
+            "parameters, which take long for them.",
         ),
-    ] = 16,
+    ] = None,
     licence: Annotated[
         str | None,
         typer.Option(
@@ -374,7 +377,7 @@ def export(
     from jpeglm.checkpoint import load_checkpoint
     from jpeglm.files import printable
     from jpeglm.folders import CHECKPOINT, claim
-    from jpeglm.generation.export import export as write
+    from jpeglm.generation import export as exporting
     from jpeglm.places import checkpoint_folder
 
     if to != "hf":
@@ -382,10 +385,11 @@ def export(
     folder = checkpoint_folder(checkpoint)
     claim(out, CHECKPOINT, inputs=[folder])
     opened, drawn = load_checkpoint(folder), None
+    samples = exporting.usual_samples(opened.config) if samples is None else samples
     if samples:
         model = open_model(folder, "cpu", None, None)
         drawn = draw("draw", as_json, lambda told: model.generate(samples, progress=told))
-    write(opened, out, drawn, dtype, licence)
+    exporting.export(opened, out, drawn, dtype, licence)
     show(
         {"out": str(out), "to": to, "dtype": dtype, "samples": samples},
         as_json,

@@ -42,9 +42,12 @@ def _unsigned_32(image: Any) -> bool:
 
 
 def to_rgb(
-    image: Image.Image, white: float | None = None, alpha: Image.Image | None = None
+    image: Image.Image,
+    white: float | None = None,
+    alpha: Image.Image | None = None,
+    ground: int = 255,
 ) -> Image.Image:
-    """8-bit RGB on white, sRGB, EXIF orientation applied; a loaded picture of any mode.
+    """8-bit RGB on the grey `ground`, sRGB, EXIF orientation applied; a loaded picture of any mode.
 
     white: the value of integers that is white; None: told from the values, as it is of floats.
     alpha: opacity beside the picture's own.
@@ -52,7 +55,7 @@ def to_rgb(
     turn = _turn(image)
     rows = max(1, STRIP // image.width)
     if image.height <= rows or image.mode.startswith(("I", "F", "1")):
-        shown = _flat(image, white, alpha)
+        shown = _flat(image, white, alpha, ground)
     elif image.mode == "RGB" and alpha is None and not set(image.info) & COLOURS:
         shown = image._new(image.im)  # the same pixels: a second copy would be another gigabyte
     else:  # in strips: the copies that a conversion makes would take five times the picture
@@ -60,12 +63,14 @@ def to_rgb(
         for top in range(0, image.height, rows):
             box = (0, top, image.width, min(top + rows, image.height))
             part = alpha.crop(box) if alpha is not None else None
-            shown.paste(_flat(image.crop(box), white, part), box)
+            shown.paste(_flat(image.crop(box), white, part, ground), box)
     shown.info.clear()
     return shown.transpose(turn) if turn is not None else shown
 
 
-def _flat(image: Image.Image, white: float | None, alpha: Image.Image | None) -> Image.Image:
+def _flat(
+    image: Image.Image, white: float | None, alpha: Image.Image | None, ground: int
+) -> Image.Image:
     """`to_rgb` but for the orientation."""
     profile = image.info.get("icc_profile")
     gamma = None if profile or "srgb" in image.info else image.info.get("gamma")
@@ -94,8 +99,8 @@ def _flat(image: Image.Image, white: float | None, alpha: Image.Image | None) ->
         image = image.point(_gamma_table(gamma) * 3)
     if alpha is not None:
         image.putalpha(alpha)
-        ground = Image.new("RGBA", image.size, (255, 255, 255, 255))
-        image = Image.alpha_composite(ground, image).convert("RGB")
+        below = Image.new("RGBA", image.size, (ground, ground, ground, 255))
+        image = Image.alpha_composite(below, image).convert("RGB")
     return image
 
 

@@ -45,9 +45,13 @@ PAGED = ("TIFF", "DCX")
 
 
 def open_image(
-    source: Path | str | bytes | BinaryIO, name: str | None = None, max_pixels: int = MAX_PIXELS
+    source: Path | str | bytes | BinaryIO,
+    name: str | None = None,
+    max_pixels: int = MAX_PIXELS,
+    ground: int = 255,
 ) -> Image.Image:
-    """Read a picture as 8-bit RGB, upright; `name` is what errors call it."""
+    """Read a picture as 8-bit RGB, upright, what is transparent on the grey `ground`; `name` is
+    what errors call it."""
     if isinstance(source, str | Path):
         name = name or printable(source)
     name = name or "the picture"
@@ -62,7 +66,7 @@ def open_image(
             amend(image, name)
             white, alpha = _white(image), _deep_transparency(image, source)
             image.load()
-            return to_rgb(image, white, alpha)
+            return to_rgb(image, white, alpha, ground)
     except InputError:
         raise
     except Image.DecompressionBombError as error:
@@ -73,7 +77,7 @@ def open_image(
     except Exception as error:  # Pillow's readers raise whatever their parsers meet
         plain = _without_profile(source)
         if plain is not None:
-            return open_image(plain, name, max_pixels)
+            return open_image(plain, name, max_pixels, ground)
         reason = f"cannot be read as a picture: {told(error)}; is it whole?"
         if isinstance(error, UnidentifiedImageError):
             reason = _why_not(source)
@@ -228,9 +232,10 @@ def _white(image: Image.Image) -> float | None:
     return float(2 ** (bits - signed) - 1) if bits <= 16 else None
 
 
-def as_picture(media: Any, name: str = "the picture") -> Image.Image:
-    """8-bit RGB, upright, of what people have: a path, a file's bytes, an array uint8 [H, W],
-    [H, W, 3] or [H, W, 4], or a PIL picture; InputError for anything else."""
+def as_picture(media: Any, name: str = "the picture", ground: int = 255) -> Image.Image:
+    """8-bit RGB, upright, what is transparent on the grey `ground`, of what people have: a path, a
+    file's bytes, an array uint8 [H, W], [H, W, 3] or [H, W, 4], or a PIL picture; InputError for
+    anything else."""
     if isinstance(media, np.ndarray):
         shape = media.shape
         if media.dtype != np.uint8 or len(shape) not in (2, 3) or shape[2:] not in ((), (3,), (4,)):
@@ -251,13 +256,13 @@ def as_picture(media: Any, name: str = "the picture") -> Image.Image:
         if picture.mode == "RGB" and not turned:
             return picture
         try:
-            return to_rgb(picture)
+            return to_rgb(picture, ground=ground)
         except Exception as error:  # a file that PIL opened is read only now
             raise InputError(f"{name} cannot be read: {error}; is it whole?") from error
     if isinstance(media, bytes | bytearray | memoryview):
-        return open_image(bytes(media), name)
+        return open_image(bytes(media), name, ground=ground)
     if isinstance(media, str | os.PathLike):
-        return open_image(Path(media))
+        return open_image(Path(media), ground=ground)
     raise InputError(
         f"{name} is {'an' if type(media).__name__[0] in 'aeiou' else 'a'} {type(media).__name__}; "
         "give a path, a file's bytes, an array or a PIL picture"
@@ -290,10 +295,11 @@ def crop_box(size: tuple[int, int], width: int, height: int, fit: str) -> tuple[
 
 def as_mask(mask: Any, size: tuple[int, int], name: str = "the mask") -> Image.Image:
     """A mask of a picture of this (width, height), as `as_picture` takes it or bool [H, W]: L,
-    255 where it is lighter than half, or True, and 0 elsewhere."""
+    255 where it is lighter than half, or True, and 0 elsewhere. What is transparent lies on black:
+    white strokes on an empty layer are a mask."""
     if isinstance(mask, np.ndarray) and mask.dtype == bool:
         mask = 255 * mask.astype(np.uint8)
-    picture = as_picture(mask, name)
+    picture = as_picture(mask, name, ground=0)
     if picture.size != size:
         raise InputError(
             "{} has {} × {} pixels, its picture {} × {}; a mask has the size of its picture".format(

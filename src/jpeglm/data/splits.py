@@ -7,6 +7,7 @@ as its source or its first-level folder says.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from jpeglm.config import InputError
@@ -22,10 +23,10 @@ FOLDERS = {"train": "train", "validation": "validation", "valid": "validation", 
 """First-level folders that name a split, as Hugging Face's image folders do."""
 
 
-def check_split(split: str) -> None:
-    """InputError unless it is one of `SPLITS`."""
-    if split not in SPLITS:
-        raise InputError(f"split is {split!r}; choose one of {', '.join(SPLITS)}")
+def check_split(split: str, known: Sequence[str] = SPLITS) -> None:
+    """InputError unless it is one of those `known`."""
+    if split not in known:
+        raise InputError(f"split is {split!r}; choose one of {', '.join(known)}")
 
 
 def split_of(data: bytes, validation: float) -> str:

@@ -15,7 +15,7 @@ from jpeglm.config import MAX_SEED, InputError, JpegConfig, Settings, bounded
 from jpeglm.data.arrays import Images, load_images, load_set, to_images
 from jpeglm.data.open import Stream, open_data
 from jpeglm.data.settings import PrepareConfig
-from jpeglm.data.splits import check_split
+from jpeglm.data.splits import SPLITS, check_split
 from jpeglm.generation.loading import open_coder
 from jpeglm.generation.model import Model
 from jpeglm.tokenizer import Tokenizer
@@ -38,8 +38,8 @@ class ReferenceConfig(Settings):
     height: int | None = None
     """Pixels."""
     split: str | None = None
-    """train or validation, by content as prepare, or all. Default: all, but of prepared shards
-    validation."""
+    """train, validation or all; of what is not prepared by content, as prepare. Default: all, but
+    of prepared shards validation."""
     crops: int = bounded(0, least=0)
     """Random crops of each picture, as prepare; 0: whole."""
 
@@ -47,12 +47,18 @@ class ReferenceConfig(Settings):
         self.check_bounds()
 
 
+def chosen_split(data: Path, split: str | None) -> str:
+    """`ReferenceConfig.split` of `data`: one of `SPLITS`, or all."""
+    if split is None:
+        return "validation" if (data / "dataset.json").exists() else "all"
+    check_split(split, (*SPLITS, "all"))
+    return split
+
+
 def references(data: Path, size: tuple[int, int], config: ReferenceConfig) -> Images:
     """Pictures to measure against, at `size` (width, height) unless another is given."""
     width, height = config.width or size[0], config.height or size[1]
-    split = config.split
-    if split is None and (data / "dataset.json").exists():
-        split = "validation"
+    split = chosen_split(data, config.split)
     views = PrepareConfig(crops=config.crops)
     return load_images(
         data, width, height, views, None if split == "all" else split, limit=config.limit
@@ -84,13 +90,11 @@ def pairs(
 
 
 def held_out_streams(data: Path, model: Model | VaePrior, split: str, limit: int) -> list[Stream]:
-    """A split of prepared shards, or all that films or pictures give."""
+    """The first streams of a split (`chosen_split`) of prepared shards, films or pictures."""
     if not isinstance(model, Model):
         raise InputError("a VAE writes no streams; give the checkpoint of a language model")
-    check_split(split)
-    prepared = (data / "dataset.json").exists()
     found = open_data(data, model.codec, model.tokenizer.folder)
-    rows = list(islice(found.streams(split if prepared else None), limit))
+    rows = list(islice(found.streams(None if split == "all" else split), limit))
     if not rows and found.rejected:
         raise InputError(found.rejected[0]["reason"])
     if not rows:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +24,8 @@ from jpeglm.models.llama import parameters
 SHEET = "samples.jpg"
 BEGIN, END = "<!-- jpeglm export -->", "<!-- /jpeglm export -->"
 """Around what an export has added to a card, which the next one replaces."""
+SAMPLES, LARGE = 16, 200_000_000
+"""Drawn for a sheet, but by models of more parameters than a CPU draws with in minutes."""
 LICENCE = "unknown"
 """As Hugging Face names it, of a card that states none."""
 TASKS = {False: "unconditional-image-generation", True: "text-to-image"}
@@ -47,6 +50,11 @@ ids = model.generate(begin, max_length=longest, prefix_allowed_tokens_fn=legal)[
 file = tokenizer.codec.wrap(tokenizer.decode_stream(ids))
 open("drawn{extension}", "wb").write(file)
 """
+
+
+def usual_samples(config: dict[str, Any]) -> int:
+    """Pictures or clips of a sheet where nobody says how many, by a model's config."""
+    return SAMPLES if parameters(config) <= LARGE else 0
 
 
 def export(
