@@ -1,0 +1,72 @@
+"""A stream's tokens as the model sees them: what it expected at each, and what was legal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from jpeglm.config import InputError
+from jpeglm.generation.matcher import Matcher
+from jpeglm.generation.model import Model
+
+SHOWN = 6
+"""Of the likeliest next tokens."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A token in its place: what the model expected there."""
+
+    token: int
+    bits: float
+    """−log2 of its probability."""
+    legal_bits: float
+    """The same where only legal tokens share the probability."""
+    rank: int
+    """Legal tokens that were likelier."""
+    legal: int
+    """Tokens that the grammar allowed."""
+    illegal_mass: float
+    """Probability that the model gave to the others."""
+    likeliest: list[tuple[int, float, bool]]
+    """(token, probability, whether it is legal) of the first SHOWN."""
+
+
+def read_choices(
+    model: Model, stream: bytes, label: int | str | None = None, text: str | None = None
+) -> list[Choice]:
+    """One for each token of a canonical stream, EOS included, behind its label and text."""
+    tokenizer = model.tokenizer
+    head = tokenizer.head(label, text)
+    ids = np.concatenate([tokenizer.encode_stream(stream), [tokenizer.eos]])
+    if len(head) + len(ids) > model.engine.max_length:
+        raise InputError(
+            f"the picture takes {len(head) + len(ids)} tokens, more than the model's context of "
+            f"{model.engine.max_length}"
+        )
+    matcher = Matcher(model.constraint)
+    found: list[Choice] = []
+    before = len(head) - 1  # the last of the head's logits is for the first token
+    for piece in model.engine.read(np.concatenate([head, ids[:-1]])):
+        for logits in piece[min(before, len(piece)) :]:
+            found.append(_choice(logits, matcher.allowed(), int(ids[len(found)])))
+            assert matcher.accept(found[-1].token)
+        before = max(0, before - len(piece))
+    return found
+
+
+def _choice(logits: np.ndarray, legal: np.ndarray, token: int) -> Choice:
+    weights = np.exp(logits.astype(np.float64) - float(logits.max()))
+    chances = weights / weights.sum()
+    allowed = float(chances[legal].sum())
+    first = np.argsort(-chances, kind="stable")[:SHOWN]
+    return Choice(
+        token=token,
+        bits=float(-np.log2(chances[token])),
+        legal_bits=float(-np.log2(chances[token] / allowed)),
+        rank=int((chances[legal] > chances[token]).sum()),
+        legal=int(legal.sum()),
+        illegal_mass=1 - allowed,
+        likeliest=[(int(one), float(chances[one]), bool(legal[one])) for one in first],
+    )
