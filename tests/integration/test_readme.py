@@ -159,3 +159,16 @@ def test_the_road_runs(jpeglm, tmp_path, picture_files):
         result = jpeglm(*shlex.split(line)[1:], cwd=tmp_path)
         assert result.code == 0, f"{line}\n{result.err}"
     assert (tmp_path / "hf" / "tokenizer_config.json").exists()
+
+
+def test_the_page_of_inspection_runs(clone, jpeglm):
+    names = run("inspect.md")
+    assert names["surprise"]["bits"] == max(one["bits"] for one in names["trace"]["tokens"])
+    page = (ROOT / "docs" / "inspect.md").read_text()
+    shutil.copy(ROOT / "src" / "jpeglm" / "assets" / "astronaut.jpg", clone / "photo.jpg")
+    lines = re.findall(r"^    (jpeglm inspect .*?)(?: +#.*)?$", page, re.MULTILINE)
+    for line in lines:
+        assert jpeglm(*shlex.split(line)[1:], cwd=clone)[0] == 0
+    assert len(lines) == 3 and (clone / "inside.html").exists()
+    keys = re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)
+    assert set(keys) == set(names["trace"]) - {"format"}

@@ -16,7 +16,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from jpeglm import __version__
-from jpeglm.cli import data, distances, evaluation, generation, serving, training
+from jpeglm.cli import data, distances, evaluation, generation, inspection, serving, training
 from jpeglm.config import InputError, Stopped, install
 
 app = typer.Typer(
@@ -40,7 +40,7 @@ EXTRAS = {
 }
 """The extra that brings a module; those not named here come with `train`."""
 
-for room in (data, training, generation, serving):
+for room in (data, training, generation, inspection, serving):
     app.registered_commands += room.verbs.registered_commands
 evaluation.evaluate.registered_commands += distances.verbs.registered_commands
 app.add_typer(evaluation.evaluate, name="evaluate")

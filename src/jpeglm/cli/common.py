@@ -13,7 +13,7 @@ import typer
 
 from jpeglm import __version__
 from jpeglm.cli.options import complete_checkpoint, constant
-from jpeglm.config import MAX_SEED
+from jpeglm.config import MAX_SEED, InputError, shorten
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 CheckpointOption = Annotated[
@@ -72,6 +72,18 @@ def table(rows: Sequence[Sequence[str]], aligned: str = "") -> list[str]:
         ).rstrip()
         for row in rows
     ]
+
+
+def numbers(given: str, option: str, example: str) -> list[int]:
+    """Whole numbers with commas between them, as many as `example` has."""
+    parts, count = given.split(","), example.count(",") + 1
+    try:
+        found = [int(part) for part in parts]
+    except ValueError:
+        found = []
+    if len(found) != count:
+        raise InputError(f"{option} is {shorten(given)}; give {count} whole numbers: {example}")
+    return found
 
 
 def note(line: str) -> None:

@@ -27,12 +27,13 @@ from jpeglm.cli.common import (
     draw,
     note,
     note_first_frame,
+    numbers,
     open_model,
     record_of,
     show,
 )
 from jpeglm.cli.options import Fields, finite, with_options
-from jpeglm.config import InputError, check_fit, shorten
+from jpeglm.config import InputError, check_fit
 
 verbs = typer.Typer()
 
@@ -211,7 +212,7 @@ def complete(
     if mask:
         hole = as_mask(mask, media.size, str(mask))
     elif region is not None:
-        hole = region_mask(_numbers(region, "--region", 4), media.size)
+        hole = region_mask(numbers(region, "--region", "16,0,32,48"), media.size)
     folder = checkpoint or shipped_checkpoint("clips" if film else "photos")
     out = out or _free_folder(photo)
     inputs = [photo, *([mask] if mask else []), checkpoint_folder(folder)]
@@ -247,18 +248,6 @@ def complete(
         gallery.record |= {} if there is None else {"bits_of_the_original": round(there, 1)}
         result = gallery.finish(pictures)
     show(result, as_json, _told(result, "completion", verbose))
-
-
-def _numbers(given: str, option: str, count: int) -> list[int]:
-    """Whole numbers with commas between them."""
-    parts = given.split(",")
-    try:
-        numbers = [int(part) for part in parts]
-    except ValueError:
-        numbers = []
-    if len(numbers) != count:
-        raise InputError(f"{option} is {shorten(given)}; give {count} whole numbers: 16,0,32,48")
-    return numbers
 
 
 def _free_folder(photo: Path) -> Path:

@@ -11,15 +11,18 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from jpeglm.codecs.images import as_picture, fit_image
+from jpeglm.codecs.images import MAX_BYTES, as_picture, fit_image
 from jpeglm.codecs.jpeg import JpegCodec, segments
 from jpeglm.config import InputError
+from jpeglm.files import printable, read_bytes
 from jpeglm.generation.model import Model
 from jpeglm.inspection.pixels import (
     SAMPLING,
@@ -40,8 +43,8 @@ COMPONENTS = ("Y", "Cb", "Cr")
 def trace_picture(
     model: Model, media: Any, label: int | str | None = None, text: str | None = None
 ) -> dict[str, Any]:
-    """The trace of a picture of any size and mode, or of a canonical file of the model's codec,
-    whose bytes are then what is looked at; behind a label and words where they are given."""
+    """The trace of a picture, as `Codec.encode` takes it, or of a canonical file of the model's
+    codec, whose bytes are then what is looked at; behind a label and words where they are given."""
     codec = model.codec
     if not isinstance(codec, JpegCodec):
         raise InputError(
@@ -92,6 +95,9 @@ def trace_picture(
 
 def _read(codec: JpegCodec, media: Any) -> tuple[bytes, Image.Image | None]:
     """A stream, and the fitted picture it was made of; None where the stream itself was given."""
+    name = "the picture"
+    if isinstance(media, str | os.PathLike):
+        media, name = read_bytes(Path(media), MAX_BYTES), printable(Path(media))
     if isinstance(media, bytes):
         try:
             stream = codec.unwrap(media)
@@ -100,7 +106,7 @@ def _read(codec: JpegCodec, media: Any) -> tuple[bytes, Image.Image | None]:
         except InputError:
             pass  # some other picture file
     config = codec.config
-    picture = fit_image(as_picture(media), config.width, config.height, config.fit)
+    picture = fit_image(as_picture(media, name), config.width, config.height, config.fit)
     return codec.encode(picture), picture
 
 
@@ -201,8 +207,11 @@ def _mcus(
         scan[blocks[part.block].mcu] += len(part.bits)
     begins = np.array([part.first for part in parts])
     for one in told:
-        part = np.searchsorted(begins, one["runs"][0][0], "right") - 1 if one["runs"] else -1
-        under[blocks[parts[max(part, 0) if one["runs"] else -1].block].mcu] += one["bits"]
+        place = units - 1
+        if one["runs"]:
+            at = int(np.searchsorted(begins, one["runs"][0][0], "right")) - 1
+            place = blocks[parts[max(at, 0)].block].mcu
+        under[place] += one["bits"]
     return [{"scan": int(a), "model": float(b)} for a, b in zip(scan, under)]
 
 
