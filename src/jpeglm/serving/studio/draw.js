@@ -54,14 +54,14 @@ class Draw {
     const { form } = this;
     form.addEventListener("submit", (event) => {
       event.preventDefault();
-      if (this.work) this.work.abort();
+      if (this.work) this.stop("Stopped.");
       else this.go();
     });
     form.addEventListener("input", () => this.changed());
     form.elements.model.addEventListener("change", () => this.use(this.model));
     for (const radio of form.elements.start) radio.addEventListener("change", () => this.begin());
     for (const radio of form.elements.tool) {
-      radio.addEventListener("change", () => this.region.use(form.elements.tool.value));
+      radio.addEventListener("change", () => { this.region.use(form.elements.tool.value); this.changed(); });
     }
     part("defaults").addEventListener("click", () => { this.controls.restore(); this.changed(); });
     part("link").addEventListener("click", () => this.copy());
@@ -149,7 +149,7 @@ class Draw {
   // The model, and what it begins with.
 
   use(model, told = {}) {
-    this.work?.abort();
+    this.stop();
     this.controls.use(model);
     this.controls.settings = told;
     const { start, tool } = this.form.elements;
@@ -198,6 +198,7 @@ class Draw {
   }
 
   async give(source) {
+    this.stop();
     this.reading = this.encode(source);
     await this.reading;
   }
@@ -247,21 +248,34 @@ class Draw {
     try {
       await this.ask(work.signal);
     } catch (error) {
-      if (error.name !== "AbortError") this.studio.say(error);
+      if (work.signal.aborted) return;
+      this.studio.say(error);
+      part("figures").textContent = "";
       this.drawn = this.candidates.frames > 0;
-      part("figures").textContent = this.drawn ? "Stopped." : "";
-    } finally {
-      this.work = null;
-      this.changed();
-      this.moment();
     }
+    this.end();
+  }
+
+  // Give up what is drawn now, if anything is.
+  stop(words = "") {
+    if (!this.work) return;
+    this.work.abort();
+    part("figures").textContent = words;
+    this.end();
+  }
+
+  end() {
+    this.work = null;
+    this.changed();
+    this.moment();
   }
 
   async ask(signal) {
     const asked = { ...this.controls.request, partial_images: Math.min(FRAMES, this.model.units) };
     const picture = this.start === "picture";
     if (picture) await this.reading;
-    if (picture && !this.read) return;
+    if (picture && !this.read) throw new Error("There is no picture to begin with: choose one.");
+    if (picture && this.region.problem) throw new Error(this.region.problem);
     const { tool, border } = this.region;
     const mask = picture && tool === "brush" ? await this.region.mask() : undefined;
     if (picture) asked.image = this.read.file;
@@ -275,14 +289,14 @@ class Draw {
     const begun = performance.now();
     const latest = [];
     for await (const event of draw(asked, signal)) {
-      latest[event.index] = event;
       await this.candidates.add(event);
+      signal.throwIfAborted();
+      latest[event.index] = event;
       this.figures(latest, begun, latest.filter((one) => one?.ended).length === asked.n);
     }
     if (truth) this.truth = (await truth).unit_bits;
     this.tint();
     this.studio.tell(part("figures").textContent);
-    if (asked.keep === 1) this.studio.say(new Error("All of the picture stays: move the border up to have something drawn."));
   }
 
   figures(latest, begun, ended) {
@@ -292,7 +306,7 @@ class Draw {
     const count = (number) => Math.round(number).toLocaleString("en");
     const rate = `${count(sum("tokens") / seconds)} tokens/s`;
     part("figures").textContent = ended
-      ? `${count(sum("tokens"))} tokens in ${seconds.toFixed(1)} s, ${rate}. ${count(sum("bits"))} bits.`
+      ? `${count(sum("tokens"))} tokens in ${seconds.toFixed(1)} s, ${rate}; ${count(sum("bits"))} bits`
       : `Drawing: ${rate}, ${count(sum("bits"))} bits so far`;
   }
 

@@ -70,6 +70,15 @@ export class Region {
     }
   }
 
+  // Why nothing can be drawn; "" where it can.
+  get problem() {
+    if (this.tool === "border") {
+      return this.border === this.units ? "All of the picture stays: move the border up to have some of it drawn." : "";
+    }
+    if (!this.hole.includes(true)) return "Nothing is painted: paint over what is to be drawn anew.";
+    return this.hole.includes(false) ? "" : "All of the picture is painted: leave some of it, or begin with nothing.";
+  }
+
   // The mask of OpenAI's image API: transparent where the picture is drawn anew.
   async mask() {
     const { width, height, columns, rows } = this.picture.shape;
