@@ -245,6 +245,16 @@ class JpegCodec:
             )
         return self.header + file[len(self.file_header) :]
 
+    def own_stream(self, file: bytes) -> bytes | None:
+        """The canonical, complete stream of a file of this codec, or of a stream itself; None of
+        any other file."""
+        try:
+            stream = self.unwrap(file)
+            self._dc_fits(stream)
+        except InputError:
+            return None
+        return stream
+
 
 def _pixels(file: bytes) -> Image.Image:
     with Image.open(io.BytesIO(file)) as image:

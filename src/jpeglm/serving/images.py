@@ -46,11 +46,8 @@ def picture_of(data: bytes, name: str, max_pixels: int) -> Image.Image:
 def stream_of(codec: Codec, data: bytes, picture: Image.Image) -> bytes:
     """The stream of an upload, which shows this picture. A file that is one of the codec's already
     is taken as it is, so that one may go on from what a model drew and lose nothing."""
-    if isinstance(codec, JpegCodec) and data.startswith(codec.file_header):
-        stream = codec.unwrap(data)
-        if codec.check(stream).valid:
-            return stream
-    return codec.encode(picture)
+    own = codec.own_stream(data) if isinstance(codec, JpegCodec) else None
+    return codec.encode(picture) if own is None else own
 
 
 def hole_of(data: bytes, size: tuple[int, int], max_pixels: int) -> Image.Image:

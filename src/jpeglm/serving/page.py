@@ -8,6 +8,7 @@ script or style that is written into a page.
 from __future__ import annotations
 
 from hashlib import sha256
+from importlib import resources
 from pathlib import Path
 
 from fastapi import FastAPI, Request, Response
@@ -24,8 +25,11 @@ TYPES = {
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
 }
+BASE = Path(str(resources.files("jpeglm.inspection"))) / "page" / "base.css"
+"""Colours and type, which the page of `jpeglm inspect` has too."""
 FILES = {
     "/": FOLDER / "index.html",
+    "/studio/base.css": BASE,
     "/studio/astronaut.jpg": asset("astronaut.jpg"),
     **{f"/studio/{file.name}": file for file in FOLDER.iterdir() if file.suffix != ".html"},
 }
