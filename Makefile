@@ -1,12 +1,13 @@
 # make demo      draw pictures with the shipped model (base install: no torch, no compiler)
 # make demo-video  continue two films (base install and PyAV)
+# make studio    watch the shipped models draw, in a browser
 # make test      development environment in .venv, then the tests; make test-slow has the long ones
 PYTHON ?= python3
 BIN := .venv/bin
 
 MINUTES ?= 10
 
-.PHONY: demo demo-video install test test-slow test-bounds lint bench acceptance fuzz clean
+.PHONY: demo demo-video studio install test test-slow test-bounds lint bench acceptance fuzz clean
 
 demo: .venv-demo/.installed
 	@echo "Inventing 16 pictures (the first run compiles the engine for this machine)"
@@ -20,6 +21,13 @@ demo: .venv-demo/.installed
 .venv-demo/.installed: pyproject.toml
 	$(PYTHON) -m venv .venv-demo
 	.venv-demo/bin/python -m pip install --quiet .
+	@touch $@
+
+studio: .venv-demo/.serve
+	.venv-demo/bin/jpeglm studio
+
+.venv-demo/.serve: .venv-demo/.installed
+	.venv-demo/bin/python -m pip install --quiet '.[serve]'
 	@touch $@
 
 demo-video: .venv-demo/.video

@@ -15,7 +15,7 @@ from jpeglm.folders import RUN, record_of
 
 def shipped_checkpoint(name: str = "photos") -> Path:
     """The folder of a checkpoint that is part of the package."""
-    folder = _asset(name)
+    folder = asset(name)
     if not folder.is_dir():
         raise InputError(f"this installation ships no checkpoint {name!r}; give --checkpoint DIR")
     return folder
@@ -23,7 +23,7 @@ def shipped_checkpoint(name: str = "photos") -> Path:
 
 def shipped_checkpoints() -> list[Path]:
     """The folders of all language models that are part of the package."""
-    return sorted(path.parent for path in _asset("").glob("*/model.safetensors"))
+    return sorted(path.parent for path in asset("").glob("*/model.safetensors"))
 
 
 def checkpoint_folder(given: Path | str | None) -> Path:
@@ -38,7 +38,7 @@ def checkpoint_folder(given: Path | str | None) -> Path:
         raise InputError(
             f"the checkpoint is {shorten(given)}; give a folder, or the name of one that ships"
         )
-    folder, named = Path(given), _asset(str(given))
+    folder, named = Path(given), asset(str(given))
     if record_of(folder, RUN) is not None:
         model = folder / "model"
         if model.is_dir():
@@ -56,8 +56,9 @@ def checkpoint_folder(given: Path | str | None) -> Path:
 
 def checkpoint_name(folder: Path) -> str:
     """How a checkpoint is given to the command line: a shipped one by its name."""
-    return folder.name if folder == _asset(folder.name) else str(folder)
+    return folder.name if folder == asset(folder.name) else str(folder)
 
 
-def _asset(name: str) -> Path:
+def asset(name: str) -> Path:
+    """A file or folder that is part of the package."""
     return Path(str(resources.files("jpeglm"))) / "assets" / name

@@ -25,6 +25,7 @@ from jpeglm.checkpoint import write_checkpoint
 from jpeglm.codecs import JpegCodec
 from jpeglm.codecs.check import check_file
 from jpeglm.config import InputError, JpegConfig
+from jpeglm.generation.given import Given
 from jpeglm.generation.requests import Request
 from jpeglm.serving.batcher import Batcher, Full
 from jpeglm.serving.schemas import Edit
@@ -342,6 +343,85 @@ def test_an_edit_streams(server, home, photo):
     assert all(check_file(decoded(one), {}).valid for one in events)
 
 
+def bits_of(events):
+    """The last event's bits of each unit, if all events before it are told as far as they go."""
+    before = 0
+    for event in events:
+        known = [one for one in event.unit_bits if one is not None]
+        assert len(event.unit_bits) == CODEC.units and event.tokens > before
+        assert sum(known) <= event.bits + 0.1
+        before = event.tokens
+    assert sum(known) == pytest.approx(event.bits, abs=0.01)
+    return np.array(event.unit_bits, float)
+
+
+def test_a_stream_tells_what_every_unit_cost(server, home):
+    """As the same tokens cost when they are given; the engine's sums differ a little."""
+    model = package.load(home / "words")
+    own = model.generate(text="a red wall", seed=9)
+    events = server.client().images.generate(
+        model="words", prompt="a red wall", stream=True, partial_images=6, extra_body={"seed": 9}
+    )
+    events = list(events)
+    prompt = model.prompts.bare(None, "a red wall")
+    (read,) = model.session.run([Request(prompt, Given(own.ids[0]))])
+    unit = np.minimum(read.unit, CODEC.units - 1)
+    expected = np.bincount(unit, read.nats / np.log(2), CODEC.units)
+    np.testing.assert_allclose(bits_of(events), expected, atol=0.05)
+    assert events[-1].tokens == len(own.ids[0])
+    assert events[-1].bits == pytest.approx(own.bits[0], abs=0.01)
+
+
+def test_a_stream_tells_nothing_of_what_was_given(server, photo):
+    mask, white = mask_of(photo)
+    hole = CODEC.covered(white)
+    files = {"image": photo, "mask": ("mask.png", mask)}
+    for extra, given in ((files, ~hole), ({"image": photo}, np.arange(CODEC.units) < 3)):
+        stream = server.client().images.edit(
+            model="words", prompt="", stream=True, partial_images=6, extra_body={"seed": 2}, **extra
+        )
+        found = bits_of(list(stream))
+        assert (np.isnan(found) == given).all() and (found[~given] >= 0).all()
+
+
+def test_what_a_picture_costs(server, home, photo):
+    model = package.load(home / "words")
+    stream = CODEC.encode(photo)
+    url = f"{server.url}/v1/images/scores"
+    told = httpx.post(url, files={"image": photo}, data={"prompt": "two walls"}, timeout=60).json()
+    (own,) = model.score_streams([stream], texts=["two walls"])
+    assert base64.b64decode(told["b64_json"]) == CODEC.wrap(stream)
+    assert told["bits"] == pytest.approx(own.bits.sum(), abs=0.01)
+    np.testing.assert_allclose(told["unit_bits"], own.of_units, atol=0.01)
+    assert told["tokens"] == len(own.ids) and told["size"] == "48x32" and "warning" not in told
+    mask, white = mask_of(photo)
+    hole = CODEC.covered(white)
+    told = httpx.post(url, files={"image": photo, "mask": mask}, timeout=60).json()
+    found = np.array(told["unit_bits"], float)
+    assert (np.isnan(found) == ~hole).all() and np.nansum(found) == pytest.approx(told["bits"])
+    assert base64.b64decode(told["b64_json"]) == CODEC.wrap(stream)
+    deaf = httpx.post(url, files={"image": photo}, data={"model": "photos", "prompt": "x"})
+    assert "knows neither words" in deaf.json()["warning"]
+    sentence(httpx.post(url, data={"prompt": "a"}, files={"mask": mask}), 400, "image is missing",
+             param="image")  # fmt: skip
+    sentence(httpx.post(url, files={"image": b"no"}), 400, "no known format", param="image")
+    sentence(httpx.post(url, files={"image": photo}, data={"n": "2"}), 400, "no setting n")
+    sentence(httpx.post(url, json={}), 415, "multipart/form-data")
+
+
+def test_one_goes_on_from_what_was_drawn_and_loses_nothing(server, home):
+    model = package.load(home / "words")
+    drawn = model.generate(text="a red wall", seed=5)
+    told = server.client().images.edit(
+        model="words", image=drawn.files[0], prompt="", extra_body={"seed": 4, "keep": 0.5}
+    )
+    own = model.continue_stream(drawn.streams[0], 3, text="", seed=4)
+    assert decoded(told.data[0]) == own.files[0]
+    assert begun_as(own.files[0], drawn.files[0], 3)
+    torn = drawn.files[0][:-9] + drawn.files[0][-2:]
+    sentence(server.edit({"image": torn}, model="classes", keep="2"), 400, param="keep")
+
+
 # What is refused
 
 
@@ -496,6 +576,9 @@ def test_models(server):
     assert (words["words"], words["holes"], words["size"]) == (True, True, "48x32")
     assert (classes["classes"], classes["holes"]) == (["cat", "dog"], False)
     assert (photos["words"], photos["units"], clips["media"]) == (False, 16, "clip")
+    assert (words["grid"], photos["grid"], clips["grid"]) == ("3x2", "4x4", None)
+    assert set(words["sampling"]) == {"temperature", "top_k", "top_p", "min_p", "guidance"}
+    assert photos["sampling"] == {"temperature": 1.0, "top_k": 40, "top_p": 0.9, "min_p": 0.0}
     assert server.client().models.retrieve("classes").id == "classes"
     with pytest.raises(openai.NotFoundError, match=r"there is no model 'dall-e-3'.*words, classes"):
         server.client().images.generate(model="dall-e-3", prompt="a")
@@ -856,6 +939,8 @@ def test_the_pages_curl_lines_run(shipped, tmp_path, photo):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("photos 64x64 []\n")
+    whole, first = json.loads(done.stdout.splitlines()[3])
+    assert whole > first > 0
     assert done.stdout.splitlines()[-4:] == [
         *["event: image_generation.partial_image"] * 3, "event: image_generation.completed"
     ]  # fmt: skip

@@ -42,8 +42,11 @@ def environment(wheel):
 def test_what_an_index_shows(wheel):
     """The version of the package; a README whose links lead to files of the named repository."""
     with zipfile.ZipFile(wheel) as file:
-        assert "jpeglm/py.typed" in file.namelist()
-        (place,) = (name for name in file.namelist() if name.endswith("/METADATA"))
+        held = set(file.namelist())
+        studio = "jpeglm/serving/studio"
+        files = {f"{studio}/{one.name}" for one in (ROOT / "src" / studio).iterdir()}
+        assert {"jpeglm/py.typed", *files} <= held and len(files) > 8
+        (place,) = (name for name in held if name.endswith("/METADATA"))
         told = BytesParser().parsebytes(file.read(place))
     assert told["Version"] == jpeglm.__version__
     assert told["Description-Content-Type"] == "text/markdown"

@@ -36,6 +36,7 @@ VERBS = {
     "generate": ["config:Sampling"],
     "complete": ["config:Sampling"],
     "serve": ["serving.settings:ServeConfig"],
+    "studio": ["serving.settings:ServeConfig"],
     "evaluate frechet": ["evaluation.features:ExtractorConfig"],
     **{
         f"evaluate {name}": [

@@ -75,7 +75,21 @@ def alone(weights, constraint, requests):
     for request in requests:
         (event,) = Session(engine, constraint).run([request])
         found.append((event.ids.tolist(), event.nats.tolist(), event.total))
+        assert event.unit.shape == event.ids.shape and (np.diff(event.unit) >= 0).all()
     return found
+
+
+def test_a_drawn_token_knows_its_unit_as_a_given_one_does(weights, constraint, requests):
+    """Of whole streams under the grammar: what is drawn, read again."""
+    session = Session(CpuEngine(*weights, threads=1), constraint)
+    for seed in range(3):
+        drawn = Request(requests[0].prompt, Sampling(1.0, 20), seed, watch="token")
+        parts = list(session.run([drawn]))
+        ids, unit = (np.concatenate([getattr(e, name) for e in parts]) for name in ("ids", "unit"))
+        (read,) = session.run([Request(drawn.prompt, Given(ids))])
+        assert unit.tolist() == read.unit.tolist()
+        assert unit[0] == len(drawn.prompt.forced) == 0 < unit[-1] == read.units
+        np.testing.assert_allclose(np.concatenate([e.nats for e in parts]), read.nats, atol=1e-3)
 
 
 @pytest.mark.parametrize("batch", [1, 5, 64])

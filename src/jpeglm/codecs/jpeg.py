@@ -54,6 +54,11 @@ class JpegCodec:
         return self.config.mcus
 
     @property
+    def grid(self) -> tuple[int, int]:
+        """(rows, columns) of MCUs."""
+        return self.config.grid
+
+    @property
     def pixels(self) -> int:
         return self.config.width * self.config.height
 
@@ -139,7 +144,7 @@ class JpegCodec:
     def covered(self, mask: Image.Image, fit: str | None = None) -> np.ndarray:
         """bool [units]: the MCUs that anything but black in `mask` lies in, which is fitted as the
         picture is that it belongs to: by `fit`, default the codec's."""
-        config, (rows, columns) = self.config, self.config.grid
+        config, (rows, columns) = self.config, self.grid
         # Averages of floats: no pixel is rounded to nothing, and none rings.
         fitted = fit_image(
             mask.convert("F"), config.width, config.height, fit or config.fit, Image.Resampling.BOX
@@ -239,6 +244,16 @@ class JpegCodec:
                 "standard Huffman tables, no further segments)"
             )
         return self.header + file[len(self.file_header) :]
+
+    def own_stream(self, file: bytes) -> bytes | None:
+        """The canonical, complete stream of a file of this codec, or of a stream itself; None of
+        any other file."""
+        try:
+            stream = self.unwrap(file)
+            self._dc_fits(stream)
+        except InputError:
+            return None
+        return stream
 
 
 def _pixels(file: bytes) -> Image.Image:

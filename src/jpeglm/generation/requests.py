@@ -47,13 +47,15 @@ class Event(NamedTuple):
     """int32 [N]: the new tokens, EOS included."""
     nats: np.ndarray
     """float64 [N]: −ln p of each under the model's own distribution."""
+    unit: np.ndarray
+    """int64 [N]: whole units before each, the prompt's among them; 0 where no grammar counts."""
     units: int
     """Whole MCUs, frames or codes of the stream by now."""
     ended: bool
     total: float = 0.0
     """nats of all its tokens by now."""
     reading: Reading | None = None
-    """Of `Given`, at its end: costs under the grammar too, and the unit of every token."""
+    """Of `Given`, at its end: costs under the grammar too."""
     error: InputError | None = None
 
     @property

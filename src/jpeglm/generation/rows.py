@@ -60,6 +60,7 @@ class Rows:
             np.zeros((rows, spans, NEXT + state), np.int64),
             np.zeros((rows, self.length), np.int32),
             np.zeros((rows, self.length)),
+            np.zeros((rows, self.length), np.int64),
         )
 
     def join(self, joining: list[Entry]) -> np.ndarray:
@@ -118,14 +119,19 @@ class Rows:
                 "the model's weights are finite, but what they compute is not; train it anew or "
                 "use another checkpoint"
             )
-        ids, nats = table.drawn[place, sent:count].copy(), table.nats[place, sent:count].copy()
-        return [Event(entry.number, entry.request, ids, nats, units, ended, total, error=error)]
+        ids, nats, unit = (
+            told[place, sent:count].copy() for told in (table.drawn, table.nats, table.unit)
+        )
+        return [
+            Event(entry.number, entry.request, ids, nats, unit, units, ended, total, error=error)
+        ]
 
 
 def end(entry: Entry, reading: Reading | None = None, error: InputError | None = None) -> Event:
     """The last event of a stream that was read, or of one that came to nothing."""
-    ids, nats, units, total = np.zeros(0, np.int32), np.zeros(0), 0, 0.0
+    ids, nats, unit = np.zeros(0, np.int32), np.zeros(0), np.zeros(0, np.int64)
+    units, total = 0, 0.0
     if reading:
-        ids, nats = reading.ids.astype(np.int32), reading.costs[0]
+        ids, nats, unit = reading.ids.astype(np.int32), reading.costs[0], reading.units
         units, total = reading.units_done, float(nats.sum())
-    return Event(entry.number, entry.request, ids, nats, units, True, total, reading, error)
+    return Event(entry.number, entry.request, ids, nats, unit, units, True, total, reading, error)

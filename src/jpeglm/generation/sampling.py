@@ -17,6 +17,7 @@ from jpeglm.generation.masks import WALK, Masks, Vocabulary, advance, token_mask
 from jpeglm.generation.matcher import Constraint
 from jpeglm.generation.nucleus import nucleus
 from jpeglm.kernels import LOWEST, exp, highest, kernel, log, record
+from jpeglm.syntax.machine import units
 
 KINDS = {"bool": "?", "int": "i8", "float": "f8"}
 SETTINGS = {field.name: KINDS[str(field.type)] for field in fields(Sampling)}
@@ -129,6 +130,8 @@ class Table(NamedTuple):
     """int32 [rows, tokens]: the tokens chosen so far, `ROW.count` of them."""
     nats: np.ndarray
     """float64 [rows, tokens]: −ln p of each under the model's own distribution."""
+    unit: np.ndarray
+    """int64 [rows, tokens]: whole units before each."""
 
 
 ROW = record(walk=WALK, draw=DRAW, count="i8", token="i8", nats="f8")
@@ -189,6 +192,7 @@ def _write(spec, table, place, token, nat, grammar, vocabulary):
     row = table.rows[place]
     table.drawn[place, row.count] = token  # count stays below the budget, at most the context
     table.nats[place, row.count] = nat
+    table.unit[place, row.count] = units(spec, table.states[place]) - row.walk.ahead
     row.token = token
     row.nats += nat
     row.count += 1

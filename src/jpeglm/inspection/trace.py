@@ -99,12 +99,9 @@ def _read(codec: JpegCodec, media: Any) -> tuple[bytes, Image.Image | None]:
     if isinstance(media, str | os.PathLike):
         media, name = read_bytes(Path(media), MAX_BYTES), printable(Path(media))
     if isinstance(media, bytes):
-        try:
-            stream = codec.unwrap(media)
-            codec.decode(stream)
+        stream = codec.own_stream(media)
+        if stream is not None:
             return stream, None
-        except InputError:
-            pass  # some other picture file
     config = codec.config
     picture = fit_image(as_picture(media, name), config.width, config.height, config.fit)
     return codec.encode(picture), picture

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import time
 from collections.abc import AsyncGenerator, Coroutine, Sequence
 from contextlib import aclosing, closing
 from typing import Any, TypeVar
 
-import numpy as np
 from fastapi import FastAPI, Request, Response
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse, StreamingResponse
@@ -23,11 +23,21 @@ from jpeglm import __version__
 from jpeglm.config import InputError
 from jpeglm.files import parse_json
 from jpeglm.serving.batcher import Ticket
+from jpeglm.serving.drawing import Drawing, Tally
 from jpeglm.serving.errors import Problem
 from jpeglm.serving.gate import Gate
 from jpeglm.serving.metrics import Metrics
-from jpeglm.serving.schemas import Edit, Generation, event, response, usage
-from jpeglm.serving.service import Drawing, Events, Service
+from jpeglm.serving.page import add_page
+from jpeglm.serving.schemas import (
+    Edit,
+    Generation,
+    Scoring,
+    event,
+    response,
+    score,
+    usage,
+)
+from jpeglm.serving.service import Events, Service
 
 __all__ = ["make_app"]
 
@@ -57,6 +67,7 @@ def make_app(service: Service, origins: Sequence[str] = ()) -> FastAPI:
         middleware=[*(cors if origins else []), gate],
     )
     _add_errors(app)
+    add_page(app)
 
     @app.get("/health")
     async def health() -> Response:
@@ -85,13 +96,20 @@ def make_app(service: Service, origins: Sequence[str] = ()) -> FastAPI:
 
     @app.post("/v1/images/edits")
     async def edits(request: Request) -> Response:
-        if not request.headers.get("content-type", "").startswith("multipart/form-data"):
-            raise Problem(415, "send the request as a form, with Content-Type: multipart/form-data")
-        async with request.form(max_files=FILES, max_fields=FIELDS) as form:
-            files = {name: await _file(form, name) for name in ("image", "mask")}
-            fields = {k: v for k, v in form.items() if k not in ("image", "image[]", "mask")}
+        fields, files = await _form(request)
         asked, warning = Edit.read(fields, spelt=True)
         return await _answer(service, metrics, request, asked, warning, **files)
+
+    @app.post("/v1/images/scores")
+    async def scores(request: Request) -> Response:
+        fields, files = await _form(request)
+        asked, warning = Scoring.read(fields, spelt=True)
+        ticket, events = service.ask(asked)
+        with closing(ticket):
+            begin = service.begin(ticket, asked, warning, **files)
+            drawing = await _unless_gone(request, begin)
+            body = await _unless_gone(request, _score(service, drawing, ticket, events))
+        return JSONResponse(body, headers=NO_STORE)
 
     return app
 
@@ -134,6 +152,16 @@ def _told(error: Exception) -> Problem:
     return Problem(500, "something is wrong with the server, which has written down what")
 
 
+async def _form(request: Request) -> tuple[dict[str, Any], dict[str, bytes | None]]:
+    """A form's fields, and its files `image` and `mask`."""
+    if not request.headers.get("content-type", "").startswith("multipart/form-data"):
+        raise Problem(415, "send the request as a form, with Content-Type: multipart/form-data")
+    async with request.form(max_files=FILES, max_fields=FIELDS) as form:
+        files = {name: await _file(form, name) for name in ("image", "mask")}
+        fields = {k: v for k, v in form.items() if k not in ("image", "image[]", "mask")}
+    return fields, files
+
+
 async def _file(form: FormData, name: str) -> bytes | None:
     """A form's file of that name; None where there is none."""
     found = form.getlist(name) + form.getlist(f"{name}[]")
@@ -163,10 +191,11 @@ async def _answer(
         except BaseException:
             ticket.close()
             raise
-        return _Stream(ticket, _events(service, metrics, drawing, ticket, events, begun))
+        parts = _events(service, metrics, drawing, asked, ticket, events, begun)
+        return _Stream(ticket, parts)
     with closing(ticket):
         drawing = await _unless_gone(request, begin)
-        body = await _unless_gone(request, _draw(service, drawing, ticket, events))
+        body = await _unless_gone(request, _draw(service, drawing, asked, ticket, events))
     metrics.seconds.observe(time.monotonic() - begun)
     return JSONResponse(body, headers=NO_STORE)
 
@@ -194,20 +223,40 @@ async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
 
 def _more(drawing: Drawing) -> dict[str, Any]:
     """What that API's answers lack."""
-    return {"seed": drawing.seed} | ({"warning": drawing.warning} if drawing.warning else {})
+    return {"seed": drawing.seed} | _warned(drawing)
+
+
+def _warned(drawing: Drawing) -> dict[str, Any]:
+    return {"warning": drawing.warning} if drawing.warning else {}
+
+
+async def _score(
+    service: Service, drawing: Drawing, ticket: Ticket, events: Events
+) -> dict[str, Any]:
+    """What a picture costs, and the picture as the model reads it."""
+    tally = Tally(drawing)
+    async with aclosing(service.follow(ticket, events, drawing)) as told:
+        async for one in told:
+            tally.add(one)
+    if not math.isfinite(tally.bits):
+        raise InputError(f"{drawing.served.name} gives this picture no finite number of bits")
+    file = await service.aside(drawing.file, tally.ids)
+    used = usage(*drawing.input_tokens, 0)
+    return score(file, drawing.served.size, used, **tally.to_dict(), **_warned(drawing))
 
 
 async def _draw(
-    service: Service, drawing: Drawing, ticket: Ticket, events: Events
+    service: Service, drawing: Drawing, asked: Generation, ticket: Ticket, events: Events
 ) -> dict[str, Any]:
     """The whole answer."""
+    form = asked.output_format, asked.output_compression
     files, drawn = [b""] * len(drawing.requests), 0
     async with aclosing(service.follow(ticket, events, drawing)) as told:
         async for one in told:
-            files[one.request.tag] = await service.aside(service.file_of, drawing, one.ids)
+            files[one.request.tag] = await service.aside(drawing.file, one.ids, *form)
             drawn += len(one.ids)
     used = usage(*drawing.input_tokens, drawn)
-    return response(drawing.asked, files, drawing.served.size, used, **_more(drawing))
+    return response(asked, files, drawing.served.size, used, **_more(drawing))
 
 
 class _Stream(StreamingResponse):
@@ -226,30 +275,32 @@ async def _events(
     service: Service,
     metrics: Metrics,
     drawing: Drawing,
+    asked: Generation,
     ticket: Ticket,
     events: Events,
     begun: float,
 ) -> AsyncGenerator[str, None]:
     """Pictures on the way, spread evenly over what is to be drawn, and at last each whole one; or,
     where it comes to nothing, `error`."""
-    asked, size = drawing.asked, drawing.served.size
+    size, form = drawing.served.size, (asked.output_format, asked.output_compression)
     kind = "image_edit" if isinstance(asked, Edit) else "image_generation"
-    ids: dict[int, np.ndarray] = {}
+    tallies = [Tally(drawing) for _ in drawing.requests]
     shown = dict.fromkeys(range(asked.n), 0)
     span = drawing.served.codec.units - drawing.kept
     try:
         async with aclosing(service.follow(ticket, events, drawing)) as told:
             async for one in told:
                 tag = one.request.tag
-                ids[tag] = np.concatenate([ids.get(tag, one.ids[:0]), one.ids])
+                tally = tallies[tag]
+                tally.add(one)
                 due = (one.units - drawing.kept) * (asked.partial_images + 1) // max(span, 1)
                 if not one.ended and min(due, asked.partial_images) <= shown[tag]:
                     continue
-                file = await service.aside(service.file_of, drawing, ids[tag])
-                more = {**_more(drawing), "index": tag}
+                file = await service.aside(drawing.file, tally.ids, *form)
+                more = {**_more(drawing), "index": tag, **tally.to_dict()}
                 if one.ended:
                     name = f"{kind}.completed"
-                    more["usage"] = usage(*drawing.input_tokens, len(ids[tag]))
+                    more["usage"] = usage(*drawing.input_tokens, len(tally.ids))
                 else:
                     name = f"{kind}.partial_image"
                     more |= {"partial_image_index": shown[tag], "units": one.units}

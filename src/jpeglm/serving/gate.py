@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from jpeglm.serving.errors import Problem
 from jpeglm.serving.metrics import Metrics
+from jpeglm.serving.page import FILES
 from jpeglm.serving.service import Service
 from jpeglm.serving.settings import LOOPBACK
 
@@ -25,8 +26,13 @@ __all__ = ["Gate"]
 
 SLOWEST = 60.0
 """Seconds in which a body has to be there."""
-KNOWN = ("/v1/images/generations", "/v1/images/edits", "/v1/models", "/health", "/metrics")
+KNOWN = (
+    *("/v1/images/generations", "/v1/images/edits", "/v1/images/scores", "/v1/models"),
+    *("/health", "/metrics", "/"),
+)
 """Paths that metrics tell apart."""
+OPEN = {"/health", *FILES}
+"""Paths that need no key: the studio's files hold nothing of anybody's, and it asks for one."""
 
 
 class Gate:
@@ -74,7 +80,7 @@ class Gate:
             raise Problem(
                 403, f"pages of {origin[:60]} may not use this server; start it with --cors for it"
             )
-        if scope["path"] != "/health" and config.api_key is not None:
+        if scope["path"] not in OPEN and config.api_key is not None:
             given = headers.get("authorization", "").encode()
             if not hmac.compare_digest(given, b"Bearer " + config.api_key.encode()):
                 raise Problem(

@@ -7,12 +7,12 @@ from typing import Any
 
 from PIL import Image, ImageOps
 
-from jpeglm.codecs import Codec
+from jpeglm.codecs import Codec, JpegCodec
 from jpeglm.codecs.images import open_image, opened
 from jpeglm.config import InputError
 from jpeglm.serving.errors import Problem
 
-__all__ = ["FORMATS", "hole_of", "picture_of", "written"]
+__all__ = ["FORMATS", "hole_of", "picture_of", "stream_of", "written"]
 
 FORMATS = {"jpeg": ".jpg", "png": ".png", "webp": ".webp"}
 """What `output_format` takes, and the extension of each."""
@@ -41,6 +41,13 @@ def picture_of(data: bytes, name: str, max_pixels: int) -> Image.Image:
     more than max_pixels."""
     _judge_size(data, name, max_pixels)
     return open_image(data, name, max_pixels)
+
+
+def stream_of(codec: Codec, data: bytes, picture: Image.Image) -> bytes:
+    """The stream of an upload, which shows this picture. A file that is one of the codec's already
+    is taken as it is, so that one may go on from what a model drew and lose nothing."""
+    own = codec.own_stream(data) if isinstance(codec, JpegCodec) else None
+    return codec.encode(picture) if own is None else own
 
 
 def hole_of(data: bytes, size: tuple[int, int], max_pixels: int) -> Image.Image:

@@ -16,7 +16,7 @@ from typing import Any, Self
 from jpeglm.config import InputError, Sampling, Settings, bounded, shorten
 from jpeglm.serving.images import FORMATS, OURS
 
-__all__ = ["Edit", "Generation", "event", "response", "usage"]
+__all__ = ["Asked", "Edit", "Generation", "Scoring", "event", "response", "score", "usage"]
 
 SILENT = ("user", "safety_identifier")
 """Fields that no answer depends on anywhere."""
@@ -28,12 +28,52 @@ WORDS = {"true": True, "false": False}
 
 
 @dataclass(frozen=True)
-class Generation(Settings):
-    """A request for new pictures."""
+class Asked(Settings):
+    """What every request says."""
 
     prompt: str = ""
     """What is to be seen, or a class; for models that know either."""
     model: str | None = None
+
+    def __post_init__(self) -> None:
+        self.check_bounds()
+        if len(self.prompt) > LONGEST:
+            raise InputError(
+                f"prompt has {len(self.prompt)} characters; at most {LONGEST} are read"
+            )
+
+    @property
+    def pictures(self) -> int:
+        """How many the model has to do with."""
+        return 1
+
+    @classmethod
+    def read(cls, given: Mapping[str, Any], spelt: bool = False) -> tuple[Self, str]:
+        """(request, warning) of a body's fields; spelt: all are text, as in a form. What is null is
+        not given. InputError for what the request has no field for, or of the wrong type."""
+        values = {name: value for name, value in given.items() if value is not None}
+        ignored = [name for name in IGNORED if values.pop(name, "auto") != "auto"]
+        for name in SILENT:
+            values.pop(name, None)
+        if spelt:
+            kinds = {field.name: str(field.type) for field in dataclasses.fields(cls)}
+            values = {
+                name: _unspelt(name, value, kinds.get(name, "str"))
+                for name, value in values.items()
+            }
+        warning = f"ignored: {', '.join(ignored)}, which mean nothing here" if ignored else ""
+        return cls.from_dict(values), warning
+
+
+@dataclass(frozen=True)
+class Scoring(Asked):
+    """A request for what a picture, which comes beside it, costs the model."""
+
+
+@dataclass(frozen=True)
+class Generation(Asked):
+    """A request for new pictures."""
+
     n: int = bounded(1, least=1)
     size: str = "auto"
     """The model's own, WIDTHxHEIGHT, or auto."""
@@ -54,11 +94,7 @@ class Generation(Settings):
     guidance: float | None = None
 
     def __post_init__(self) -> None:
-        self.check_bounds()
-        if len(self.prompt) > LONGEST:
-            raise InputError(
-                f"prompt has {len(self.prompt)} characters; at most {LONGEST} are read"
-            )
+        super().__post_init__()
         if self.response_format != "b64_json":
             raise InputError(
                 f"response_format is {shorten(self.response_format)}; pictures come as b64_json "
@@ -72,22 +108,9 @@ class Generation(Settings):
         if self.partial_images and not self.stream:
             raise InputError("partial_images come in a stream; give stream true as well")
 
-    @classmethod
-    def read(cls, given: Mapping[str, Any], spelt: bool = False) -> tuple[Self, str]:
-        """(request, warning) of a body's fields; spelt: all are text, as in a form. What is null is
-        not given. InputError for what the request has no field for, or of the wrong type."""
-        values = {name: value for name, value in given.items() if value is not None}
-        ignored = [name for name in IGNORED if values.pop(name, "auto") != "auto"]
-        for name in SILENT:
-            values.pop(name, None)
-        if spelt:
-            kinds = {field.name: str(field.type) for field in dataclasses.fields(cls)}
-            values = {
-                name: _unspelt(name, value, kinds.get(name, "str"))
-                for name, value in values.items()
-            }
-        warning = f"ignored: {', '.join(ignored)}, which mean nothing here" if ignored else ""
-        return cls.from_dict(values), warning
+    @property
+    def pictures(self) -> int:
+        return self.n
 
     @property
     def sampling(self) -> dict[str, Any]:
@@ -152,5 +175,17 @@ def event(kind: str, asked: Generation, file: bytes, size: str, **more: Any) -> 
         "output_format": asked.output_format,
         "quality": "auto",
         "size": size,
+        **more,
+    }
+
+
+def score(file: bytes, size: str, used: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """What a picture costs; file: the picture as the model reads it; more: bits."""
+    return {
+        "created": int(time.time()),
+        "output_format": "jpeg",
+        "size": size,
+        "b64_json": base64.b64encode(file).decode(),
+        "usage": used,
         **more,
     }

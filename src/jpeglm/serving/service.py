@@ -2,100 +2,38 @@
 
 Pictures are opened, coded and written on two threads beside the event loop and the models' own, so
 that a large upload keeps nobody waiting. The same fields and seed give the bytes of
-`Model.generate` and `complete`.
+`Model.generate` and `complete` or, of a picture that is a file of the codec already, of
+`continue_stream`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import secrets
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-
 from jpeglm.checkpoint import load_checkpoint
 from jpeglm.checkpoint.shipped import list_models
-from jpeglm.codecs import Codec, JpegCodec
 from jpeglm.config import InputError, shorten
 from jpeglm.generation.loading import load
-from jpeglm.generation.matcher import Prompt
 from jpeglm.generation.model import Model
-from jpeglm.generation.requests import Event, Request
+from jpeglm.generation.requests import Event
 from jpeglm.places import checkpoint_folder, shipped_checkpoint
 from jpeglm.serving.batcher import Batcher, Closed, Full, Ticket
+from jpeglm.serving.drawing import Drawing, understand
 from jpeglm.serving.errors import Problem
-from jpeglm.serving.images import hole_of, picture_of, written
-from jpeglm.serving.schemas import Edit, Generation
+from jpeglm.serving.schemas import Asked
+from jpeglm.serving.served import Served
 from jpeglm.serving.settings import ServeConfig
 
-__all__ = ["Drawing", "Events", "Served", "Service"]
+__all__ = ["Events", "Service"]
 
 T = TypeVar("T")
 Events = asyncio.Queue[Event | Exception]
-SEEDS = 1 << 31
-"""Of requests without a seed."""
-
-
-@dataclass(frozen=True)
-class Served:
-    """A checkpoint under its name. model and batcher: None of one that writes clips."""
-
-    name: str
-    folder: Path
-    codec: Codec
-    model: Model | None = None
-    batcher: Batcher | None = None
-
-    @property
-    def size(self) -> str:
-        """WIDTHxHEIGHT in pixels."""
-        return f"{self.codec.config.width}x{self.codec.config.height}"
-
-    def to_dict(self) -> dict[str, Any]:
-        """As `/v1/models` shows it: that API's fields, and what one may ask of it."""
-        tokenizer = self.model.tokenizer if self.model else None
-        return {
-            "id": self.name,
-            "object": "model",
-            "created": int((self.folder / "config.json").stat().st_mtime),
-            "owned_by": "jpeglm",
-            "media": self.codec.media,
-            "size": self.size,
-            "units": self.codec.units,
-            "words": bool(tokenizer and tokenizer.text),
-            "classes": _classes(self.model) if self.model else [],
-            "holes": bool(tokenizer and tokenizer.addresses),
-        }
-
-
-def _classes(model: Model) -> list[str]:
-    names = model.tokenizer.class_names
-    return list(names or map(str, range(model.tokenizer.n_classes)))
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """A request that is understood, before it is drawn."""
-
-    served: Served
-    asked: Generation
-    prompt: Prompt
-    requests: list[Request]
-    kept: int
-    """Units of the picture that are there already."""
-    seed: int
-    warning: str
-
-    @property
-    def input_tokens(self) -> tuple[int, int]:
-        """Of the words (BOS or class included), of the picture that was given."""
-        return self.prompt.head, len(self.prompt.ids) - self.prompt.head
 
 
 class Service:
@@ -157,78 +95,16 @@ class Service:
 
     def prepare(
         self,
-        asked: Generation,
+        asked: Asked,
         warning: str = "",
         image: bytes | None = None,
         mask: bytes | None = None,
     ) -> Drawing:
-        """What is to be drawn, of a request's fields and files; InputError or `Problem` for what
-        this model cannot."""
-        served = self._drawing(asked)
-        model, codec = served.model, served.codec
-        assert model
-        if asked.size not in ("auto", served.size):
-            raise InputError(
-                f"size is {shorten(asked.size)}; {served.name} draws {served.size}, so give that "
-                "or auto"
-            )
-        if asked.partial_images > codec.units:
-            raise InputError(
-                f"partial_images is {asked.partial_images}; it must be from 0 to {codec.units}, "
-                "the units of a picture"
-            )
-        label = text = None
-        if model.tokenizer.text:
-            text = asked.prompt
-        elif model.classes:
-            label = asked.prompt.strip() or None
-        elif asked.prompt.strip():
-            unheard = f"{served.name} knows neither words nor classes: the prompt changes nothing"
-            warning = "; ".join(filter(None, (warning, unheard)))
-        prompt, kept = self._prompt(model, asked, image, mask, label, text)
-        chooser = model.sampling(prompt, **asked.sampling)
-        seed = secrets.randbelow(SEEDS) if asked.seed is None else asked.seed
-        watch = "unit" if asked.partial_images else "end"
-        requests = [
-            Request(prompt, chooser, seed, i, watch=watch, tag=i)  # type: ignore[arg-type]
-            for i in range(asked.n)
-        ]
-        return Drawing(served, asked, prompt, requests, kept, seed, warning)
+        """`drawing.understand` with the request's model and this server's limits."""
+        most = self.config.max_pixels
+        return understand(self._drawing(asked), asked, warning, most, image, mask)
 
-    def _prompt(
-        self,
-        model: Model,
-        asked: Generation,
-        image: bytes | None,
-        mask: bytes | None,
-        label: str | None,
-        text: str | None,
-    ) -> tuple[Prompt, int]:
-        """What stands before the drawn tokens, and how many units that is."""
-        if not isinstance(asked, Edit):
-            return model.prompts.bare(label, text), 0
-        if image is None:
-            raise InputError("image is missing; send the picture as a form's file")
-        picture = picture_of(image, "image", self.config.max_pixels)
-        if mask is None:
-            units, _ = model.units_kept(asked.keep)
-            return model.prompts.beginning(model.codec.encode(picture), units, label, text), units
-        if asked.keep is not None:
-            raise InputError("keep and mask each say what stays; give one of them")
-        if not isinstance(model.codec, JpegCodec):
-            raise InputError("holes are filled in JPEG pictures alone, not with this codec")
-        hole = model.codec.covered(hole_of(mask, picture.size, self.config.max_pixels))
-        prompt = model.prompts.around(model.codec.encode(picture), hole, label, text)
-        return prompt, int((~hole).sum())
-
-    def file_of(self, drawing: Drawing, ids: np.ndarray) -> bytes:
-        """A file of the prompt and the tokens behind it, as far as they go."""
-        served, asked = drawing.served, drawing.asked
-        assert served.model
-        stream = served.model.tokenizer.decode_stream(np.concatenate([drawing.prompt.ids, ids]))
-        return written(served.codec, stream, asked.output_format, asked.output_compression)
-
-    def _drawing(self, asked: Generation) -> Served:
+    def _drawing(self, asked: Asked) -> Served:
         """The model that a request is for; `Problem` 404, InputError."""
         served = self.served(asked.model)
         if served.model is None:
@@ -236,11 +112,11 @@ class Service:
                 f"{served.name} writes clips, which this API has no place for; draw them with "
                 "`jpeglm generate` and `jpeglm complete`"
             )
-        if asked.n > self.config.max_n:
-            raise InputError(f"n is {asked.n}; it must be from 1 to {self.config.max_n}")
+        if asked.pictures > self.config.max_n:
+            raise InputError(f"n is {asked.pictures}; it must be from 1 to {self.config.max_n}")
         return served
 
-    def ask(self, asked: Generation) -> tuple[Ticket, Events]:
+    def ask(self, asked: Asked) -> tuple[Ticket, Events]:
         """Room for a request's pictures, and the queue that their events will come through.
         `Problem` 404, 429 or 503, InputError."""
         loop = asyncio.get_running_loop()
@@ -253,7 +129,7 @@ class Service:
         batcher = self._drawing(asked).batcher
         assert batcher
         try:
-            return batcher.ask(asked.n, tell), events
+            return batcher.ask(asked.pictures, tell), events
         except Full as full:
             raise Problem(429, str(full), headers={"Retry-After": str(full.seconds)}) from full
         except Closed as closed:
@@ -262,7 +138,7 @@ class Service:
     async def begin(
         self,
         ticket: Ticket,
-        asked: Generation,
+        asked: Asked,
         warning: str = "",
         image: bytes | None = None,
         mask: bytes | None = None,

@@ -1,0 +1,59 @@
+// The page: finds the models, mounts the views. A view is a module with a section of index.html:
+// { id, title, mount(studio) }, mounted when it is first seen.
+
+import { models, useKey } from "./api.js";
+import { view as draw } from "./draw.js";
+
+const VIEWS = [draw];
+const part = (id) => document.getElementById(id);
+const mounted = new Set();
+
+const studio = {
+  models: [],
+  // Say what is wrong; null: nothing is any more.
+  say(problem) {
+    part("problem").hidden = !problem;
+    part("problem").textContent = problem?.message ?? "";
+    part("key").hidden = problem?.status !== 401;
+    if (problem) part("problem").scrollIntoView({ block: "nearest" });
+  },
+  // For those who do not see it.
+  tell(words) {
+    part("told").textContent = words;
+  },
+};
+
+function see(view) {
+  for (const { id } of VIEWS) part(id).hidden = id !== view.id;
+  for (const button of part("views").children) {
+    button.setAttribute("aria-current", button.dataset.view === view.id ? "page" : "false");
+  }
+  if (!mounted.has(view.id)) view.mount(studio);
+  mounted.add(view.id);
+}
+
+async function begin() {
+  try {
+    studio.models = await models();
+    if (!studio.models.length) throw new Error("This server has no model that draws pictures.");
+    studio.say(null);
+    see(VIEWS[0]);
+  } catch (error) {
+    studio.say(error);
+  }
+}
+
+for (const view of VIEWS) {
+  const button = document.createElement("button");
+  button.textContent = view.title;
+  button.dataset.view = view.id;
+  button.addEventListener("click", () => see(view));
+  part("views").append(button);
+}
+part("views").hidden = VIEWS.length < 2;
+part("key").addEventListener("submit", (event) => {
+  event.preventDefault();
+  useKey(part("key-text").value);
+  begin();
+});
+begin();

@@ -1,0 +1,377 @@
+"""The studio in a browser: Playwright drives the Chromium that is installed here.
+
+    pip install playwright; apt-get install chromium        (JPEGLM_CHROMIUM names another one)
+    npm pack axe-core                                        JPEGLM_AXE=…/axe.min.js
+
+Without Playwright or Chromium all of it skips, without axe-core the part that asks it.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import jpeglm as package
+from jpeglm.codecs.check import check_file
+
+from .test_serve import KEY, png, running, until
+
+pytestmark = pytest.mark.slow
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+pytest.importorskip("jpeglm.serving.server", exc_type=ImportError)
+
+ROOT = Path(__file__).parents[2]
+CHROMIUM = os.environ.get("JPEGLM_CHROMIUM") or shutil.which("chromium")
+AXE = Path(os.environ.get("JPEGLM_AXE") or ROOT / "node_modules" / "axe-core" / "axe.min.js")
+FAILED = "Failed to load resource"
+"""What Chromium says of every status that is none of success, meant or not."""
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if not CHROMIUM:
+        pytest.skip("there is no chromium")
+    with sync_api.sync_playwright() as playwright:
+        one = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield one
+        one.close()
+
+
+@pytest.fixture(scope="module")
+def server():
+    with running(["photos", "avatars", "cifar10"]) as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def photo(picture_files):
+    return picture_files[3]
+
+
+@contextmanager
+def opened(browser, server, fragment="", width=1280, wrong=(), **options):
+    """A page; what it asks for and says is watched. wrong: how messages begin that are meant."""
+    context = browser.new_context(viewport={"width": width, "height": 844}, **options)
+    page, said, asked = context.new_page(), [], []
+    page.set_default_timeout(20_000)
+    page.on("console", lambda one: said.append(one.text) if one.type == "error" else None)
+    page.on("pageerror", lambda one: said.append(str(one)))
+    page.on("request", lambda one: asked.append(one.url))
+    page.goto(f"{server.url}/{fragment}")
+    yield page
+    context.close()
+    assert all(url.startswith((server.url, "blob:" + server.url)) for url in asked), asked
+    assert not [one for one in said if not one.startswith(tuple(wrong) or "\0")], said
+
+
+def wait(page, script):
+    """Until that is so; asked from outside, for the page's policy lets nothing be evaluated."""
+    ends = time.monotonic() + 20
+    while not page.evaluate(script):
+        assert time.monotonic() < ends, script
+        page.wait_for_timeout(20)
+
+
+def shown(page, name):
+    """Wait for the picture of that name to be the one that is given."""
+    wait(page, f"document.querySelector('#editor .pixels').ariaLabel.endsWith(': {name}')")
+
+
+def go(page, pictures=4):
+    """Draw, and wait until all pictures are there; the files."""
+    page.click("#go")
+    wait(page, "document.querySelector('#go').textContent != 'Stop'")
+    saves = page.locator("#candidates a.button")
+    assert saves.count() == pictures
+    files = []
+    for number in range(pictures):
+        with page.expect_download() as download:
+            saves.nth(number).click()
+        files.append(Path(download.value.path()).read_bytes())
+    return files
+
+
+def valid(files, tmp_path):
+    """libjpeg's own tool shows all of them without a word."""
+    for file in files:
+        assert check_file(file, {}).valid
+        (tmp_path / "x.jpg").write_bytes(file)
+        if shutil.which("djpeg"):
+            shown = subprocess.run(["djpeg", tmp_path / "x.jpg"], capture_output=True)
+            assert shown.returncode == 0 and not shown.stderr
+    return True
+
+
+def seed_of(page):
+    return int(page.input_value("#seed"))
+
+
+def drag(page, *places):
+    """The pointer from place to place in the editor, each in shares of its width and height."""
+    page.locator("#editor").scroll_into_view_if_needed()
+    box = page.locator("#editor").bounding_box()
+    for number, (x, y) in enumerate(places):
+        page.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"], steps=5)
+        if not number:
+            page.mouse.down()
+    page.mouse.up()
+
+
+def ready(page):
+    page.wait_for_selector("#editor[aria-valuenow]:visible")
+    wait(page, "document.querySelector('#editor .pixels').ariaLabel.includes(': ')")
+
+
+def test_one_click_draws(browser, server, tmp_path):
+    with opened(browser, server) as page:
+        ready(page)
+        assert "language model" in page.inner_text("h1")
+        files = go(page)
+        assert valid(files, tmp_path) and len(set(files)) == 4
+        assert "tokens/s" in page.inner_text("#figures") and "bits" in page.inner_text("#figures")
+
+
+def test_an_uploaded_photo_is_completed_below_the_border(browser, server, photo, tmp_path):
+    model = package.load("photos")
+    with opened(browser, server) as page:
+        ready(page)
+        page.set_input_files("#file", photo)
+        shown(page, photo.name)
+        drag(page, (0.5, 0.5), (0.1, 0.3))
+        assert page.get_attribute("#editor", "aria-valuenow") == "4"
+        files = go(page)
+        own = model.complete(photo, 0.25, 4, seed=seed_of(page))
+        assert files == own.files and valid(files, tmp_path)
+        page.check("#tint")
+        assert "bits a block" in page.inner_text("#legend-most")
+        (score,) = model.score_streams([own.original])
+        most = page.evaluate(
+            "Number(document.querySelector('#legend-most').textContent.split(' ')[0])"
+        )
+        assert most >= round(score.of_units.max()) - 1
+        # The picture may also be dropped or pasted.
+        for kind, carrier in (("drop", "dataTransfer"), ("paste", "clipboardData")):
+            page.click("#sample")
+            shown(page, "the example")
+            page.evaluate(
+                """async ([kind, carrier, bytes]) => {
+                    const data = new DataTransfer();
+                    data.items.add(new File([new Uint8Array(bytes)], `${kind}.jpg`));
+                    const event = new Event(kind, {bubbles: true, cancelable: true});
+                    event[carrier] = data;
+                    document.dispatchEvent(event);
+                }""",
+                [kind, carrier, list(photo.read_bytes())],
+            )
+            shown(page, f"{kind}.jpg")
+
+
+def test_words_then_keep_one_then_fill_a_hole_and_a_link(browser, server, tmp_path):
+    model = package.load("avatars")
+    text = "persona, red shirt, light skin, blue background"
+    with opened(browser, server) as page:
+        ready(page)
+        page.select_option("#model", "avatars")
+        page.fill("#words", text)
+        files = go(page)
+        first = model.generate(4, text=text, seed=seed_of(page))
+        assert files == first.files and valid(files, tmp_path)
+        page.click("button[aria-label^='Keep picture 2 ']")
+        ready(page)
+        page.check("input[value=brush]")
+        page.click("#clear")
+        drag(page, (0.3, 0.3), (0.7, 0.3))
+        drag(page, (0.3, 0.45), (0.3, 0.45))
+        files = go(page)
+        hole = np.zeros((8, 8), bool)
+        hole[2, 2:6] = hole[3, 2] = True
+        own = model.fill_stream(
+            first.streams[1], hole.reshape(-1), 4, text=text, seed=seed_of(page)
+        )
+        assert files == own.files and valid(files, tmp_path)
+        page.uncheck("#tint")
+        page.check("#tint")
+        page.evaluate(
+            """Object.defineProperty(navigator, "clipboard", {
+                value: { writeText: async (text) => { window.copied = text; } }
+            })"""
+        )
+        page.click("#more summary")
+        page.fill("#temperature", "0.35")
+        seed = seed_of(page)
+        page.click("#link")
+        link = page.evaluate("window.copied")
+    assert link.startswith(server.url)
+    with opened(browser, server, link.removeprefix(f"{server.url}/")) as page:
+        ready(page)
+        assert page.input_value("#words") == text and page.input_value("#temperature") == "0.35"
+        assert seed_of(page) == seed and not page.is_checked("#fresh")
+        assert page.is_checked("input[value=brush]") and page.is_checked("#tint")
+        assert "5 of 64 blocks" in page.inner_text("#editor-hint")
+
+
+def test_a_class(browser, server, tmp_path):
+    with opened(browser, server, "#model=cifar10&n=2&seed=5&class=ship&guidance=1.5") as page:
+        page.wait_for_selector("#class:visible")
+        files = go(page, 2)
+        model = package.load("cifar10")
+        assert files == model.generate(2, label="ship", guidance=1.5, seed=5).files
+
+
+def test_by_keyboard_alone(browser, server):
+    with opened(browser, server) as page:
+        ready(page)
+
+        def tab_to(selector):
+            for _ in range(40):
+                page.keyboard.press("Tab")
+                if page.evaluate(f"document.activeElement.matches({json.dumps(selector)})"):
+                    return
+            raise AssertionError(f"{selector} is not reached")
+
+        tab_to("#editor")
+        for key, border in (
+            ("ArrowUp", 4),
+            ("ArrowRight", 5),
+            ("End", 16),
+            ("Home", 0),
+            ("ArrowDown", 4),
+        ):
+            page.keyboard.press(key)
+            assert page.get_attribute("#editor", "aria-valuenow") == str(border)
+        tab_to("#go")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#candidates a.button >> nth=3")
+        tab_to("#tint")
+        page.keyboard.press("Space")
+        assert page.is_visible("#legend")
+        tab_to("button[aria-label^='Keep picture 1 ']")
+        page.keyboard.press("Enter")
+        wait(page, "document.activeElement.id == 'editor'")
+        page.select_option("#model", "avatars")
+        page.check("input[value=picture]")
+        ready(page)
+        page.check("input[value=brush]")
+        page.locator("input[value=brush]").focus()
+        tab_to("#editor")
+        page.click("#clear")
+        page.click("#go")
+        page.wait_for_selector("#problem:visible")
+        assert "Nothing is painted" in page.inner_text("#problem")
+        page.focus("#editor")
+        for key in ("Home", "Space", "ArrowRight", "Enter"):
+            page.keyboard.press(key)
+        assert "2 of 64 blocks" in page.inner_text("#editor-hint")
+
+
+def test_it_says_what_is_wrong(browser, photo, tmp_path):
+    with (
+        running(["cifar10"], rows=2, queue=2, max_n=4) as server,
+        opened(browser, server, wrong=[FAILED]) as page,
+    ):
+        page.wait_for_selector("#go")
+
+        def told(*words):
+            page.wait_for_selector("#problem:visible")
+            for word in words:
+                assert word in page.inner_text("#problem")
+
+        bad = tmp_path / "picture.jpg"
+        bad.write_bytes(b"none")
+        page.set_input_files("#file", bad)
+        told("is not a readable picture")
+        assert page.is_checked("input[value=nothing]"), "everything is as it was"
+        batcher = server.batcher("cifar10")
+        ticket = batcher.ask(4, lambda event: None)
+        page.click("#go")
+        wait(page, "document.querySelector('#problem').textContent.includes('again')")
+        told("Too many pictures are waiting; ask again in")
+        ticket.close()
+        assert len(go(page)) == 4 and not page.is_visible("#problem")
+        page.click("#more summary")
+        page.fill("#n", "9")
+        page.click("#go")
+        told("N is 9; it must be from 1 to 4.")
+        page.fill("#n", "1")
+        server.service.stop()
+        until(lambda: not server.thread.is_alive())
+        page.click("#go")
+        wait(page, "document.querySelector('#problem').textContent.includes('answer')")
+        told("The server does not answer.")
+
+
+def test_it_asks_for_a_key(browser):
+    with (
+        running(["cifar10"], api_key=KEY) as server,
+        opened(browser, server, wrong=[FAILED]) as page,
+    ):
+        page.wait_for_selector("#key-text")
+        page.fill("#key-text", "wrong")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#problem:visible")
+        page.fill("#key-text", KEY)
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#go")
+        assert len(go(page)) == 4 and not page.is_visible("#key")
+
+
+def test_a_stopped_drawing_frees_its_rows(browser, server):
+    with opened(browser, server, "#model=avatars&n=10") as page:
+        page.wait_for_selector("#words:visible")
+        page.click("#go")
+        until(lambda: server.batcher("avatars").open > 0)
+        page.click("#go")
+        until(lambda: server.batcher("avatars").open == 0)
+        wait(page, "document.querySelector('#go').textContent != 'Stop'")
+        assert not page.is_visible("#problem")
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_axe_finds_nothing_serious(browser, server, width, theme):
+    """Nor is anything wider than the page."""
+    if not AXE.is_file():
+        pytest.skip("there is no axe-core; JPEGLM_AXE names its axe.min.js")
+
+    def judged(page):
+        page.wait_for_timeout(200)  # transitions of colours
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        page.evaluate(AXE.read_text())
+        found = page.evaluate("axe.run()")["violations"]
+        assert not [
+            (one["id"], one["nodes"][0]["html"])
+            for one in found
+            if one["impact"] in ("serious", "critical")
+        ]
+
+    options = {"color_scheme": theme, "reduced_motion": "reduce", "bypass_csp": True}
+    with opened(browser, server, "", width, **options) as page:
+        ready(page)
+        judged(page)
+        go(page)
+        page.check("#tint")
+        page.click("#more summary")
+        judged(page)
+        page.select_option("#model", "avatars")
+        judged(page)
+        page.check("input[value=picture]")
+        ready(page)
+        page.check("input[value=brush]")
+        judged(page)
+        page.set_input_files(
+            "#file", {"name": "x.png", "mimeType": "image/png", "buffer": png_of_nothing()}
+        )
+        ready(page)
+        judged(page)
+
+
+def png_of_nothing():
+    return png(Image.new("RGB", (80, 64), (90, 120, 30)))
