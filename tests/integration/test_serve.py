@@ -27,7 +27,9 @@ from jpeglm.codecs.check import check_file
 from jpeglm.config import InputError, JpegConfig
 from jpeglm.generation.given import Given
 from jpeglm.generation.requests import Request
-from jpeglm.serving.batcher import Batcher, Full
+from jpeglm.inspection.tokens import read_choices
+from jpeglm.inspection.trace import trace_picture
+from jpeglm.serving.batcher import Batcher, Closed, Full
 from jpeglm.serving.schemas import Edit
 from jpeglm.serving.service import Service
 from jpeglm.serving.settings import ServeConfig
@@ -711,6 +713,69 @@ def test_a_batcher_is_full_when_it_is(home):
         assert model.engine.sequences == 0
     finally:
         batcher.close()
+
+
+def test_a_trace_is_that_of_inspect(server, home, photo):
+    url = f"{server.url}/v1/images/traces"
+    told = httpx.post(url, files={"image": photo}, data={"prompt": "two walls"}, timeout=60).json()
+    own = trace_picture(package.load(home / "words"), photo, text="two walls")
+    assert told == json.loads(json.dumps(own))
+    drawn = package.load(home / "classes").generate(label="cat", seed=3).files[0]
+    told = httpx.post(url, files={"image": drawn}, data={"model": "classes", "prompt": "cat"})
+    assert told.json()["picture"]["drawn"] and told.json()["model"]["label"] == "cat"
+    sentence(httpx.post(url, files={"image": b"no"}), 400, "no known format", param="image")
+    mask, _ = mask_of(photo)
+    both = {"image": photo, "mask": mask}
+    sentence(httpx.post(url, files=both), 400, "mask has no meaning", param="mask")
+    sentence(httpx.post(url, files={"image": photo}, data={"prompt": "x " * 900}), 400, "context")
+    assert server.batcher("words").open == 0
+
+
+def test_what_is_read_aside_stands_between_the_steps(home):
+    """Neither changes what is drawn; errors and cancelling are the caller's alone."""
+    model = package.load(home / "words")
+    alone = model.generate(2, text="a wall", seed=1)
+    batcher = Batcher(model, rows=2, queue=2)
+    try:
+        prompt = model.prompts.bare(None, "a wall")
+        requests = [Request(prompt, model.sampling(prompt), seed=1, picture=i) for i in range(2)]
+        ended = []
+        ticket = batcher.ask(2, lambda event: event.ended and ended.append(event))
+        steps = []
+
+        def counted():
+            for number in range(5):
+                steps.append(model.session.tokens)
+                yield number
+
+        def broken():
+            yield 1
+            raise ValueError("no")
+
+        def endless():
+            while True:
+                yield time.sleep(0.001)
+
+        ticket.hand_in(requests)
+        five, wrong, left = map(batcher.aside, (counted(), broken(), endless()))
+        stream = model.codec.encode(Image.new("RGB", (48, 32), (9, 90, 200)))
+        read = batcher.aside(read_choices(model, stream, None, "a wall"))
+        assert five.result(60) == [0, 1, 2, 3, 4]
+        assert len(set(steps)) > 1, "the session stepped between them"
+        with pytest.raises(ValueError, match="no"):
+            wrong.result(60)
+        until(lambda: len(ended) == 2)
+        assert sorted(event.bits for event in ended) == pytest.approx(sorted(alone.bits))
+        score = model.score_streams([stream], texts=["a wall"]) if left.cancel() else None
+        bits = [choice.bits for piece in read.result(60) for choice in piece]
+        assert bits == pytest.approx(score[0].bits, abs=1e-3)
+        late = batcher.aside(endless())
+    finally:
+        batcher.close()
+    with pytest.raises(Closed):
+        late.result(1)
+    with pytest.raises(Closed):
+        batcher.aside(endless())
 
 
 def hang(server, count, stream=True):

@@ -43,16 +43,17 @@ def test_files_come_without_a_key_and_under_a_strict_policy(server):
             assert (
                 "http://" not in text.replace("http://www.w3.org/", "") and "https://" not in text
             )
-            asked |= {f"/studio/{word}" for word in _names(text)}
+            folder = path.rpartition("/")[0] or "/studio"
+            asked |= {f"{folder}/{word}" for word in _names(text, 'from "./')}
+            asked |= {f"/studio/{word}" for word in _names(text, '"/studio/')}
     assert asked and asked <= set(page.FILES)
     assert httpx.get(f"{server.url}/v1/models").status_code == 401
     assert "unsafe" not in page.POLICY and "default-src 'none'" in page.POLICY
 
 
-def _names(text):
-    """Files of the page that a text names."""
-    for mark in ('from "./', '"/studio/'):
-        yield from (part.split('"')[0] for part in text.split(mark)[1:])
+def _names(text, mark):
+    """Files that a text names behind a mark."""
+    return [part.split('"')[0] for part in text.split(mark)[1:]]
 
 
 def test_no_path_leads_out_of_the_folder(server):
@@ -73,7 +74,7 @@ def test_files_are_short_and_hold_no_script_or_style_inside():
     text = (page.FOLDER / "index.html").read_text()
     assert " style=" not in text and "<style" not in text and not re.search(r"\son\w+=", text)
     assert text.count("<script") == 1 and '<script type="module" src=' in text
-    for file in page.FOLDER.iterdir():
+    for file in (*page.FOLDER.iterdir(), *page.INSIDE.iterdir()):
         assert len(file.read_text().splitlines()) <= LONGEST, file.name
 
 

@@ -20,6 +20,7 @@ from PIL import Image
 
 import jpeglm as package
 from jpeglm.codecs.check import check_file
+from jpeglm.inspection.trace import trace_picture
 
 from .test_serve import KEY, png, running, until
 
@@ -218,6 +219,51 @@ def test_words_then_keep_one_then_fill_a_hole_and_a_link(browser, server, tmp_pa
         assert "5 of 64 blocks" in page.inner_text("#editor-hint")
 
 
+def test_one_looks_inside(browser, server, photo):
+    """The example, an upload, and what was drawn; what one points at is marked in all steps."""
+    with opened(browser, server) as page:
+        ready(page)
+        page.click("#views button >> nth=1")
+        page.wait_for_selector("[data-key=mcu-15]")
+        assert page.inner_text("#inside-name") == "the example"
+        page.set_input_files("#inside-file", photo)
+        wait(page, f"document.querySelector('#inside-name').textContent == '{photo.name}'")
+        told = trace_picture(package.load("photos"), photo)
+        page.click("[data-key=mcu-6]")
+        block = next(one for one in told["blocks"] if one["mcu"] == 6)
+        levels = page.locator("[aria-label=levels] button").all_inner_texts()
+        assert levels == [str(level) for level in block["levels"]]
+        page.click("[data-key=levels-0]")
+        own = [part for part in told["parts"] if told["blocks"][part[4]] is block and part[5] == 0]
+        marked = page.locator(".look-chip.on[data-key^=part] b").all_inner_texts()
+        assert marked == [part[0] for part in own]
+        assert page.locator(".look-byte .on").count() and page.locator(".look-chip.chosen").count()
+        dark = page.evaluate("document.querySelector('.look-frame canvas').toDataURL()")
+        page.fill("#look-kept", "1")
+        assert page.evaluate("document.querySelector('.look-frame canvas').toDataURL()") != dark
+        page.focus("[data-key=mcu-6]")
+        page.keyboard.press("ArrowRight")
+        assert page.evaluate("document.activeElement.dataset.key") == "mcu-7"
+        page.click("#views button >> nth=0")
+        go(page)
+        page.click("[aria-label='Look inside picture 3']")
+        wait(page, "document.querySelector('#inside-name').textContent == 'picture 3'")
+
+
+def test_a_page_of_inspect_works_from_a_file(browser, photo, tmp_path, jpeglm):
+    assert jpeglm("inspect", photo, "--html", tmp_path / "inside.html")[0] == 0
+    page, said, asked = browser.new_page(), [], []
+    page.on("console", lambda one: said.append(one.text))
+    page.on("pageerror", lambda one: said.append(str(one)))
+    page.on("request", lambda one: asked.append(one.url))
+    page.goto(f"file://{tmp_path}/inside.html")
+    page.click("[data-key=mcu-3]")
+    page.click("[data-key^=token] >> nth=2")
+    assert page.locator(".look-chances tr").count() >= 6
+    assert not said and asked == [f"file://{tmp_path}/inside.html"]
+    page.close()
+
+
 def test_a_class(browser, server, tmp_path):
     with opened(browser, server, "#model=cifar10&n=2&seed=5&class=ship&guidance=1.5") as page:
         page.wait_for_selector("#class:visible")
@@ -360,6 +406,10 @@ def test_axe_finds_nothing_serious(browser, server, width, theme):
         page.check("#tint")
         page.click("#more summary")
         judged(page)
+        page.click("[aria-label='Look inside picture 1']")
+        page.wait_for_selector("[data-key=mcu-15]")
+        judged(page)
+        page.click("#views button >> nth=0")
         page.select_option("#model", "avatars")
         judged(page)
         page.check("input[value=picture]")

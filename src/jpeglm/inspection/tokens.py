@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,8 +36,9 @@ class Choice:
 
 def read_choices(
     model: Model, stream: bytes, label: int | str | None = None, text: str | None = None
-) -> list[Choice]:
-    """One for each token of a canonical stream, EOS included, behind its label and text."""
+) -> Iterator[list[Choice]]:
+    """One for each token of a canonical stream, EOS included, behind its label and text; in the
+    pieces that the engine reads. InputError where the model's context is too short."""
     tokenizer = model.tokenizer
     head = tokenizer.head(label, text)
     ids = np.concatenate([tokenizer.encode_stream(stream), [tokenizer.eos]])
@@ -46,14 +48,16 @@ def read_choices(
             f"{model.engine.max_length}"
         )
     matcher = Matcher(model.constraint)
-    found: list[Choice] = []
+    at = 0
     before = len(head) - 1  # the last of the head's logits is for the first token
     for piece in model.engine.read(np.concatenate([head, ids[:-1]])):
+        found = []
         for logits in piece[min(before, len(piece)) :]:
-            found.append(_choice(logits, matcher.allowed(), int(ids[len(found)])))
+            found.append(_choice(logits, matcher.allowed(), int(ids[at])))
             assert matcher.accept(found[-1].token)
+            at += 1
         before = max(0, before - len(piece))
-    return found
+        yield found
 
 
 def _choice(logits: np.ndarray, legal: np.ndarray, token: int) -> Choice:

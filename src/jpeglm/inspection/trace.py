@@ -12,7 +12,8 @@ from __future__ import annotations
 import base64
 import io
 import os
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from jpeglm.inspection.pixels import (
     rows_of,
 )
 from jpeglm.inspection.scan import Block, Part, byte_kinds, take_apart
-from jpeglm.inspection.tokens import read_choices
+from jpeglm.inspection.tokens import Choice, read_choices
 from jpeglm.syntax.alphabet import JpegBytes, JpegSymbols
 
 FORMAT = 1
@@ -45,17 +46,43 @@ def trace_picture(
 ) -> dict[str, Any]:
     """The trace of a picture, as `Codec.encode` takes it, or of a canonical file of the model's
     codec, whose bytes are then what is looked at; behind a label and words where they are given."""
+    subject = read_subject(model, media, label, text)
+    pieces = read_choices(model, subject.stream, label, text)
+    return trace_of(model, subject, list(chain.from_iterable(pieces)))
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is looked into, and what the model is told of it."""
+
+    stream: bytes
+    picture: Image.Image | None
+    """The fitted picture that it was made of; None where the stream itself was given."""
+    label: int | str | None
+    text: str | None
+
+
+def read_subject(
+    model: Model, media: Any, label: int | str | None = None, text: str | None = None
+) -> Subject:
+    """`trace_picture`'s first step; InputError for a model of other media, and for no picture."""
     codec = model.codec
     if not isinstance(codec, JpegCodec):
         raise InputError(
             f"the model writes {codec.media}s as {codec.name}; what can be looked into is JPEG"
         )
-    stream, picture = _read(codec, media)
+    return Subject(*_read(codec, media), label, text)
+
+
+def trace_of(model: Model, subject: Subject, choices: list[Choice]) -> dict[str, Any]:
+    """`trace_picture`'s last step; choices: of the subject's tokens (`read_choices`)."""
+    codec, stream, picture = model.codec, subject.stream, subject.picture
+    assert isinstance(codec, JpegCodec)
     scan = codec.scan(stream)
     parts, blocks = take_apart(scan, codec.spec)
     steps = _steps(codec)
     shown = codec.decode(stream)
-    told = [asdict(one) for one in read_choices(model, stream, label, text)]
+    told = [asdict(one) for one in choices]
     for one, place in zip(told, _places(model, stream, parts)):
         one |= place
     config, (rows, columns) = codec.config, codec.config.grid
@@ -77,8 +104,8 @@ def trace_picture(
         "model": {
             "alphabet": model.tokenizer.alphabet.name,
             "vocabulary": model.tokenizer.vocab_size,
-            "label": label,
-            "text": text,
+            "label": subject.label,
+            "text": subject.text,
         },
         "components": [
             {"name": name, "steps": steps[min(number, len(steps) - 1)].astype(int).tolist()}

@@ -111,6 +111,18 @@ def make_app(service: Service, origins: Sequence[str] = ()) -> FastAPI:
             body = await _unless_gone(request, _score(service, drawing, ticket, events))
         return JSONResponse(body, headers=NO_STORE)
 
+    @app.post("/v1/images/traces")
+    async def traces(request: Request) -> Response:
+        fields, files = await _form(request)
+        asked, warning = Scoring.read(fields, spelt=True)
+        if files["mask"]:
+            raise InputError("mask has no meaning here; leave it out")
+        ticket, _ = service.ask(asked)  # its room among those that wait
+        with closing(ticket):
+            found = await _unless_gone(request, service.trace(asked, files["image"]))
+        told = {"warning": warning} if warning else {}
+        return JSONResponse(found | told, headers=NO_STORE)
+
     return app
 
 

@@ -14,13 +14,18 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
+from typing import Any, TypeVar
 
 from jpeglm.generation.model import Model
 from jpeglm.generation.requests import Event, Request
 
 __all__ = ["Batcher", "Closed", "Full", "Ticket"]
 
+T = TypeVar("T")
 LONGEST_WAIT = 60
 """Seconds that a client is asked to wait, at most."""
 
@@ -78,6 +83,7 @@ class Batcher:
         self._seconds = 1.0
         """That a picture takes, of late."""
         self._closing = False
+        self._jobs: deque[tuple[Iterator[Any], list[Any], Future[list[Any]]]] = deque()
         self._wake = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="batcher", daemon=True)
         self._thread.start()
@@ -134,11 +140,27 @@ class Batcher:
             ticket.reserved = 0
             self._wake.notify_all()
 
+    def aside(self, steps: Iterator[T]) -> Future[list[T]]:
+        """What `steps` gives, taken on this thread, one at a time between two steps of the session;
+        for what else has to do with its model. Cancelled, the rest is left."""
+        found: Future[list[T]] = Future()
+        with self._wake:
+            if self._closing:
+                raise Closed("the server is stopping")
+            self._jobs.append((steps, [], found))
+            self._wake.notify_all()
+        return found
+
     def close(self) -> None:
         """Take nothing more, give up what is not drawn, and end the thread."""
         with self._wake:
             self._closing = True
-            self._fail(Closed("the server was stopped before this was drawn"))
+            given_up = Closed("the server was stopped before this was drawn")
+            self._fail(given_up)
+            for _, _, found in self._jobs:
+                if not found.done():
+                    found.set_exception(given_up)
+            self._jobs.clear()
             self._wake.notify_all()
         self._thread.join()
 
@@ -151,9 +173,15 @@ class Batcher:
     def _run(self) -> None:
         while True:
             with self._wake:
-                self._wake.wait_for(lambda: self.session.busy or self._closing)
+                self._wake.wait_for(lambda: self.session.busy or self._jobs or self._closing)
                 if self._closing and not self.session.busy:
                     return
+                job = self._jobs.popleft() if self._jobs else None
+            if job and self._goes_on(*job):
+                with self._wake:
+                    self._jobs.append(job)
+            if not self.session.busy:
+                continue
             try:
                 events = self.session.step()
             except Exception as error:  # of the engine: whoever comes next finds it working
@@ -162,6 +190,24 @@ class Batcher:
                     self._fail(error)
                 continue
             self._tell(events)
+
+    def _goes_on(self, steps: Iterator[Any], found: list[Any], told: Future[list[Any]]) -> bool:
+        """Take one step of a job; False when nothing is left of it."""
+        if told.done():  # cancelled, or given up
+            return False
+        try:
+            found.append(next(steps))
+            return True
+        except StopIteration:
+            result, error = found, None
+        except Exception as raised:
+            result, error = [], raised
+        with suppress(InvalidStateError):  # cancelled meanwhile
+            if error:
+                told.set_exception(error)
+            else:
+                told.set_result(result)
+        return False
 
     def _tell(self, events: list[Event]) -> None:
         with self._wake:

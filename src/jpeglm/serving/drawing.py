@@ -22,7 +22,7 @@ from jpeglm.serving.images import hole_of, picture_of, stream_of, written
 from jpeglm.serving.schemas import Asked, Edit, Generation
 from jpeglm.serving.served import Served
 
-__all__ = ["Drawing", "Tally", "understand"]
+__all__ = ["Drawing", "Tally", "said_to", "understand"]
 
 SEEDS = 1 << 31
 """Of requests without a seed."""
@@ -100,12 +100,8 @@ def understand(
     assert model
     if isinstance(asked, Generation):
         _check(served, asked)
-    label = text = None
-    if model.tokenizer.text:
-        text = asked.prompt
-    elif model.classes:
-        label = asked.prompt.strip() or None
-    elif asked.prompt.strip():
+    label, text = said_to(model, asked.prompt)
+    if asked.prompt.strip() and label is text is None:
         unheard = f"{served.name} knows neither words nor classes: the prompt changes nothing"
         warning = "; ".join(filter(None, (warning, unheard)))
     kept, order = 0, np.arange(codec.units)
@@ -133,6 +129,13 @@ def understand(
         for i in range(asked.n)
     ]
     return Drawing(served, prompt, requests, order, kept, seed, warning)
+
+
+def said_to(model: Model, prompt: str) -> tuple[str | None, str | None]:
+    """(label, text) that a prompt means to a model."""
+    if model.tokenizer.text:
+        return None, prompt
+    return (prompt.strip() or None) if model.classes else None, None
 
 
 def _check(served: Served, asked: Generation) -> None:

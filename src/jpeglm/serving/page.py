@@ -25,13 +25,13 @@ TYPES = {
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
 }
-BASE = Path(str(resources.files("jpeglm.inspection"))) / "page" / "base.css"
-"""Colours and type, which the page of `jpeglm inspect` has too."""
+INSIDE = Path(str(resources.files("jpeglm.inspection"))) / "page"
+"""What shows a picture's inside, here and in `jpeglm inspect --html`, with colours and type."""
 FILES = {
     "/": FOLDER / "index.html",
-    "/studio/base.css": BASE,
     "/studio/astronaut.jpg": asset("astronaut.jpg"),
     **{f"/studio/{file.name}": file for file in FOLDER.iterdir() if file.suffix != ".html"},
+    **{f"/studio/inside/{file.name}": file for file in INSIDE.iterdir()},
 }
 """Path → file."""
 POLICY = "; ".join(

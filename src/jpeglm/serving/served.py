@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jpeglm.codecs import Codec
+from jpeglm.codecs import Codec, JpegCodec
 from jpeglm.config import Sampling
 from jpeglm.generation.model import Model
 from jpeglm.serving.batcher import Batcher
@@ -44,6 +44,7 @@ class Served:
             "grid": _grid(self.codec),
             "words": bool(tokenizer and tokenizer.text),
             "classes": _classes(self.model) if self.model else [],
+            "traces": isinstance(self.codec, JpegCodec),
             "holes": bool(tokenizer and tokenizer.addresses),
             "sampling": _sampling(self.model) if self.model else {},
         }

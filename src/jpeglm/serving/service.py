@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,11 +23,14 @@ from jpeglm.config import InputError, shorten
 from jpeglm.generation.loading import load
 from jpeglm.generation.model import Model
 from jpeglm.generation.requests import Event
+from jpeglm.inspection.tokens import read_choices
+from jpeglm.inspection.trace import Subject, read_subject, trace_of
 from jpeglm.places import checkpoint_folder, shipped_checkpoint
 from jpeglm.serving.batcher import Batcher, Closed, Full, Ticket
-from jpeglm.serving.drawing import Drawing, understand
+from jpeglm.serving.drawing import Drawing, said_to, understand
 from jpeglm.serving.errors import Problem
-from jpeglm.serving.schemas import Asked
+from jpeglm.serving.images import picture_of
+from jpeglm.serving.schemas import Asked, Scoring
 from jpeglm.serving.served import Served
 from jpeglm.serving.settings import ServeConfig
 
@@ -178,6 +182,30 @@ class Service:
                 raise event.error
             open_ -= event.ended
             yield event
+
+    async def trace(self, asked: Scoring, image: bytes | None) -> dict[str, Any]:
+        """`inspection.trace` of an upload; the model reads it between the steps of what is drawn.
+        `Problem`, InputError."""
+        served = self._drawing(asked)
+        model, batcher = served.model, served.batcher
+        assert model and batcher
+        label, text = said_to(model, asked.prompt)
+        if image is None:
+            raise InputError("image is missing; send the picture as a form's file")
+
+        def read() -> Subject:
+            picture_of(image, "image", self.config.max_pixels)  # which refuses what is too large
+            return read_subject(model, image, label, text)
+
+        subject = await self.aside(read)
+        try:
+            pieces = batcher.aside(read_choices(model, subject.stream, label, text))
+            choices = await asyncio.wait_for(asyncio.wrap_future(pieces), self.config.timeout)
+        except Closed as closed:
+            raise Problem(503, str(closed)) from closed
+        except TimeoutError:
+            raise Problem(504, f"this was not read within {self.config.timeout:g} s") from None
+        return await self.aside(trace_of, model, subject, list(chain.from_iterable(choices)))
 
     # The end.
 

@@ -4,6 +4,7 @@ export function make(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
     if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (name === "style") element.style.cssText = value ?? ""; // a page's policy may forbid the attribute
     else if (value === true) element.setAttribute(name, "");
     else if (value !== false && value != null) element.setAttribute(name, value);
   }
@@ -19,6 +20,12 @@ export function grey(values, width = 8) {
   values.forEach((value, i) => data.set([value, value, value, 255], 4 * i));
   canvas.getContext("2d").putImageData(new ImageData(data, width, height), 0, 0);
   return canvas;
+}
+
+// The bitmap of a data URI, which a page's policy may forbid to load.
+export function bitmapOf(uri) {
+  const bytes = Uint8Array.from(atob(uri.split(",")[1]), (letter) => letter.charCodeAt(0));
+  return createImageBitmap(new Blob([bytes], { type: "image/png" }));
 }
 
 // A button of a group of which one is pressed at a time; arrow keys go from one to the next.

@@ -1,6 +1,6 @@
 // Look inside a JPEG: one picture, one MCU of it, and everything that is said about it on the way from its pixels to a
 // language model's tokens.
-import { choices, grey, make, number } from "./dom.js";
+import { bitmapOf, choices, grey, make, number } from "./dom.js";
 import { ZIGZAG, basis, decode, samplesOf } from "./jpeg.js";
 import { Links } from "./model.js";
 
@@ -10,6 +10,7 @@ const KINDS = ["", "stuffed: 00 behind FF, so that no data look like a marker", 
 export function look(root, trace) {
   const links = new Links(trace);
   const { picture, model } = trace;
+  const given = bitmapOf(picture.given);
   const state = { mcu: 0, block: 0, runs: [], place: 0, kept: 64, tint: "none", token: null };
   const shades = { scan: trace.mcus.map((one) => one.scan), model: trace.mcus.map((one) => one.model) };
   const total = (values) => values.reduce((sum, value) => sum + value, 0);
@@ -89,9 +90,7 @@ export function look(root, trace) {
     const high = picture.height / picture.rows, wide = picture.width / picture.columns;
     const left = (state.mcu % picture.columns) * wide, top = Math.floor(state.mcu / picture.columns) * high;
     const piece = make("canvas", { width: wide, height: high, class: "pixels look-piece", role: "img", "aria-label": "this MCU in colour" });
-    const image = new Image();
-    image.onload = () => piece.getContext("2d").drawImage(image, -left, -top);
-    image.src = picture.given;
+    given.then((bitmap) => piece.getContext("2d").drawImage(bitmap, -left, -top));
     const names = own.map((block, place) => trace.components[block.component].name + (own.filter((one) => one.component === block.component).length > 1 ? place + 1 : ""));
     const blocks = make("div", { class: "look-planes" }, ...own.map((block, at) =>
       make("button", { type: "button", class: "look-plane", "data-key": `block-${at}`, "aria-pressed": String(block.index === state.block), onclick: () => set({ block: block.index, place: 0, runs: [] }) },
@@ -122,15 +121,15 @@ export function look(root, trace) {
 
   const block = () => trace.blocks[state.block];
   const steps = () => trace.components[block().component].steps;
-  const signed = (value, most) => `background: rgb(${value < 0 ? "38 104 170" : "214 96 18"} / ${Math.min(0.75, (0.75 * Math.abs(value)) / (most || 1)).toFixed(3)})`;
+  const signed = (value, most) => `background: rgb(${value < 0 ? "38 104 170" : "214 96 18"} / ${Math.min(0.58, (0.58 * Math.abs(value)) / (most || 1)).toFixed(3)})`;
 
   function step2() {
     const own = block();
     const most = Math.max(...own.dct.slice(1).map(Math.abs), 1);
     const wave = basis(state.place).map((value) => 128 + 400 * value);
     return section("2", "Blocks become waves", "The cosine transform writes a block as a sum of 64 fixed patterns: first its mean, then waves, coarse ones to the upper left. Nothing is lost yet. Choose a number to see its pattern.",
-      make("div", { class: "look-row" }, table("samples", own.samples, String, (value) => `background: rgb(${value} ${value} ${value}); color: ${value > 127 ? "#111" : "#eee"}`),
-        table("weights of the patterns", own.dct, (value) => number(value), (value) => signed(value, most)),
+      make("div", { class: "look-row" }, table("samples", own.samples, String, (value) => `background: rgb(${value} ${value} ${value}); color: ${value > 117 ? "#000" : "#fff"}`),
+        table("weights of the patterns", own.dct, (value) => String(Math.round(value) || 0), (value) => signed(value, most)),
         make("figure", {}, grey(wave), make("figcaption", {}, `pattern ${state.place & 7}, ${state.place >> 3}`))));
   }
 

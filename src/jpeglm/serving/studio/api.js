@@ -51,6 +51,12 @@ export async function score({ model, prompt, image, mask }, signal) {
   return { ...told, file: bytesOf(told.b64_json) };
 }
 
+// Everything between the picture's pixels and the model's tokens (docs/inspect.md).
+export async function trace({ model, prompt, image }, signal) {
+  const body = form({ model, prompt }, image);
+  return (await ask("/v1/images/traces", { method: "POST", body, signal })).json();
+}
+
 // Events of pictures that are drawn, as they come: { index, ended, units, tokens, bits, unit_bits, file }.
 export async function* draw({ image, mask, ...fields }, signal) {
   const asked = { ...fields, stream: true };

@@ -7,9 +7,10 @@ const LONGEST = 2600; // milliseconds that one picture takes to be shown, unless
 const SLOWEST = 110; // of one frame
 
 export class Candidates {
-  // keep(file, number): somebody goes on from a picture. moved(): another moment is shown.
-  constructor(container, keep, moved) {
-    [this.container, this.keep, this.moved] = [container, keep, moved];
+  // keep(file, number): somebody goes on from a picture; look(file, number): looks into it.
+  // moved(): another moment is shown.
+  constructor(container, { keep, look, moved }) {
+    Object.assign(this, { container, keep, look, moved });
     this.tiles = [];
     this.tinted = false;
     this.scale = [0, 0]; // bits that the tint's ends stand for
@@ -25,7 +26,10 @@ export class Candidates {
     this.playing = false;
     this.container.replaceChildren();
     this.tiles = Array.from({ length: n }, (_, i) => {
-      const tile = new Tile(i + 1, shape, name, (file) => this.keep(file, i + 1));
+      const tile = new Tile(i + 1, shape, name, {
+        keep: (file) => this.keep(file, i + 1),
+        look: (file) => this.look(file, i + 1),
+      });
       tile.picture.show({ bitmap, written: bitmap ? stays : () => false });
       tile.ground = bitmap;
       this.container.append(tile.element);
@@ -118,12 +122,12 @@ export function known(bits) {
 }
 
 class Tile {
-  constructor(number, shape, name, keep) {
+  constructor(number, shape, name, { keep, look }) {
     this.number = number;
     this.frames = [];
     this.shown = 0; // frames
     this.name = name;
-    this.keep = keep;
+    [this.keep, this.look] = [keep, look];
     this.element = document.createElement("figure");
     this.element.className = "tile";
     const frame = document.createElement("div");
@@ -158,9 +162,15 @@ class Tile {
     save.textContent = "↓ .jpg";
     save.title = `Download the ${file.length} bytes that the model wrote`;
     save.setAttribute("aria-label", `Download picture ${this.number} as .jpg`);
+    const look = document.createElement("button");
+    look.type = "button";
+    look.textContent = "Inside";
+    look.title = "Look inside this file";
+    look.setAttribute("aria-label", `Look inside picture ${this.number}`);
+    look.addEventListener("click", () => this.look(file));
     const row = document.createElement("div");
     row.className = "row";
-    row.append(keep, save);
+    row.append(keep, look, save);
     this.caption.append(row);
   }
 }

@@ -20,7 +20,11 @@ class Draw {
     this.controls = new Controls(this.form);
     this.editor = new Picture(part("editor"), "The picture that is given");
     this.region = new Region(this.editor, part("editor-hint"), () => this.changed());
-    this.candidates = new Candidates(part("candidates"), (...kept) => this.keep(...kept), () => this.moment());
+    this.candidates = new Candidates(part("candidates"), {
+      keep: (...kept) => this.keep(...kept),
+      look: (bytes, number) => studio.look({ model: this.model.id, prompt: this.controls.prompt, name: `picture ${number}`, bytes }),
+      moved: () => this.moment(),
+    });
     this.source = null; // { name, bytes } as it was given
     this.read = null; // { file, bitmap, unit_bits } of it, as the model reads it
     this.truth = null; // bits of its units, under what was asked for last

@@ -3,10 +3,11 @@
 
 import { models, useKey } from "./api.js";
 import { view as draw } from "./draw.js";
+import { view as inside } from "./inside.js";
 
-const VIEWS = [draw];
+const VIEWS = [draw, inside];
 const part = (id) => document.getElementById(id);
-const mounted = new Set();
+const mounted = new Map();
 
 const studio = {
   models: [],
@@ -16,6 +17,16 @@ const studio = {
     part("problem").textContent = problem?.message ?? "";
     part("key").hidden = problem?.status !== 401;
     if (problem) part("problem").scrollIntoView({ block: "nearest" });
+  },
+  wanted: null, // what `inside` is to show when it is mounted
+  // Look into a picture that was drawn: { model, prompt, name, bytes }.
+  look(drawn) {
+    studio.wanted = drawn;
+    const there = mounted.has(inside.id);
+    see(inside);
+    if (there) mounted.get(inside.id).show(drawn);
+    scrollTo(0, 0);
+    part("views").lastChild.focus();
   },
   // For those who do not see it.
   tell(words) {
@@ -28,8 +39,7 @@ function see(view) {
   for (const button of part("views").children) {
     button.setAttribute("aria-current", button.dataset.view === view.id ? "page" : "false");
   }
-  if (!mounted.has(view.id)) view.mount(studio);
-  mounted.add(view.id);
+  if (!mounted.has(view.id)) mounted.set(view.id, view.mount(studio));
 }
 
 async function begin() {
