@@ -102,7 +102,7 @@ def generate(
             ),
         )
         result = gallery.finish(pictures)
-    show(result, as_json, _told(result, "sample", verbose))
+    _show(result, as_json, "sample", verbose)
 
 
 @verbs.command()
@@ -247,7 +247,7 @@ def complete(
         there = original_bits(model, pictures)
         gallery.record |= {} if there is None else {"bits_of_the_original": round(there, 1)}
         result = gallery.finish(pictures)
-    show(result, as_json, _told(result, "completion", verbose))
+    _show(result, as_json, "completion", verbose)
 
 
 def _free_folder(photo: Path) -> Path:
@@ -268,6 +268,15 @@ def _free_folder(photo: Path) -> Path:
     if out.name != name:
         note(f"{name} belongs to another photo than {photo}; writing to {out}")
     return out
+
+
+def _show(result: dict[str, Any], as_json: bool, kind: str, verbose: bool) -> None:
+    """Say what was drawn and, where the terminal can, show the sheet."""
+    from jpeglm.cli.terminal import show_sheet
+
+    show(result, as_json, _told(result, kind, verbose))
+    if not as_json:
+        show_sheet(Path(result["out"]), result["files"])
 
 
 def _told(result: dict[str, Any], kind: str, verbose: bool) -> list[str]:
