@@ -172,3 +172,18 @@ def test_the_page_of_inspection_runs(clone, jpeglm):
     assert len(lines) == 3 and (clone / "inside.html").exists()
     keys = re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)
     assert set(keys) == set(names["trace"]) - {"format"}
+
+
+def test_the_tour_says_what_it_did(clone, capsys):
+    """Cell by cell; what was printed when the notebook was made is printed again."""
+    cells = json.loads((ROOT / "docs" / "tour.ipynb").read_text())["cells"]
+    names: dict = {}
+    printed = 0
+    for cell in cells:
+        if cell["cell_type"] != "code":
+            continue
+        exec("".join(cell["source"]), names)
+        streams = [one for one in cell["outputs"] if one["output_type"] == "stream"]
+        assert capsys.readouterr().out == "".join("".join(one["text"]) for one in streams)
+        printed += len(streams)
+    assert printed >= 5 and len(names["pictures"]) == 8 and len(names["rest"]) == 4
