@@ -17,7 +17,7 @@ from jpeglm.generation.drawing import draw_ids
 from jpeglm.generation.engine_cpu import CpuEngine
 from jpeglm.generation.matcher import Constraint, Prompt, make_prompt
 from jpeglm.syntax import avc
-from jpeglm.syntax.avc.neighbours import has_above, has_corner, has_left
+from jpeglm.syntax.avc.neighbours import area_fits, has_above, has_corner, has_left
 from jpeglm.syntax.avc.tables import CBP_INTER, CBP_INTRA, LENGTH, LOOKUP, TABLES
 from jpeglm.tokenizer import Tokenizer
 
@@ -88,6 +88,8 @@ def test_neighbours_are_macroblocks_of_the_same_slice():
                 column, row = mb % columns + x, mb // columns + y
                 there = column >= 0 and row >= 0 and slices[row * columns + column] == number
                 assert bool(ask(spec, state)) == there
+            around = has_left(spec, state), has_above(spec, state), has_corner(spec, state)
+            assert bool(area_fits(spec, state, 0, 1, 3)) == all(around)  # plane reads all three
 
 
 def test_exp_golomb_is_the_standards():
