@@ -134,14 +134,16 @@ def _copy(source: Path, target: Path) -> None:
 
 def printable(name: str | Path) -> str:
     """A name as it may be printed, stored as a key or written as JSON: bytes of a file's name that
-    are no UTF-8 become `\\xe9`. Names on a disk and in a tar are bytes, Python holds those as lone
-    surrogates, and no text file takes them."""
+    are no UTF-8 become `\\xe9`, control characters `\\x0a`. Names on a disk and in a tar are bytes,
+    Python holds those as lone surrogates, and no text file takes them; a line feed would make two
+    lines of one, and ESC commands a terminal."""
 
     def escape(found: re.Match[str]) -> str:
         code = ord(found[0])
-        return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"\\u{code:04x}"
+        code -= 0xDC00 if 0xDC80 <= code <= 0xDCFF else 0
+        return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
-    return re.sub("[\ud800-\udfff]", escape, str(name))
+    return re.sub("[\0-\x1f\x7f-\x9f\ud800-\udfff]", escape, str(name))
 
 
 def told(error: Exception) -> str:

@@ -20,6 +20,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from jpeglm.files import printable
+
 LOG_SECONDS = 10.0
 
 
@@ -91,6 +93,7 @@ class Reporter:
 
     def say(self, line: str) -> None:
         """A line that stays, above the bar."""
+        line = printable(line)
         if self._bar:
             self._bar.console.print(line, highlight=False, markup=False, soft_wrap=True)
         elif not self.quiet:

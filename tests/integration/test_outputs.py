@@ -721,6 +721,25 @@ def test_names_that_are_no_utf8_are_written_escaped(here, jpeglm):
     assert jpeglm("complete", name, "-n", 1, *MODEL)[0] == 0
 
 
+@pytest.mark.parametrize("name", ["a\x1b[31m\nb.png", "a\x9b\rb.png"], ids=ascii)
+def test_a_name_commands_no_terminal(here, jpeglm, name):
+    """Nor does it make two lines of one."""
+    try:
+        shutil.copy("photo.png", name)
+    except OSError:
+        pytest.skip("this file system takes no such name")
+    Path(name + "2").write_text("no picture")
+    for words, code in (
+        (("complete", name, "-n", 1, *MODEL), 0),
+        (("complete", name + "2", *MODEL), 1),
+        (("check", name, name + "2"), 1),
+    ):
+        ended, out, err = jpeglm(*words)
+        assert ended == code and not set("\x1b\x9b\r") & set(out + err)
+        assert "\\x" in out + err
+    assert out.count("\n") == 3
+
+
 def test_printed_paths_are_quoted(here, jpeglm):
     pytest.importorskip("av")
     Path("my films").mkdir()

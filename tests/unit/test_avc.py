@@ -17,6 +17,7 @@ from jpeglm.generation.drawing import draw_ids
 from jpeglm.generation.engine_cpu import CpuEngine
 from jpeglm.generation.matcher import Constraint, Prompt, make_prompt
 from jpeglm.syntax import avc
+from jpeglm.syntax.avc.neighbours import area_fits, has_above, has_corner, has_left
 from jpeglm.syntax.avc.tables import CBP_INTER, CBP_INTRA, LENGTH, LOOKUP, TABLES
 from jpeglm.tokenizer import Tokenizer
 
@@ -72,6 +73,23 @@ def test_vlc_tables_are_prefix_codes():
         assert total <= 1 and (LOOKUP[table] >= 0).mean() == pytest.approx(total)
     assert sorted(CBP_INTRA) == sorted(CBP_INTER) == list(range(48))
     assert avc.symbol_count(1) == 385 and avc.symbol_count(3) == 401 and len(avc.TOKEN) == 62
+
+
+def test_neighbours_are_macroblocks_of_the_same_slice():
+    """6.4.8, for slices that begin anywhere in a row: one above may be there, its left one not."""
+    columns, rows = 5, 4
+    for first in ([0], [0, 5, 10], [0, 7], [0, 6, 8, 13], list(range(20))):
+        spec = avc.avc_spec(1, columns, rows, first)
+        slices = np.searchsorted(first, np.arange(columns * rows), "right")
+        state = avc.start_state(spec)
+        for mb, number in enumerate(slices):
+            state[avc.MB], state[avc.SLICE] = mb, number - 1
+            for ask, x, y in ((has_left, -1, 0), (has_above, 0, -1), (has_corner, -1, -1)):
+                column, row = mb % columns + x, mb // columns + y
+                there = column >= 0 and row >= 0 and slices[row * columns + column] == number
+                assert bool(ask(spec, state)) == there
+            around = has_left(spec, state), has_above(spec, state), has_corner(spec, state)
+            assert bool(area_fits(spec, state, 0, 1, 3)) == all(around)  # plane reads all three
 
 
 def test_exp_golomb_is_the_standards():

@@ -1,5 +1,7 @@
 """Addresses in place of skip runs: the same streams, no dead ends, a prompt that is kept."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,8 @@ from jpeglm.generation.engine_cpu import CpuEngine
 from jpeglm.generation.matcher import Constraint, Prompt, make_prompt
 from jpeglm.syntax import avc
 from jpeglm.syntax.avc import placed as avc_placed
+from jpeglm.syntax.avc.symbols import SKIP, TYPE_I
+from jpeglm.syntax.grammar import Grammar
 from jpeglm.tokenizer import Tokenizer
 
 from .conftest import random_llama
@@ -52,6 +56,32 @@ def test_streams_come_back(codec, pictures):
         assert grammar.complete(state)
         for units, start in enumerate(starts):
             assert (alphabet.prefix(stream, units).symbols == symbols[:start]).all()
+
+
+@pytest.mark.parametrize("first", [[0], [0, 4, 8], [0, 6], [0, 5, 7, 10], list(range(12))], ids=str)
+def test_an_address_is_of_a_macroblock_that_is_left_in_the_slice(first):
+    """Rows, columns and the slice's end, wherever in a row slices begin; in an I frame none is left
+    out."""
+    columns, rows = 4, 3
+    spec = avc_placed.avc_placed_spec(avc.avc_spec(3, columns, rows, first))
+    grammar = Grammar(spec, avc_placed.symbol_count(spec))
+    end, column = spec.rows + rows, spec.rows + rows + 1
+    for number, (start, stop) in enumerate(pairwise([*first, columns * rows])):
+        for mb in range(start, stop):
+            for frame in (0, 1):
+                state = grammar.start()
+                state[avc.KIND] = SKIP if frame else TYPE_I
+                state[avc.FRAME], state[avc.SLICE], state[avc.MB] = frame, number, mb
+                left = range(mb, stop) if frame else [mb]
+                found = set(np.flatnonzero(grammar.allowed(state)).tolist())
+                addresses = {spec.rows + place // columns for place in left}
+                assert found == addresses | ({end} if frame else set())
+                for row in addresses:
+                    below = state.copy()
+                    assert grammar.advance(below, row)
+                    found = set(np.flatnonzero(grammar.allowed(below)).tolist())
+                    here = [place for place in left if spec.rows + place // columns == row]
+                    assert found == {column + place % columns for place in here}
 
 
 @pytest.mark.slow

@@ -65,4 +65,5 @@ def test_names_are_bytes():
     name = os.fsdecode(b"caf\xe9.jpg")
     assert printable(name) == printable(Path(name)) == "caf\\xe9.jpg"
     assert printable("\ud800x") == "\\ud800x"
+    assert printable("a\n\x1b[31m\x9b.jpg") == "a\\x0a\\x1b[31m\\x9b.jpg"
     json.dumps(printable(name), ensure_ascii=False).encode()

@@ -141,6 +141,36 @@ def test_reader_and_machines_speak_this_language(config):
         assert (True, False) in kinds and {fits for *_, fits in verdicts} == {True, False}
 
 
+class Steep(Writer):
+    """Blocks without AC coefficients, so that little stands between one DC value and the next."""
+
+    def ac(self, chroma):
+        self.code(AC_TABLES[chroma], 0x00)
+
+
+@pytest.mark.parametrize("name", ALPHABETS)
+def test_states_of_one_key_take_the_same_symbols(name):
+    """Near the end of int16 too, where the running DC values decide; these scans lead there."""
+    codec, rng = JpegCodec(JpegConfig(64, 64, 25, "gray", 30)), np.random.default_rng(3)
+    alphabet = codec.alphabet(name)
+    grammar, spec = alphabet.grammar(), alphabet.spec
+    reach, swing = machine.limits(spec, [(symbol,) for symbol in range(alphabet.size)])
+    legal, again, unknown = {}, 0, 0
+    for _ in range(12):
+        told = Steep(codec, rng, 0, 0)
+        state = grammar.start()
+        for symbol in alphabet.split(codec.header + told.scan + EOI):
+            key = int(machine.key(spec, state, reach, swing))
+            if key == -1:
+                unknown += 1
+            else:
+                found = grammar.allowed(state)
+                again += key in legal
+                assert (legal.setdefault(key, found) == found).all()
+            assert grammar.advance(state, int(symbol))
+    assert again > 400 and unknown > 100
+
+
 @pytest.mark.parametrize("name", ALPHABETS)
 @pytest.mark.parametrize("config", [*CONFIGS[2:], JpegConfig(32, 16, 25, "4:2:2", 0)], ids=str)
 def test_the_shortest_completion_is_what_it_says(config, name):

@@ -356,3 +356,27 @@ def test_the_rows_that_damage_costs_are_named(tmp_path):
     found = [item for unit in open_source(path, unit_size=128).units for item in unit.read()]
     assert [item.key for item in found[:-1]] == [f"a.parquet:{row}" for row in range(64)]
     assert found[-1].reason.startswith("rows 64 to 127 cannot be read")
+
+
+def test_rows_that_never_come_are_named(tmp_path):
+    """A footer with one wrong bit may count rows in a column that has none: pyarrow reads nothing
+    and raises nothing."""
+    whole = write(tmp_path / "a.parquet", image=pa.array([picture(0)] * 2))
+    data, silent = whole.read_bytes(), 0
+    footer = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    for bit in range(8 * footer, 8 * (footer + 80)):
+        mutant = bytearray(data)
+        mutant[bit // 8] ^= 1 << bit % 8
+        whole.write_bytes(mutant)
+        try:
+            units = open_source(whole).units
+        except InputError:
+            continue
+        for unit in units:
+            *found, last = unit.read()
+            told = (
+                not isinstance(last, Item) and f"to {unit.first + unit.count - 1} " in last.reason
+            )
+            assert len(found) + 1 == unit.count or told
+            silent += told and "ends before them" in last.reason
+    assert silent

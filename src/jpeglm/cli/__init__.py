@@ -118,6 +118,9 @@ def _hang_up() -> NoReturn:
 
 
 def fail(message: str, code: int) -> NoReturn:
+    from jpeglm.files import printable
+
     # One line; blanks inside a path stay as they are.
-    print("jpeglm: " + " ".join(map(str.strip, message.splitlines())), file=sys.stderr)
+    line = " ".join(map(str.strip, message.splitlines()))
+    print(f"jpeglm: {printable(line)}", file=sys.stderr)
     sys.exit(code)

@@ -55,9 +55,9 @@ TextOption = Annotated[
 
 def show(result: dict[str, Any], as_json: bool, lines: list[str]) -> None:
     """Print a command's result, for a program or for a person."""
-    from jpeglm.files import to_json
+    from jpeglm.files import printable, to_json
 
-    print(to_json(result) if as_json else "\n".join(lines))
+    print(to_json(result) if as_json else "\n".join(map(printable, lines)))
 
 
 def table(rows: Sequence[Sequence[str]], aligned: str = "") -> list[str]:
@@ -88,8 +88,10 @@ def numbers(given: str, option: str, example: str) -> list[int]:
 
 def note(line: str) -> None:
     """A line beside the result; a reader that has gone away (`2>&1 | head -1`) stops no work."""
+    from jpeglm.files import printable
+
     with suppress(BrokenPipeError):
-        print(line, file=sys.stderr, flush=True)
+        print(printable(line), file=sys.stderr, flush=True)
 
 
 def sampling_note(sampled: int, seconds: float) -> str:

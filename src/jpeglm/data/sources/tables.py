@@ -60,6 +60,8 @@ class RowUnit:
                 for index in range(max(0, row - first), min(batch.num_rows, end - first)):
                     yield self._item(path, batch, index, first + index)
                     row = first + index + 1
+            if row < end:  # a damaged footer counts more than the column holds
+                raise InputError("the file ends before them")
         except Exception as error:  # pyarrow's, and those of values that no Python object holds
             reason = f"rows {row} to {end - 1} cannot be read: {told(error)}"
             yield Rejected(printable(path), reason)

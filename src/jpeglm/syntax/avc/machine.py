@@ -132,10 +132,9 @@ def take_number(spec, s, kind, number):
         s[STAGE] = -1
         next_block(spec, s)
     else:  # a level; SIZE holds its prefix (9.2.2.1)
-        prefix = s[SIZE]
-        code = (prefix << s[SUFFIX]) + number
-        if prefix == 15 and s[SUFFIX] == 0:
-            code += 15
+        # Only the suffix length depends on it, which grows behind any prefix of 15: what 9.2.2.1
+        # adds to the code of an escape decides nothing more.
+        code = (s[SIZE] << s[SUFFIX]) + number
         if s[FIRST]:
             code += 2
             s[FIRST] = 0
