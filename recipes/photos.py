@@ -25,9 +25,13 @@ from steps import JPEGLM, ROOT
 
 from jpeglm.codecs.images import open_image
 from jpeglm.data.crops import random_crop
-from jpeglm.files import read_json
+from jpeglm.files import read_json, write_json
 
 LIMIT = 12_000_000
+SAMPLING = {
+    "temperature": 0.8, "top_k": 0, "top_p": 0.95, "complete": {"temperature": 0.7},
+}  # fmt: skip
+"""Measured on validation pictures (recipes/sampling.py, docs/log.md)."""
 
 
 def main() -> None:
@@ -63,6 +67,8 @@ def main() -> None:
         )  # fmt: skip
         steps.do(out / "finished", *JPEGLM, *words, "--eval-images", 305)
     release.keep_installed()
+    settings = read_json(model / "generation_config.json")
+    write_json(model / "generation_config.json", settings | SAMPLING)
     tables = {}
     for name, source in (("likelihood", data), ("transfer-likelihood", photos / "transfer")):
         tables[name] = release.evaluate("likelihood", name, source)

@@ -580,7 +580,9 @@ def test_models(server):
     assert (photos["words"], photos["units"], clips["media"]) == (False, 16, "clip")
     assert (words["grid"], photos["grid"], clips["grid"]) == ("3x2", "4x4", None)
     assert set(words["sampling"]) == {"temperature", "top_k", "top_p", "min_p", "guidance"}
-    assert photos["sampling"] == {"temperature": 1.0, "top_k": 40, "top_p": 0.9, "min_p": 0.0}
+    own = {"temperature": 0.8, "top_k": 0, "top_p": 0.95, "min_p": 0.0}
+    assert photos["sampling"] == own
+    assert photos["sampling_of_edits"] == own | {"temperature": 0.7}
     assert server.client().models.retrieve("classes").id == "classes"
     with pytest.raises(openai.NotFoundError, match=r"there is no model 'dall-e-3'.*words, classes"):
         server.client().images.generate(model="dall-e-3", prompt="a")

@@ -6,6 +6,7 @@ import struct
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from jpeglm.checkpoint import from_bfloat16, load_checkpoint, read_safetensors, to_bfloat16
 from jpeglm.config import InputError
@@ -53,6 +54,26 @@ def test_sampling_defaults(folder, key):
             load_checkpoint(folder)
     change(file, **{key: None})  # as transformers writes what is not set
     assert load_checkpoint(folder).generation.get(key) is None
+
+
+def test_what_is_given_may_be_drawn_another_way(folder):
+    """generation_config.json's `complete` holds where a part of a picture is given, and only there;
+    what one asks for holds everywhere."""
+    file = folder / "generation_config.json"
+    change(file, temperature=0.9, top_p=0.95, complete={"temperature": 0.4})
+    model = load(folder)
+    stream = model.codec.encode(Image.new("RGB", (64, 64), (200, 30, 90)))
+    nothing = model.prompts.bare(None, None)
+    for units in (1, model.codec.units // 2):
+        part = model.prompts.beginning(stream, units, None, None)
+        assert (model.sampling(part).temperature, model.sampling(part).top_p) == (0.4, 0.95)
+        assert model.sampling(part, temperature=0.7).temperature == 0.7
+    none = model.prompts.beginning(stream, 0, None, None)
+    assert model.sampling(nothing).temperature == model.sampling(none).temperature == 0.9
+    for wrong in (5, {"temperature": -1}, {"top_k": 1.5}, ["x"]):
+        change(file, complete=wrong)
+        with pytest.raises(InputError, match=r"generation_config\.json: "):
+            load_checkpoint(folder)
 
 
 def test_merges_that_cannot_be(folder):

@@ -51,6 +51,8 @@ __all__ = [
 ]
 
 FILES = ("config.json", WEIGHTS, "tokenizer.json", "codec.json")
+COMPLETE = "complete"
+"""Key of generation_config.json: what of it is other where a part of a picture is given."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,11 @@ class Checkpoint:
     @property
     def codec(self) -> Codec:
         return self.tokenizer.codec
+
+    def sampling(self, begun: bool) -> dict[str, Any]:
+        """Defaults of `Sampling`; begun: of a picture of which a part is given."""
+        own = self.generation | (self.generation.get(COMPLETE, {}) if begun else {})
+        return {name: own[name] for name in Sampling.names() if name in own}
 
     @cached_property
     def weights(self) -> dict[str, np.ndarray]:
@@ -182,8 +189,12 @@ def read_config(path: Path) -> dict[str, Any]:
 def _read_generation(path: Path) -> dict[str, Any]:
     """What is null, as transformers writes it, is not set."""
     values = {name: value for name, value in read_json(path).items() if value is not None}
+    begun = values.get(COMPLETE, {})
     try:
-        Sampling.from_dict({name: values[name] for name in Sampling.names() if name in values})
+        if not isinstance(begun, dict):
+            raise InputError(f"{COMPLETE} is {shorten(begun)}; it must be an object of settings")
+        for known in (values, values | begun):
+            Sampling.from_dict({name: known[name] for name in Sampling.names() if name in known})
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     return values

@@ -65,6 +65,11 @@ class Prompt:
     spans: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), np.int64))
 
 
+def begun(prompt: Prompt) -> bool:
+    """Whether a part of the picture is given."""
+    return len(prompt.ids) > prompt.head or len(prompt.forced) > 0 or prompt.bits > 0
+
+
 def conditioned(prompt: Prompt, tokenizer: Tokenizer) -> bool:
     """Whether a class or a text says what is to be drawn."""
     return bool(prompt.ids[0] > tokenizer.eos)

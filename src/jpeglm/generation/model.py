@@ -26,7 +26,7 @@ from jpeglm.codecs.images import as_mask, as_picture, fit_image
 from jpeglm.codecs.jpeg import JpegCodec
 from jpeglm.config import MAX_SEED, InputError, Sampling, check_fit, check_seed, whole
 from jpeglm.generation.engine import Engine
-from jpeglm.generation.matcher import Constraint, Prompt, conditioned, make_prompt
+from jpeglm.generation.matcher import Constraint, Prompt, begun, conditioned, make_prompt
 from jpeglm.generation.outputs import Drawn
 from jpeglm.generation.pictures import Drawing, Each, Pictures, Progress, Score
 from jpeglm.generation.prompts import Prompts
@@ -99,7 +99,7 @@ class Model:
         for name in changes:
             if name not in known:
                 raise InputError(f"there is no option {name!r}; sampling has {', '.join(known)}")
-        values = {k: v for k, v in self.checkpoint.generation.items() if k in known}
+        values = self.checkpoint.sampling(begun(prompt))
         if not conditioned(prompt, self.tokenizer):
             values.pop("guidance", None)
         values |= {k: v for k, v in changes.items() if v is not None}

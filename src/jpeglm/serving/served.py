@@ -47,6 +47,7 @@ class Served:
             "traces": isinstance(self.codec, JpegCodec),
             "holes": bool(tokenizer and tokenizer.addresses),
             "sampling": _sampling(self.model) if self.model else {},
+            "sampling_of_edits": _sampling(self.model, begun=True) if self.model else {},
         }
 
 
@@ -63,9 +64,10 @@ def _classes(model: Model) -> list[str]:
     return list(names or map(str, range(model.tokenizer.n_classes)))
 
 
-def _sampling(model: Model) -> dict[str, Any]:
-    """What holds where a request says nothing; guidance only where there is something to guide."""
+def _sampling(model: Model, begun: bool = False) -> dict[str, Any]:
+    """What holds where a request says nothing; begun: but gives a picture. Guidance only where
+    there is something to guide."""
     guided = bool(model.tokenizer.text or model.classes)
     asked = [name for name in Sampling.names() if name in Generation.names()]
-    values = Sampling().to_dict() | model.checkpoint.generation
+    values = Sampling().to_dict() | model.checkpoint.sampling(begun)
     return {name: values[name] for name in asked if guided or name != "guidance"}

@@ -14,6 +14,7 @@ export class Controls {
     this.form = form;
     this.fields = form.elements;
     this.model = null;
+    this.picture = true; // whether one is given
   }
 
   // Show what this model takes, in its own defaults.
@@ -44,9 +45,20 @@ export class Controls {
     return this.model.classes.length ? this.fields.class.value : "";
   }
 
-  // The model's own sampling.
+  // The model's own sampling, which may be another where a picture is given.
+  get own() {
+    return this.picture ? this.model.sampling_of_edits : this.model.sampling;
+  }
+
   restore() {
-    for (const name of SAMPLING) this.fields[name].value = this.model.sampling[name] ?? 1;
+    for (const name of SAMPLING) this.fields[name].value = this.own[name] ?? 1;
+  }
+
+  // Begin with a picture or with nothing; what was changed by hand stays.
+  begin(picture) {
+    const untouched = SAMPLING.every((name) => Number(this.fields[name].value) === (this.own[name] ?? 1));
+    this.picture = picture;
+    if (untouched) this.restore();
   }
 
   // Fields of a request.

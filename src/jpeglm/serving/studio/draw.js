@@ -155,9 +155,10 @@ class Draw {
   use(model, told = {}) {
     this.stop();
     this.controls.use(model);
-    this.controls.settings = told;
     const { start, tool } = this.form.elements;
     start.value = told.start ?? (this.controls.guided ? "nothing" : "picture");
+    this.controls.begin(this.start === "picture");
+    this.controls.settings = told;
     part("tool").hidden = !model.holes;
     tool.value = model.holes && told.tool === "brush" ? "brush" : "border";
     this.editor.clear(shapeOf(model));
@@ -171,6 +172,7 @@ class Draw {
 
   begin() {
     const picture = this.start === "picture";
+    this.controls.begin(picture);
     this.parts();
     [this.read, this.truth, this.drawn] = [null, null, false];
     if (picture) this.reading = this.source ? this.encode(this.source) : this.sample();
@@ -217,6 +219,7 @@ class Draw {
       if (model !== this.model) return;
       [this.source, this.read, this.truth] = [source, read, read.unit_bits];
       this.form.elements.start.value = "picture";
+      this.controls.begin(true);
       this.parts();
       this.editor.label = `The picture that is given: ${source.name}`;
       this.editor.show({ bitmap: read.bitmap });
