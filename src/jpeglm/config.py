@@ -134,10 +134,11 @@ class Settings:
                 f"{', '.join(sorted(cls.names()))}"
             )
         for field in dataclasses.fields(cls):
-            if field.name in values and not fits(values[field.name], str(field.type)):
-                raise InputError(
-                    f"{field.name} is {shorten(values[field.name])}; it must be {field.type}"
-                )
+            value = values.get(field.name)
+            if field.name in values and not fits(value, str(field.type)):
+                number = isinstance(value, int | float) and not _small(value)
+                need = "finite and below 2^63" if number else field.type
+                raise InputError(f"{field.name} is {shorten(value)}; it must be {need}")
         return cls(**values)
 
 
@@ -153,6 +154,11 @@ _KINDS: dict[str, tuple[type, ...]] = {
 }
 
 
+def _small(value: float) -> bool:
+    """Whether a number is finite and fits into 64 bits."""
+    return abs(value) < 2**63
+
+
 def fits(value: Any, annotation: str) -> bool:
     """Whether a value, out of JSON say, is of a setting's type: `int | None`, `dict[str, Any]`.
 
@@ -162,7 +168,7 @@ def fits(value: Any, annotation: str) -> bool:
     known = tuple(kind for name in kinds for kind in _KINDS.get(name, (object,)))
     if isinstance(value, bool) and object not in known:
         return bool in known
-    if isinstance(value, int | float) and not abs(value) < 2**63:
+    if isinstance(value, int | float) and not _small(value):
         return False
     return isinstance(value, known)
 

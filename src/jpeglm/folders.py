@@ -162,7 +162,8 @@ def claim(
     """
     out, wanted = Path(out), kind.names if names is None else list(names)
     if os.path.lexists(out) and not out.is_dir():
-        raise InputError(f"{out} is a file, but a folder is to be written; give another name")
+        what = "a file" if out.exists() else "a link that leads nowhere"
+        raise InputError(f"{out} is {what}, but a folder is to be written; give another name")
     found = kind_of(out)
     if found not in (None, kind) and (found.whole or kind.whole or DATA in (found, kind)):
         raise InputError(f"{out} holds {found.what}; give another folder")

@@ -22,7 +22,7 @@ from PIL import Image
 
 from jpeglm.checkpoint import write_checkpoint
 from jpeglm.codecs import JpegCodec
-from jpeglm.config import JpegConfig
+from jpeglm.config import InputError, JpegConfig
 from jpeglm.folders import CHECKPOINT, DATA, PICTURES, RUN, kind_of, ours
 from jpeglm.folders import CODEC as CODEC_FOLDER
 from jpeglm.generation.model import Model
@@ -294,6 +294,14 @@ def test_a_runs_part_may_lie_on_another_disk(here):
     for name in ("checkpoints", "model"):
         Path("run", name).symlink_to(here / "disk")
     claim(Path("run"), RUN)
+
+
+def test_a_link_that_leads_nowhere_is_no_file(here):
+    from jpeglm.folders import claim
+
+    Path("nowhere").symlink_to("gone")
+    with pytest.raises(InputError, match="nowhere is a link that leads nowhere, but a folder"):
+        claim(Path("nowhere"), PICTURES)
 
 
 def test_another_programs_llama_is_not_ours(here, jpeglm):

@@ -1,5 +1,7 @@
 """H.264 byte by byte: x264's streams are taken, random legal bytes are streams, no dead ends."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 
@@ -8,6 +10,7 @@ from jpeglm.generation.drawing import draw_ids
 from jpeglm.generation.engine_cpu import CpuEngine
 from jpeglm.generation.matcher import Constraint, Prompt, make_prompt
 from jpeglm.syntax.avc import nal_bytes as avc_bytes
+from jpeglm.syntax.avc.nal import escape
 from jpeglm.tokenizer import Tokenizer
 
 from .conftest import random_llama
@@ -119,6 +122,15 @@ def test_random_legal_bytes_are_valid_clips(codec):
         assert complaints(codec, stream) == []
         escapes += stream.count(b"\0\0\3")
     assert escapes > 3, "emulation prevention was put to the test"
+
+
+@pytest.mark.parametrize("zeros", [0, 1, 2])
+@pytest.mark.parametrize("count", range(9))
+def test_most_escapes_is_what_the_worst_bytes_need(zeros, count):
+    """Behind so many zero bytes, by the writer of NAL units."""
+    tails = (bytes(tail) for tail in product((0, 4), repeat=count))
+    needed = max(len(escape(bytes(zeros) + tail)) - zeros - count for tail in tails)
+    assert avc_bytes._most_escapes(count, zeros) == needed
 
 
 def test_there_is_always_a_way_out():

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from jpeglm.config import PAPER_JPEG, InputError, JpegConfig, fingerprint
+from jpeglm.config import PAPER_JPEG, InputError, JpegConfig, Sampling, fingerprint
 
 
 @pytest.mark.parametrize(
@@ -31,6 +31,14 @@ def test_json_round_trip():
     assert JpegConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
     with pytest.raises(InputError, match="JpegConfig has no setting colour; it knows fit, height"):
         JpegConfig.from_dict({"colour": 1})
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 2.0**63])
+def test_what_is_wrong_with_a_number_is_said(value):
+    with pytest.raises(InputError, match=r"temperature is .*; it must be finite and below 2\^63"):
+        Sampling.from_dict({"temperature": value})
+    with pytest.raises(InputError, match="temperature is 'hot'; it must be float"):
+        Sampling.from_dict({"temperature": "hot"})
 
 
 def test_mcus():

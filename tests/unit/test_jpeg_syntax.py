@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from jpeglm.codecs import JpegCodec
 from jpeglm.config import InputError, JpegConfig
+from jpeglm.syntax import machine
 from jpeglm.syntax.alphabet import ALPHABETS
 from jpeglm.syntax.jpeg import AC_FIRST, AMPLITUDE_FIRST, SYMBOLS, symbol_name
 from jpeglm.syntax.jpeg_tables import AC_INDEX, AC_RUN_SIZES, AC_TABLES, DC_TABLES, ZIGZAG
@@ -134,6 +135,15 @@ def test_grammar_accepts_and_bounds_real_streams(config, name, pictures):
     assert not grammar.allowed(state).any()
 
 
+def test_no_mcu_of_coarse_symbols_is_whole_before_its_ac_coefficients(pictures):
+    codec = JpegCodec(JpegConfig(64, 48))
+    alphabet = codec.alphabet("jpeg-coarse-symbols")
+    symbols = alphabet.split(codec.encode(pictures[0]))
+    starts = machine.starts_of(alphabet.spec, symbols, codec.units)
+    last_dc = int(np.flatnonzero((symbols < AC_FIRST) | (symbols >= SYMBOLS))[-1])
+    assert last_dc < starts[1] and (np.diff(starts) > 0).all() and starts[-1] == len(symbols)
+
+
 def random_stream(alphabet, rng, slack):
     """Uniformly random legal symbols, within `slack` symbols of the shortest possible stream."""
     grammar = alphabet.grammar()
@@ -235,6 +245,16 @@ def accepted_by_automaton(codec, scan):
     return all(grammar.advance(state, byte) for byte in stream) and grammar.complete(state)
 
 
+@pytest.mark.parametrize("marker", [0xD0, 0xD9, 0xDA])
+def test_a_marker_inside_the_data_is_named(marker, pictures):
+    codec = JpegCodec(JpegConfig(64, 64))
+    scan = codec.scan(codec.encode(pictures[0]))
+    for place in range(1, 200):
+        if scan[place - 1] != 0xFF:
+            with pytest.raises(StreamError, match=f"a marker stands inside .* at byte {place}$"):
+                inspect_scan(scan[:place] + bytes([0xFF, marker]) + scan[place:], codec.spec)
+
+
 @given(st.binary(max_size=60))
 @settings(max_examples=100, deadline=None)
 def test_joining_never_raises_and_showing_neither(junk):
@@ -293,6 +313,12 @@ def test_prefixes_at_every_mcu(pictures):
                 prefix = alphabet.prefix(stream, units)
                 known = len(prefix.symbols)
                 assert (prefix.symbols == whole[:known]).all()
+                # A symbol less and the last of these MCUs is not there.
+                state, taken = machine.start_state(alphabet.spec), 0
+                while units and machine.units(alphabet.spec, state) < units:
+                    assert machine.step(alphabet.spec, state, int(whole[taken]))
+                    taken += 1
+                assert not units or known + (prefix.bits > 0) == taken
                 if prefix.bits:
                     assert prefix.value >> (8 - prefix.bits) == whole[known] >> (8 - prefix.bits)
         assert codec.cut(stream, codec.units) == stream

@@ -298,11 +298,10 @@ def key(spec, state, reach, swing):
         begins = state[BLOCK] == 0 and state[K] == 0
         says = begins or state[BLOCK] + reach > blocks
         number = number * (spec.mcus + 1) + (state[MCU] + state[SHIFT] if says else spec.mcus)
-    if spec.coarse:
-        rest = (2 - state[PASS]) * spec.mcus * blocks - here
-        number = (number * (reach + 1) + min(rest, reach)) * 2 + state[PASS]
-    number = (number * 2 + (state[SIZE] > 0)) * 2 + state[ZEROS]
-    return ((number * 16 + state[PENDING]) * 128 + state[K]) * 8 + state[BLOCK]
+    # Pending bits are of a DC difference where K is 1, and of an AC coefficient beyond; so K says
+    # which pass of coarse symbols this is, too.
+    number = ((number * 2 + state[ZEROS]) * 16 + state[PENDING]) * 128 + state[K]
+    return number * 8 + state[BLOCK]
 
 
 def codes_spec(codes: int, count: int) -> JpegSpec:
