@@ -14,7 +14,9 @@ from jpeglm.config import InputError, Sampling
 from jpeglm.generation.drawing import draw_ids
 from jpeglm.generation.engine_cpu import CpuEngine
 from jpeglm.generation.matcher import Constraint, Prompt, make_prompt
+from jpeglm.syntax import machine
 from jpeglm.syntax.alphabet import Codes
+from jpeglm.syntax.jpeg import codes_spec
 from jpeglm.tokenizer import Tokenizer
 
 from .conftest import random_llama
@@ -202,3 +204,18 @@ def test_a_large_alphabet_without_merges_needs_no_table_of_pairs():
     tracemalloc.stop()
     assert np.concatenate([prompt.ids[1:], prompt.forced]).tolist() == codes[:9].tolist()
     assert peak < 200_000_000
+
+
+def test_a_masks_key_says_how_many_codes_are_left():
+    """As far as the longest token reaches: tokens that go past the end are illegal."""
+    spec, tokens = codes_spec(4, 6), [(0,), (1, 2), (3, 3, 3)]
+    reach, swing = machine.limits(spec, tokens)
+    state, keys = machine.start_state(spec), []
+    for left in range(6, 0, -1):
+        for token in tokens:
+            trial = state.copy()
+            taken = all(machine.step(spec, trial, symbol) for symbol in token)
+            assert taken == (len(token) <= left)
+        keys.append(int(machine.key(spec, state, reach, swing)))
+        assert machine.step(spec, state, 0)
+    assert len({*keys[:4]}) == 1 and len({*keys[3:]}) == 3
