@@ -606,6 +606,8 @@ def test_health_and_metrics(server):
     ):
         assert figure(after, name) - figure(before, name) == more, name
     assert figure(after, 'jpeglm_open{model="classes"}') == 0 and tokens > 0
+    httpx.post(f"{server.url}/v1/images/traces")
+    assert 'path="/v1/images/traces",status="415"' in server.figures()
     httpx.get(f"{server.url}/{'x' * 40}")
     assert "xxx" not in server.figures() and 'path="other",status="404"' in server.figures()
 
