@@ -780,6 +780,27 @@ def test_what_is_read_aside_stands_between_the_steps(home):
         batcher.aside(endless())
 
 
+def test_what_is_read_aside_while_the_server_stops_is_told(home):
+    """`close` comes while one step of the job runs: its owner hears of it, and does not wait."""
+    batcher = Batcher(package.load(home / "words"), rows=1, queue=1)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def steps():
+        while True:
+            begun.set()
+            yield go_on.wait(60)
+
+    found = batcher.aside(steps())
+    assert begun.wait(60)
+    closing = threading.Thread(target=batcher.close)
+    closing.start()
+    until(lambda: batcher._closing)
+    go_on.set()
+    closing.join(60)
+    with pytest.raises(Closed):
+        found.result(5)
+
+
 def hang(server, count, stream=True):
     """Open requests that will take seconds."""
     clients = []
