@@ -780,6 +780,26 @@ def test_what_is_read_aside_stands_between_the_steps(home):
         batcher.aside(endless())
 
 
+def test_what_is_read_aside_ends_when_it_is_cancelled(home):
+    batcher = Batcher(package.load(home / "words"), rows=1, queue=1)
+    begun, ended = threading.Event(), threading.Event()
+
+    def steps():
+        try:
+            while True:
+                begun.set()
+                yield time.sleep(0.001)
+        finally:
+            ended.set()
+
+    try:
+        found = batcher.aside(steps())
+        assert begun.wait(60) and found.cancel()
+        assert ended.wait(5), "the rest is left"
+    finally:
+        batcher.close()
+
+
 def test_what_is_read_aside_while_the_server_stops_is_told(home):
     """`close` comes while one step of the job runs: its owner hears of it, and does not wait."""
     batcher = Batcher(package.load(home / "words"), rows=1, queue=1)
