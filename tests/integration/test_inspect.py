@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -32,6 +34,13 @@ def test_the_picture_and_one_mcu(jpeglm, photo):
     assert numbers[:8] == own[0]["samples"][:8]
     assert own[0]["levels"][:8] == numbers[8:16]
     assert out.count("block") >= 6 and "EOB" in out
+
+
+def test_it_says_the_same_without_asserts(jpeglm, photo):
+    """`python -O` leaves asserts out, and with them whatever they would have done."""
+    words = [sys.executable, "-O", "-m", "jpeglm", "inspect", photo, "--json"]
+    told = subprocess.run(words, capture_output=True, check=True).stdout
+    assert json.loads(told) == jpeglm.told("inspect", photo)
 
 
 def test_a_file_that_the_model_drew_is_taken_as_it_is(jpeglm, tmp_path):

@@ -608,6 +608,8 @@ def test_health_and_metrics(server):
     ):
         assert figure(after, name) - figure(before, name) == more, name
     assert figure(after, 'jpeglm_open{model="classes"}') == 0 and tokens > 0
+    httpx.post(f"{server.url}/v1/images/traces")
+    assert 'path="/v1/images/traces",status="415"' in server.figures()
     httpx.get(f"{server.url}/{'x' * 40}")
     assert "xxx" not in server.figures() and 'path="other",status="404"' in server.figures()
 
@@ -778,6 +780,47 @@ def test_what_is_read_aside_stands_between_the_steps(home):
         late.result(1)
     with pytest.raises(Closed):
         batcher.aside(endless())
+
+
+def test_what_is_read_aside_ends_when_it_is_cancelled(home):
+    batcher = Batcher(package.load(home / "words"), rows=1, queue=1)
+    begun, ended = threading.Event(), threading.Event()
+
+    def steps():
+        try:
+            while True:
+                begun.set()
+                yield time.sleep(0.001)
+        finally:
+            ended.set()
+
+    try:
+        found = batcher.aside(steps())
+        assert begun.wait(60) and found.cancel()
+        assert ended.wait(5), "the rest is left"
+    finally:
+        batcher.close()
+
+
+def test_what_is_read_aside_while_the_server_stops_is_told(home):
+    """`close` comes while one step of the job runs: its owner hears of it, and does not wait."""
+    batcher = Batcher(package.load(home / "words"), rows=1, queue=1)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def steps():
+        while True:
+            begun.set()
+            yield go_on.wait(60)
+
+    found = batcher.aside(steps())
+    assert begun.wait(60)
+    closing = threading.Thread(target=batcher.close)
+    closing.start()
+    until(lambda: batcher._closing)
+    go_on.set()
+    closing.join(60)
+    with pytest.raises(Closed):
+        found.result(5)
 
 
 def hang(server, count, stream=True):

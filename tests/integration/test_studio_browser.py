@@ -250,6 +250,23 @@ def test_one_looks_inside(browser, server, photo):
         wait(page, "document.querySelector('#inside-name').textContent == 'picture 3'")
 
 
+def test_restart_markers_are_explained_where_they_stand(browser, photo, tmp_path, jpeglm):
+    """The default model writes one behind every MCU: the first level there is written whole."""
+    assert jpeglm("inspect", photo, "--html", tmp_path / "inside.html")[0] == 0
+    page = browser.new_page()
+    page.goto(f"file://{tmp_path}/inside.html")
+    page.click("[data-key=mcu-3]")
+    assert "behind a restart marker" in page.inner_text("#look")
+    assert "FF D0 to FF D7 are restart markers" in page.inner_text("#look")
+    page.click(".look-plane >> nth=1")
+    assert "its difference from" in page.inner_text("#look")
+    page.click(".look-plane >> nth=4")
+    assert "behind a restart marker" in page.inner_text("#look")
+    page.click("[data-key=mcu-0]")
+    assert "no block of its plane comes before" in page.inner_text("#look")
+    page.close()
+
+
 def test_a_page_of_inspect_works_from_a_file(browser, photo, tmp_path, jpeglm):
     assert jpeglm("inspect", photo, "--html", tmp_path / "inside.html")[0] == 0
     page, said, asked = browser.new_page(), [], []

@@ -28,6 +28,7 @@ __all__ = ["Batcher", "Closed", "Full", "Ticket"]
 T = TypeVar("T")
 LONGEST_WAIT = 60
 """Seconds that a client is asked to wait, at most."""
+GIVEN_UP = "the server was stopped before this was drawn"
 
 
 class Full(Exception):
@@ -155,14 +156,16 @@ class Batcher:
         """Take nothing more, give up what is not drawn, and end the thread."""
         with self._wake:
             self._closing = True
-            given_up = Closed("the server was stopped before this was drawn")
-            self._fail(given_up)
-            for _, _, found in self._jobs:
-                if not found.done():
-                    found.set_exception(given_up)
-            self._jobs.clear()
+            self._fail(Closed(GIVEN_UP))
+            self._give_up_jobs()
             self._wake.notify_all()
         self._thread.join()
+
+    def _give_up_jobs(self) -> None:
+        for _, _, found in self._jobs:
+            with suppress(InvalidStateError):  # cancelled
+                found.set_exception(Closed(GIVEN_UP))
+        self._jobs.clear()
 
     def _fail(self, error: Exception) -> None:
         """Tell everybody, and forget them."""
@@ -180,6 +183,8 @@ class Batcher:
             if job and self._goes_on(*job):
                 with self._wake:
                     self._jobs.append(job)
+                    if self._closing:  # `close` came while the job was out of its reach
+                        self._give_up_jobs()
             if not self.session.busy:
                 continue
             try:

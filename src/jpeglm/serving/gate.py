@@ -27,8 +27,8 @@ __all__ = ["Gate"]
 SLOWEST = 60.0
 """Seconds in which a body has to be there."""
 KNOWN = (
-    *("/v1/images/generations", "/v1/images/edits", "/v1/images/scores", "/v1/models"),
-    *("/health", "/metrics", "/"),
+    *("/v1/images/generations", "/v1/images/edits", "/v1/images/scores", "/v1/images/traces"),
+    *("/v1/models", "/health", "/metrics", "/"),
 )
 """Paths that metrics tell apart."""
 OPEN = {"/health", *FILES}

@@ -5,6 +5,7 @@ import { ZIGZAG, basis, decode, samplesOf } from "./jpeg.js";
 import { Links } from "./model.js";
 
 const TINTS = [["none", "as it is"], ["scan", "bits in the file"], ["model", "bits under the model"]];
+const NOTES = ["", " A 00 behind FF is stuffed in, so that no data look like a marker.", " FF D0 to FF D7 are restart markers: one can begin to decode behind them."];
 const KINDS = ["", "stuffed: 00 behind FF, so that no data look like a marker", "restart marker"];
 
 export function look(root, trace) {
@@ -148,15 +149,25 @@ export function look(root, trace) {
       make("b", {}, part.name), make("code", {}, part.bits));
   }
 
+  // How the level of pattern 0, 0 is written: what comes before it does not count behind a restart marker.
+  function firstLevel() {
+    const { component, prediction, levels } = block();
+    const leads = links.blocksOf(state.mcu).find((one) => one.component === component).index === state.block;
+    if (!leads || (state.mcu && state.mcu % picture.restart_interval !== 0)) {
+      return `The first level, ${levels[0]}, is written as its difference from ${prediction}, the one of the block before.`;
+    }
+    return `The first level, ${levels[0]}, is written whole: ${state.mcu ? "behind a restart marker, what came before does not count" : "no block of its plane comes before"}.`;
+  }
+
   function step4() {
     const own = links.parts.filter((part) => part.block === state.block);
-    const { prediction, levels } = block();
-    return section("4", "Integers become symbols, symbols become bits", `In zigzag order, from coarse to fine. The first level, ${levels[0]}, is written as its difference from ${prediction}, the one of the block before. “AC 2/3” says: two zeros, then a level of 3 bits, which follow; EOB: only zeros are left. Frequent symbols have short codes (Huffman).`,
+    return section("4", "Integers become symbols, symbols become bits", `In zigzag order, from coarse to fine. ${firstLevel()} “DC 5” says: a number of 5 bits follows. “AC 2/3” says: two zeros, then a level of 3 bits, which follow; EOB: only zeros are left. “amp” are a number’s bits, at most four at a time; it is negative if they begin with 0. Frequent symbols have short codes (Huffman).`,
       make("div", { class: "look-chips" }, ...own.map(chip)));
   }
 
   function step5() {
     const span = links.spanOf(state.mcu);
+    const notes = [...new Set(links.bytesIn(span).map((byte) => NOTES[byte.kind]))].join("");
     const own = links.bytesIn(span).map((byte) => {
       const first = 8 * byte.index;
       const inside = links.parts.filter((part) => part.first < first + 8 && part.end > first);
@@ -168,7 +179,7 @@ export function look(root, trace) {
       return make("div", { class: `look-byte kind-${byte.kind}`, title: KINDS[byte.kind] || null }, make("b", {}, byte.hex.toUpperCase()), make("span", {}, ...bits));
     });
     const [first, end] = span;
-    return section("5", "Bits become bytes", `Bits ${number(first)} to ${number(end)} of the file’s scan, this MCU’s, packed eight to a byte. Codes begin anywhere in a byte, which is why bytes are a hard alphabet for a language model.`,
+    return section("5", "Bits become bytes", `Bits ${number(first)} to ${number(end)} of the file’s scan, this MCU’s, packed eight to a byte. Codes begin anywhere in a byte, which is why bytes are a hard alphabet for a language model.${notes}`,
       make("div", { class: "look-bytes" }, ...own));
   }
 
