@@ -780,6 +780,27 @@ def test_what_is_read_aside_stands_between_the_steps(home):
         batcher.aside(endless())
 
 
+def test_what_is_read_aside_ends_when_it_is_cancelled(home):
+    batcher = Batcher(package.load(home / "words"), rows=1, queue=1)
+    taken = []
+
+    def steps():
+        while True:
+            taken.append(time.sleep(0.001))
+            yield
+
+    try:
+        found = batcher.aside(steps())
+        until(lambda: taken)
+        assert found.cancel()
+        time.sleep(0.3)  # the step that runs may end
+        after = len(taken)
+        time.sleep(0.3)
+        assert len(taken) == after, "the rest is left"
+    finally:
+        batcher.close()
+
+
 def test_what_is_read_aside_while_the_server_stops_is_told(home):
     """`close` comes while one step of the job runs: its owner hears of it, and does not wait."""
     batcher = Batcher(package.load(home / "words"), rows=1, queue=1)

@@ -78,7 +78,11 @@ def test_the_blocks_hold_what_libjpeg_decodes_and_encodes(settings):
         luma = np.asarray(shown.convert("L"), int)
     trace = trace_blocks(codec, image)
     levels = apart = 0
+    interval, before = settings["restart_interval"], {}
     for block, told in zip(blocks, trace):
+        since = block.mcu // interval if interval else 0, block.component
+        assert told["prediction"] == before.get(since, 0)
+        before[since] = told["levels"][0]
         table = steps[min(block.component, len(steps) - 1)]
         row, column = 8 * told["row"], 8 * told["column"]
         own = np.array(told["samples"]).reshape(8, 8)
