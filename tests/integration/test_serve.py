@@ -784,20 +784,21 @@ def test_what_is_read_aside_stands_between_the_steps(home):
 
 def test_what_is_read_aside_ends_when_it_is_cancelled(home):
     batcher = Batcher(package.load(home / "words"), rows=1, queue=1)
-    begun, ended = threading.Event(), threading.Event()
+    taken = []
 
     def steps():
-        try:
-            while True:
-                begun.set()
-                yield time.sleep(0.001)
-        finally:
-            ended.set()
+        while True:
+            taken.append(time.sleep(0.001))
+            yield
 
     try:
         found = batcher.aside(steps())
-        assert begun.wait(60) and found.cancel()
-        assert ended.wait(5), "the rest is left"
+        until(lambda: taken)
+        assert found.cancel()
+        time.sleep(0.3)  # the step that runs may end
+        after = len(taken)
+        time.sleep(0.3)
+        assert len(taken) == after, "the rest is left"
     finally:
         batcher.close()
 

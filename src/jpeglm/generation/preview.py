@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from jpeglm.compiling import compiling
 from jpeglm.config import InputError, Sampling
 from jpeglm.generation.drawing import draw_ids
 from jpeglm.generation.engine_torch import TorchEngine
+from jpeglm.generation.loading import FUNCTIONS
 from jpeglm.generation.matcher import Constraint, Prompt, bare_prompt, make_prompt
 from jpeglm.generation.sheets import strips
 
@@ -35,6 +37,19 @@ def draw(
     is too short for any picture to end.
     """
     engine, constraint = TorchEngine(model), Constraint(tokenizer)
+    with compiling(FUNCTIONS[tokenizer.codec.media]):  # the first time on a machine
+        return _sheet(model, engine, constraint, n, seed, held_out)
+
+
+def _sheet(
+    model: LlamaForCausalLM,
+    engine: TorchEngine,
+    constraint: Constraint,
+    n: int,
+    seed: int,
+    held_out: Sequence[Stream],
+) -> Image.Image | None:
+    tokenizer = constraint.tokenizer
 
     def images(prompt: Prompt, count: int) -> list[Any]:
         drawn, _ = draw_ids(engine, constraint, prompt, count, Sampling(), seed)
