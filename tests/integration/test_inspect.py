@@ -74,6 +74,7 @@ def test_the_page_holds_all_and_replaces_pages_alone(jpeglm, photo):
         (("--mcu", "4,0"), "from 0,0 to 3,3"),
         (("--mcu", "-1,0"), "from 0,0 to 3,3"),
         (("--mcu", "one"), "2 whole numbers: 2,1"),
+        (("--mcu", ""), "2 whole numbers: 2,1"),
         (("--text", "a cat"), "text"),
         (("--label", "cat"), "class"),
     ],
@@ -87,6 +88,9 @@ def test_other_media_end_in_a_sentence(jpeglm, photo):
     (photo.parent / "notes.jpg").write_text("no picture")
     code, _, err = jpeglm("inspect", photo.parent / "notes.jpg")
     assert code == 1 and "notes.jpg" in err
+    (photo.parent / "film.mp4").write_bytes(b"x")
+    code, _, err = jpeglm("inspect", photo.parent / "film.mp4")
+    assert code == 1 and "film.mp4 is a film; what can be looked into is a picture" in err
     pytest.importorskip("av")
     code, _, err = jpeglm("inspect", photo, "--checkpoint", "clips")
     assert code == 1 and "what can be looked into is JPEG" in err

@@ -49,11 +49,14 @@ def inspect(
       jpeglm inspect photo.jpg --mcu 2,1
       jpeglm inspect samples/sample-00.jpg --html inside.html
     """
+    from jpeglm.data.sources.base import FILMS
     from jpeglm.files import atomic_write, printable
     from jpeglm.generation.model import Model
     from jpeglm.inspection import page, table
     from jpeglm.inspection.trace import trace_picture
 
+    if photo.suffix.lower() in FILMS:
+        raise InputError(f"{printable(photo)} is a film; what can be looked into is a picture")
     if html:
         page.check_place(html)
     model = open_model(checkpoint, "cpu", None, None)
@@ -62,7 +65,7 @@ def inspect(
     trace = trace_picture(model, photo, label, text)
     name = printable(photo)
     lines = table.summary(trace, name)
-    if mcu:
+    if mcu is not None:
         column, row = numbers(mcu, "--mcu", "2,1")
         columns, rows = (trace["picture"][key] for key in ("columns", "rows"))
         if not (0 <= column < columns and 0 <= row < rows):
@@ -74,6 +77,6 @@ def inspect(
     if html:
         atomic_write(html, page.page(trace, photo.name).encode())
         lines += ["", f"{printable(html)}: all of it, to look around in with a browser"]
-    elif not mcu:
+    elif mcu is None:
         lines += ["", "--mcu X,Y shows one of them, --html FILE everything as a page"]
     show(trace, as_json, lines)
