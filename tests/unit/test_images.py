@@ -321,7 +321,16 @@ def test_heic_is_read_with_its_extra():
     assert np.abs(pixels(out.getvalue()) - np.asarray(image)).mean() < 4
 
 
-@pytest.mark.skipif(not shutil.which("convert"), reason="needs ImageMagick")
+def imagemagick():
+    """Whether `convert` is ImageMagick's, and not another program of that name."""
+    found = shutil.which("convert")
+    if not found:
+        return False
+    told = subprocess.run([found, "-version"], capture_output=True)
+    return told.returncode == 0 and b"ImageMagick" in told.stdout
+
+
+@pytest.mark.skipif(not imagemagick(), reason="needs ImageMagick")
 def test_modes_look_as_imagemagick_shows_them(tmp_path):
     colours = np.stack([RAMP, RAMP[::-1], 1 - RAMP], 2) * 255
     image = Image.fromarray(colours.astype(np.uint8))

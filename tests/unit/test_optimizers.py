@@ -10,6 +10,7 @@ torch = pytest.importorskip("torch")
 
 from jpeglm.training import optimizers  # noqa: E402
 from jpeglm.training.optimizers import Muon, _orthogonal  # noqa: E402
+from jpeglm.training.run import has_bfloat16  # noqa: E402
 
 SHAPES = [(48, 48), (96, 48), (48, 96), (48, 48)]
 SETTINGS = {"lr": 1e-2, "weight_decay": 0.1, "adjust_lr_fn": "match_rms_adamw"}
@@ -77,7 +78,8 @@ def test_steps_keep_directions_and_level_their_sizes(shape: tuple[int, int]) -> 
     sizes = sizes.clamp(min=0.05 * float(sizes.max()))
     found = u.T @ _orthogonal(((u * sizes) @ v)[None], NEWTON_SCHULZ, 5, 1e-7)[0] @ v.T
     level = found.diagonal()
-    assert (found - torch.diag(level)).abs().max() < 1e-4
+    exact = not has_bfloat16(torch.device("cpu"))
+    assert (found - torch.diag(level)).abs().max() < (1e-4 if exact else 0.02)
     assert level.min() > 0.6
     assert level.max() < 1.25
 
