@@ -216,10 +216,11 @@ def test_the_best_weights_are_those_that_can_do_both(home, jpeglm, monkeypatch):
     not what the run is for."""
     monkeypatch.chdir(home)
     words = ("train", "data", "--tokenizer", "tokenizer", "--out", "whole", "--steps", 150)
-    jpeglm.told(*words, *QUICK)
+    exact = ("--precision", "float32")  # the same everywhere, nearly
+    jpeglm.told(*words, *exact, *QUICK)
     told = jpeglm.told(
         *("train", "data", "--init", "whole", "--out", "both", "--steps", 20, "--fim", 1.0),
-        *("--eval-every", 20, "--learning-rate", 0.004, "--precision", "float32", *QUICK[2:]),
+        *("--eval-every", 20, "--learning-rate", 0.003, *exact, *QUICK[2:]),
     )
     rows = [json.loads(line) for line in Path("both/metrics.jsonl").read_text().splitlines()]
     rows = {row["step"]: row for row in rows if "bits_per_hole" in row}
