@@ -10,9 +10,10 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
+from jpeglm.config import JpegConfig
 from jpeglm.syntax.jpeg_tables import ZIGZAG
 
-SAMPLING = {"4:2:0": (2, 2), "4:2:2": (2, 1), "4:4:4": (1, 1), "gray": (1, 1)}
+SAMPLING = {name: (wide // 8, high // 8) for name, (wide, high) in JpegConfig.MCU.items()}
 """Blocks of luma in an MCU, across and down; of chroma there is one each."""
 
 TO_YCBCR = (

@@ -160,11 +160,10 @@ def _blocks(
     columns, whole = config.grid[1], planes(picture, config.subsampling)
     told = []
     for block in blocks:
-        wide, high = (across, down) if block.component == 0 else (1, 1)
-        column = block.mcu % columns * wide + block.place % wide
-        row = block.mcu // columns * high + (block.place // wide if block.component == 0 else 0)
-        if block.component:
-            column, row = block.mcu % columns, block.mcu // columns
+        row, column = divmod(block.mcu, columns)
+        if block.component == 0:
+            column = column * across + block.place % across
+            row = row * down + block.place // across
         samples = block_of(whole[block.component], column, row)
         table = steps[min(block.component, len(steps) - 1)]
         told.append(
