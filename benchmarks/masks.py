@@ -23,8 +23,8 @@ from tokens import crops
 
 from jpeglm.codecs import JpegCodec
 from jpeglm.config import JpegConfig
-from jpeglm.generation.masks import WALK, advance, token_mask
-from jpeglm.generation.matcher import ENDLESS, Constraint
+from jpeglm.generation.masks import advance, token_mask
+from jpeglm.generation.matcher import ENDLESS, Constraint, bare_prompt
 from jpeglm.kernels import njit
 from jpeglm.tokenizer import Tokenizer
 
@@ -69,15 +69,14 @@ def measure(config: JpegConfig, alphabet: str, size: int, n: int, per: float) ->
     streams = [codec.encode(picture) for picture in crops(3 * n, config.width, config.height)]
     tokenizer = Tokenizer.train(streams[:n], codec, alphabet, size)
     constraint = Constraint(tokenizer)
-    walk, nothing = np.zeros(1, WALK), np.zeros(0, np.int32)
-    walk["left"] = ENDLESS
+    prompt = bare_prompt(tokenizer.bos)
     micro = []
     for stream in streams:
         ids = tokenizer.encode_stream(stream)
         cycles = np.zeros(len(ids), np.int64)
-        state = constraint.grammar.start()
-        found = (constraint.vocabulary, constraint.masks)
-        _walk(constraint.spec, state, ids, walk[0], nothing, *found, cycles)
+        state, walk, spans = constraint.start(prompt, ENDLESS)
+        given = (walk[0], prompt.forced, spans, constraint.vocabulary, constraint.masks)
+        _walk(constraint.spec, state, ids, *given, cycles)
         micro.append(cycles / per * 1e6)
     rows = {}
     for title, part in (("first", micro[1 : n // 4]), ("later", micro[n:])):

@@ -19,6 +19,8 @@ from jpeglm.data.pool import Setup, run
 from jpeglm.data.prepare import prepare
 from jpeglm.data.settings import PrepareConfig
 
+from ..unit.conftest import until
+
 pytestmark = pytest.mark.slow
 
 CODEC = make_codec({"codec": "jpeg", "width": 32, "height": 32})
@@ -90,13 +92,6 @@ def alive(pid: int) -> bool:
         return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
     except FileNotFoundError:
         return False
-
-
-def until(happens, seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not happens():
-        assert time.monotonic() < end, "nothing happened in time"
-        time.sleep(0.002)
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for children in /proc")

@@ -37,7 +37,7 @@ from jpeglm.syntax.scan import inspect_scan
 from jpeglm.text import Text
 from jpeglm.tokenizer import Tokenizer
 
-from ..unit.conftest import random_llama
+from ..unit.conftest import random_llama, until
 
 httpx, openai = pytest.importorskip("httpx"), pytest.importorskip("openai")
 serving = pytest.importorskip("jpeglm.serving.server", exc_type=ImportError)
@@ -126,13 +126,6 @@ def running(checkpoints, origins=(), **settings):
 def server(home):
     with running([home / "words", home / "classes", "photos", "clips"], max_megabytes=2) as one:
         yield one
-
-
-def until(condition, seconds=20):
-    ends = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < ends, "that did not come about"
-        time.sleep(0.01)
 
 
 def decoded(one):

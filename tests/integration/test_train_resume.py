@@ -13,7 +13,7 @@ import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
-from subprocess import run
+from subprocess import PIPE, Popen, run
 from types import SimpleNamespace
 from typing import Any, BinaryIO
 
@@ -305,6 +305,32 @@ def test_chunks_bfloat16_and_a_budget_in_minutes(data: Path, tmp_path: Path) -> 
     assert 1.2 <= result["seconds"] < 10
     trained = [row for row in rows(tmp_path / "run") if "loss" in row]
     assert trained[-1]["learning_rate"] < replace(CONFIG, preset="2m").peak
+
+
+@pytest.mark.parametrize("verb", ["train", "train-vqvae"])
+def test_ctrl_c_is_not_a_success(verb: str, data: Path, tmp_path: Path) -> None:
+    """A script's next command does not begin, and the same one goes on."""
+    from ..unit.conftest import until  # a script has no packages round it
+
+    out = tmp_path / "run"
+    options = ["--preset", "1m", "--save-every", "100000"] if verb == "train" else ["--size", "32"]
+    words = [verb, data, "--out", out, "--steps", "100000", "--log-every", "1", *options]
+    words = [sys.executable, "-m", "jpeglm", *map(str, words)]
+    process = Popen(
+        words, stdout=PIPE, stderr=PIPE, text=True, start_new_session=True,
+        # A shell's background jobs ignore it, and so would all that they start.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
+    until(lambda: process.poll() is not None or (out / "metrics.jsonl").exists())
+    os.killpg(process.pid, signal.SIGINT)
+    _, error = process.communicate(timeout=120)
+    assert process.returncode == 130 and "Traceback" not in error, error
+    last = error.splitlines()[-1]
+    assert last.startswith("jpeglm: stopped after step ") and "same command resumes" in last
+    step = int(last.split()[4].rstrip(";"))
+    words[words.index("100000")] = str(step + 1)
+    finished = run(words, capture_output=True, text=True)
+    assert finished.returncode == 0 and f"resuming from step {step}" in finished.stderr
 
 
 def test_rows_of_several_pictures_stopped_and_gone_on_with(data: Path, tmp_path: Path) -> None:

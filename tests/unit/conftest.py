@@ -1,4 +1,6 @@
-"""Small real models: random weights, every other part as in use."""
+"""Small real models: random weights, every other part as in use; waiting for what comes about."""
+
+import time
 
 import numpy as np
 import pytest
@@ -8,6 +10,14 @@ from jpeglm.config import JpegConfig
 from jpeglm.generation.engine_cpu import CpuEngine
 from jpeglm.generation.masks import WALK, advance, token_mask
 from jpeglm.tokenizer import Tokenizer
+
+
+def until(happens, seconds=60):
+    """Wait until `happens()`; a test fails where that takes longer."""
+    end = time.monotonic() + seconds
+    while not happens():
+        assert time.monotonic() < end, "nothing happened in time"
+        time.sleep(0.005)
 
 
 def random_llama(vocab_size, max_length, seed=0, **changes):

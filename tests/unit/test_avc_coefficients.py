@@ -113,6 +113,27 @@ def shown(pattern, residual):
     return frame[:16].astype(int), frame[16:20].reshape(8, 8).astype(int)
 
 
+def quantiser_change(code_number):
+    """The symbols that say a codeNum of mb_qp_delta, in its range or not."""
+    size = (code_number + 1).bit_length() - 1
+    bits = code_number + 1 - (1 << size)
+    chunks = [(4, bits >> 1), (1, bits & 1)] if size == 5 else [(size, bits)] if size else []
+    says = [avc.BASE[BITS] + (1 << length) - 2 + chunk for length, chunk in chunks]
+    return [avc.BASE[QP_DELTA] + size, *says]
+
+
+def test_changes_of_the_quantiser_keep_to_their_range():
+    """mb_qp_delta is -26 to 25 (7.4.5), whose codeNum is 0 to 50, and 52 (9.1.1)."""
+    modes = [avc.BASE[TYPE_I] + 3, avc.BASE[CHROMA]]  # Intra_16x16
+    for number in range(63):
+        symbols = [*modes, *quantiser_change(number), avc.BASE[COEFF]]
+        kept = CODEC.symbols.split(CODEC.symbols.join(np.array(symbols)))[: len(symbols)]
+        assert (kept.tolist() == symbols) == (number <= 50 or number == 52), number
+        # What is begun can be finished: cut off before each symbol it still becomes a whole stream.
+        for cut in range(len(symbols)):
+            assert complaints(CODEC, CODEC.symbols.join(np.array(symbols[:cut]))) == []
+
+
 def one_way(d):
     """The transform along the last axis (8.5.12.2)."""
     d0, d1, d2, d3 = np.moveaxis(d, -1, 0)

@@ -1,5 +1,7 @@
 """The page of benchmarks says what its JSON files say, and each peer is a file of one form."""
 
+import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -40,3 +42,38 @@ def test_every_benchmark_tells_what_it_measures(file):
     words = [sys.executable, str(file), "--help"]
     shown = subprocess.run(words, capture_output=True, text=True)
     assert shown.returncode == 0 and len(shown.stdout) > 300, shown.stderr
+
+
+SMALLEST = {
+    "generation.py": ["--tokens", "8", "--repeats", "1", "--batches", "2"],
+    "lengths.py": ["--model", "2m", "--lengths", "16", "64"],
+    "masks.py": ["--pictures", "4"],
+    "memory.py": ["--pictures", "10"],
+    "precisions.py": ["--pictures", "2"],
+    "start.py": ["--repeats", "1"],
+    "tokens.py": ["--pictures", "20", "--streams", "20", "--repeats", "1"],
+    "training.py": ["--preset", "2m", "--steps", "1"],
+    "clips.py": ["--repeats", "1", "--every", "1"],
+}
+"""Options with which each takes seconds; device.py runs with recipes/gpu.py."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SMALLEST)
+def test_every_benchmark_measures(name, tmp_path):
+    shutil.copytree(ROOT / "benchmarks", tmp_path / "benchmarks")
+    for folder in ("tests", "src"):
+        (tmp_path / folder).symlink_to(ROOT / folder)
+    words = [sys.executable, str(tmp_path / "benchmarks" / name), *SMALLEST[name]]
+    if name == "clips.py":
+        pytest.importorskip("av", reason="the extra video is not installed")
+        (tmp_path / "films").mkdir()
+        shutil.copy(ROOT / "src" / "jpeglm" / "assets" / "pan.mp4", tmp_path / "films")
+        words.append(str(tmp_path / "films"))
+    ran = subprocess.run(words, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    files = list((tmp_path / "docs" / "results").iterdir())
+    assert files and all(file.name.startswith("bench-") for file in files)
+    for file in files:
+        tables = json.loads(file.read_text())["tables"]
+        assert all(row["median"] is not None for rows in tables.values() for row in rows.values())

@@ -10,7 +10,9 @@ from __future__ import annotations
 import io
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
+from itertools import pairwise
 from typing import Annotated, NoReturn
 
 import typer
@@ -67,6 +69,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a file's name may be no text
             stream.reconfigure(errors="backslashreplace")
+    _refuse_empty(sys.argv[1:])
     try:
         command = typer.main.get_command(app)
         code = command.main(prog_name="jpeglm", standalone_mode=False)
@@ -105,6 +108,15 @@ def main() -> None:
     if code == 130:  # typer's answer to Ctrl-C since 0.29
         fail("stopped", 130)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _refuse_empty(words: Sequence[str]) -> None:
+    """An argument that is empty, as "$OUT" is where nobody set it, would be the present folder."""
+    for before, word in pairwise(["", *words]):
+        option = word[:-1] if word.startswith("--") and word.endswith("=") else before
+        if (not word or option is not before) and option != "--text":
+            what = option if option.startswith("-") else "an argument"
+            fail(f"{what} is empty; write its value, or leave it out", 2)
 
 
 def _hang_up() -> NoReturn:

@@ -10,7 +10,7 @@ import typer
 
 from jpeglm.cli.common import JsonOption, note, show, table
 from jpeglm.cli.options import Fields, with_options
-from jpeglm.config import InputError
+from jpeglm.config import InputError, Stopped
 
 if TYPE_CHECKING:
     from jpeglm.data.settings import PrepareConfig
@@ -105,6 +105,13 @@ def train(
             sampler=sampler,
         )
     show(result, as_json, _trained(out, result))
+    _end(result)
+
+
+def _end(result: dict[str, Any]) -> None:
+    """Stopped where the run was, so that what a script has behind it does not begin."""
+    if result["stopped"]:
+        raise Stopped(f"stopped after step {result['steps']}; the same command resumes from there")
 
 
 def _tokenizer(data: Path, out: Path) -> Path:
@@ -261,3 +268,4 @@ def _autoencoder(
     }
     rows += [[str(out / name), what] for name, what in more.items() if (out / name).exists()]
     show(result, as_json, table(rows, "<<"))
+    _end(result)

@@ -149,8 +149,6 @@ def loop(job: Job) -> dict[str, Any]:
         if saved_at != state.step:
             save(job)
         write_summary(job, stopped)
-    if stopped:
-        job.say(f"stopped after step {state.step}; the same command resumes from there")
     return result(job, stopped)
 
 

@@ -12,7 +12,19 @@ import numpy as np
 from jpeglm.kernels import kernel, njit
 from jpeglm.syntax.avc.machine import step
 from jpeglm.syntax.avc.state import AFTER, FRAME, KIND, MB, ONES, PENDING, SIZE, SLICE, VALUE
-from jpeglm.syntax.avc.symbols import BASE, BITS, CHUNK, END, INTRA4, SIGNS, SKIP, TYPE_I, TYPE_P
+from jpeglm.syntax.avc.symbols import (
+    BASE,
+    BITS,
+    CHUNK,
+    END,
+    HIGHEST_QP,
+    INTRA4,
+    QP_DELTA,
+    SIGNS,
+    SKIP,
+    TYPE_I,
+    TYPE_P,
+)
 
 GROWTH = 64
 """More than an Intra_4x4 type or a coeff_token of 16 makes the rest of a macroblock longer."""
@@ -42,7 +54,9 @@ def flat_symbol(spec, s):
             rest = s[PENDING] - size
             part = min((most >> rest) - (s[VALUE] << size), (1 << size) - 1)
             return BASE[BITS] + (1 << size) - 2 + part
-        return BASE[BITS] + (1 << size) - 2
+        # Zeros; but the last bit of a change of the quantiser past 25 says -26.
+        past = s[AFTER] == QP_DELTA and (1 << s[SIZE]) - 1 + (s[VALUE] << size) > HIGHEST_QP
+        return BASE[BITS] + (1 << size) - 2 + (1 if past else 0)
     if kind == TYPE_I:
         return BASE[TYPE_I] + 3  # Intra_16x16, DC, no coefficients
     if kind == TYPE_P:

@@ -56,7 +56,9 @@ from jpeglm.syntax.avc.symbols import (
     COEFF,
     COEFF_DC,
     END,
+    HIGHEST_QP,
     INTRA4,
+    LOWEST_QP,
     MVD_X,
     MVD_Y,
     PATTERN_INTER,
@@ -148,7 +150,8 @@ def take_number(spec, s, kind, number):
 
 @kernel()
 def _chunk(spec, s, value):
-    """Take a chunk of bits; refuse one of another length, or a skip run past the slice."""
+    """Take a chunk of bits; refuse one of another length, a skip run past the slice, or a change of
+    the quantiser that is out of range."""
     size = min(CHUNK, s[PENDING])
     part = value + 2 - (1 << size)
     if part < 0 or part >= 1 << size:
@@ -156,9 +159,15 @@ def _chunk(spec, s, value):
     found = (s[VALUE] << size) | part
     left = s[PENDING] - size
     after = s[AFTER]
-    if after == SKIP:
+    if after in (SKIP, QP_DELTA):
         least = (1 << s[SIZE]) - 1 + (found << left)
-        if least > spec.first[s[SLICE] + 1] - s[MB]:
+        if after == SKIP and least > spec.first[s[SLICE] + 1] - s[MB]:
+            return False
+        if (
+            after == QP_DELTA
+            and least > HIGHEST_QP
+            and not least <= LOWEST_QP < least + (1 << left)
+        ):
             return False
     s[VALUE], s[PENDING] = found, left
     if left == 0:

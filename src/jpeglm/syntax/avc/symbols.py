@@ -21,6 +21,8 @@ chunks of 1 to 4 bits, most significant first, the leading chunk of a long numbe
 picture that a partition refers to, stands last: with one reference there is none."""
 LONGEST_SKIP = (2 << (COUNTS[SKIP] - 1)) - 2
 """Macroblocks that a skip run of the largest size spans; a slice of more could not be left out."""
+HIGHEST_QP, LOWEST_QP = 50, 52
+"""codeNum of mb_qp_delta 25 and −26, its range (7.4.5); 51 would say 26, larger ones more."""
 BASE = np.concatenate([[0], np.cumsum(COUNTS)])
 SYMBOLS = int(BASE[-1])
 NAMES = (
