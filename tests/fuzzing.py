@@ -22,6 +22,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,9 @@ from PIL import Image
 
 from jpeglm.config import InputError
 
+WARMING = 12
+"""Mutants that a child reads first: what is imported and compiled once is no file's time or growth,
+and the first of them may end before they come to the kernels."""
 SECONDS = 10
 GROWTH = 1 << 30
 VALUES = [
@@ -323,7 +327,9 @@ def timed(target: str, number: int, case: Case) -> float:
 def _work(target: str, numbers: Any, results: Any) -> None:
     with tempfile.TemporaryDirectory() as folder:
         case = Case(Path(folder))
-        run_case(target, -1, case)  # what is imported and compiled once is no file's growth
+        for number in range(-WARMING, 0):  # these are not judged
+            with suppress(Exception):
+                run_case(target, number, case)
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         limit = pages * resource.getpagesize() + GROWTH
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))

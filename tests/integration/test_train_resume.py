@@ -321,7 +321,8 @@ def test_ctrl_c_is_not_a_success(verb: str, data: Path, tmp_path: Path) -> None:
         # A shell's background jobs ignore it, and so would all that they start.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
-    until(lambda: process.poll() is not None or (out / "metrics.jsonl").exists())
+    log = out / "metrics.jsonl"
+    until(lambda: process.poll() is not None or (log.exists() and '"loss"' in log.read_text()))
     os.killpg(process.pid, signal.SIGINT)
     _, error = process.communicate(timeout=120)
     assert process.returncode == 130 and "Traceback" not in error, error
