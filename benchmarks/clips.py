@@ -53,9 +53,8 @@ def main() -> None:
     codec = AvcCodec(AvcConfig())
     clips = list(islice(film_clips(arguments.films, codec.config), 0, None, arguments.every))
     if not clips:
-        sys.exit(
-            f"{arguments.films} holds no film of {codec.config.frames / codec.config.fps:g} seconds or more"
-        )
+        seconds = codec.config.frames / codec.config.fps
+        sys.exit(f"{arguments.films} holds no film of {seconds:g} seconds or more")
     streams = [codec.encode(clip) for clip in clips]
     symbols = [codec.symbols.split(stream) for stream in streams]
     letters = codec.alphabet("bytes")
