@@ -90,7 +90,7 @@ RUN = Kind(
     "config.json",
     lambda record: "settings" in record and "parameters" in record,
     ("config.json", "metrics.jsonl", "checkpoints", "model", "samples", "tensorboard", "state.pt",
-     "README.md", "curves.png"),
+     "README.md", "curves.png", "samples.jpg", "report.html"),
     whole=False,
 )  # fmt: skip
 CODEC = Kind(

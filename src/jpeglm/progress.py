@@ -88,7 +88,8 @@ class Reporter:
             self.last = now
             eta = f", ETA {clock((total - done) / rate)}" if total and rate else ""
             of = f" of {total}" if total else ""
-            line = f"{self.title}: {done}{of} {self.unit}, {rate:.3g}/s{eta}"
+            pace = f", {rate:.3g}/s" if rate else ""
+            line = f"{self.title}: {done}{of} {self.unit}{pace}{eta}"
             self._print(f"{line}, {note}" if note else line)
 
     def say(self, line: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import shutil
 import sys
@@ -28,6 +29,7 @@ pytest.importorskip("accelerate")
 
 from jpeglm.training.curves import Curves  # noqa: E402
 from jpeglm.training.lm import TrainConfig, train  # noqa: E402
+from jpeglm.training.pages import LINE, WIDTH  # noqa: E402
 from jpeglm.training.validation import error_of_ratio  # noqa: E402
 
 TINY = {
@@ -126,6 +128,27 @@ def test_the_readme_tells_all_and_its_command_goes_on(jpeglm: Any, run: Path, da
         assert (run / name).exists() and name in text
     with Image.open(run / "curves.png") as plot:
         assert plot.width > 800
+
+
+def test_the_report_is_one_file(run: Path, data: Path, tmp_path: Path) -> None:
+    """All that README.md says, its pictures inside; a file's name that is HTML is text."""
+    out = tmp_path / "<script>alert(1)</script>"
+    train(
+        data, PHOTOS, out, replace(CONFIG, samples=2), sampler=lambda *_: Image.new("RGB", (80, 60))
+    )
+    page = (out / "report.html").read_text()
+    assert page.count("<table>") == 2 and "<script" not in page
+    assert re.findall(r'(?:src|href)="(.{0,14})', page) == ["data:image/png", "data:image/jpe"]
+    plain = [
+        line for line in (out / "README.md").read_text().splitlines() if "best, in model" in line
+    ]
+    assert all(cell.strip() in page for cell in plain[0].split("|"))
+    with (
+        Image.open(out / "samples.jpg") as sheets,
+        Image.open(out / "samples/step-000004.png") as one,
+    ):
+        count = len(list((out / "samples").iterdir()))
+        assert sheets.height == count * (LINE + round(one.height * WIDTH / one.width))
 
 
 def test_notes_of_the_users_stay(data: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 
 import numpy as np
 import pytest
@@ -190,6 +191,12 @@ def test_training_learns_stops_and_goes_on(kind, crops, tmp_path):
     measured = [row["objective"] for row in rows if "objective" in row]
     assert losses[-1] < losses[0] and whole["objective"] == min(measured)
     assert list((tmp_path / "whole" / "samples").glob("step-*.png"))
+    text = (tmp_path / "whole" / "README.md").read_text()
+    best = min((row for row in rows if "psnr" in row), key=lambda row: row["objective"])
+    assert f"| step {best['step']} (best, in model/" in text and f"| {best['psnr']:.2f} |" in text
+    assert "Step 60 of 60" in text and "It is finished" in text
+    assert f"jpeglm train-{kind} DATA --out {tmp_path / 'whole'} --size 16x16" in text
+    assert {"curves.png", "samples.jpg", "report.html"} <= set(os.listdir(tmp_path / "whole"))
 
     class Stopped(Exception):
         pass
@@ -201,6 +208,7 @@ def test_training_learns_stops_and_goes_on(kind, crops, tmp_path):
     config = AutoencoderConfig(steps=60, batch=16, eval_every=20, log_every=5, warmup=5, threads=1)
     with pytest.raises(Stopped):
         train_autoencoder(crops[:80], crops[80:], tmp_path / "cut", model, config, progress=stop)
+    assert "It was training when this page was written" in (tmp_path / "cut/README.md").read_text()
     train("cut", 60)
     again = [json.loads(line) for line in (tmp_path / "cut/metrics.jsonl").open()]
     assert [row.get("loss") for row in again] == [row.get("loss") for row in rows]

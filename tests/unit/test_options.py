@@ -114,6 +114,11 @@ def test_the_command_line_is_the_frozen_one():
         assert found[verb] == known, verb
 
 
+def test_options_whose_empty_value_says_something_are_let_through():
+    said = {one.shown for own in taken().values() for one in own.values() if "empty:" in one.help}
+    assert said <= set(cli.MAY_BE_EMPTY)
+
+
 @pytest.mark.parametrize("where", CLASSES)
 def test_the_source_says_what_the_dataclass_is(where):
     kind = imported(where)

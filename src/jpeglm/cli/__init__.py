@@ -110,11 +110,15 @@ def main() -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
+MAY_BE_EMPTY = ("--text", "--qualities")
+"""Options of which an empty value says something."""
+
+
 def _refuse_empty(words: Sequence[str]) -> None:
     """An argument that is empty, as "$OUT" is where nobody set it, would be the present folder."""
     for before, word in pairwise(["", *words]):
         option = word[:-1] if word.startswith("--") and word.endswith("=") else before
-        if (not word or option is not before) and option != "--text":
+        if (not word or option is not before) and option not in MAY_BE_EMPTY:
             what = option if option.startswith("-") else "an argument"
             fail(f"{what} is empty; write its value, or leave it out", 2)
 

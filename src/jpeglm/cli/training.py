@@ -141,6 +141,15 @@ def _tokenizer(data: Path, out: Path) -> Path:
     return made
 
 
+PAGES = {
+    "curves.png": "the curves",
+    "samples.jpg": "some of the sheets, over time",
+    "README.md": "all of this, and how to go on",
+    "report.html": "the same as one file for a browser",
+}
+"""What every run says of itself."""
+
+
 def _trained(out: Path, result: dict[str, Any]) -> list[str]:
     """What a run came to: its curve, its bits beside those of others, where what lies."""
     from jpeglm.files import read_json
@@ -164,7 +173,7 @@ def _trained(out: Path, result: dict[str, Any]) -> list[str]:
         "samples": "sheets drawn at each evaluation",
         "metrics.jsonl": "the figures, a row each",
         "tensorboard": f"the same; tensorboard --logdir {out / 'tensorboard'}",
-        "README.md": "all of this, and how to go on",
+        **PAGES,
     }
     lines += [*table([[str(out / name), what] for name, what in places.items()
                       if what and (out / name).exists()], "<<")]  # fmt: skip
@@ -258,13 +267,15 @@ def _autoencoder(
         held_out = load_images(data, *size, views, "validation", limit=config.eval_images)
     with Reporter(title, "steps") as report:
         result = train_autoencoder(
-            found.pixels, held_out.pixels, out, model, config, progress=report, say=report.say
-        )
+            found.pixels, held_out.pixels, out, model, config,
+            data=data, views=views, progress=report, say=report.say,
+        )  # fmt: skip
     rows = [[name.replace("_", " "), f"{value}"] for name, value in result.items()]
     more = {
         "metrics.jsonl": "a row each --log-every steps and each evaluation",
         "samples": "held-out pictures above, what the model makes of them below",
         "tensorboard": f"the same figures; tensorboard --logdir {out / 'tensorboard'}",
+        **PAGES,
     }
     rows += [[str(out / name), what] for name, what in more.items() if (out / name).exists()]
     show(result, as_json, table(rows, "<<"))

@@ -75,29 +75,37 @@ Points = Sequence[tuple[float, float]]
 
 
 def curves_plot(
-    losses: Points, bits: Points, errors: Sequence[float], lines: dict[str, float], top: float
+    losses: Points,
+    measured: Points,
+    units: tuple[str, str] = ("loss, nats a token", "bits a held-out picture"),
+    errors: Sequence[float] | None = None,
+    lines: dict[str, float] | None = None,
+    top: float | None = None,
 ) -> bytes:
-    """PNG of a run: left the loss at each step, right the bits of held-out pictures with their 95 %
-    intervals, between the lines of others; what lies above `top` is a triangle at the edge."""
+    """PNG of a run: left the loss at each step, right what held-out pictures give, with half the
+    95 % intervals `errors`, between the lines of others; what lies above `top` is a triangle at the
+    edge."""
+    from matplotlib.ticker import MaxNLocator
+
     figure, (left, right) = _axes(2, width=10)
     left.plot(*zip(*losses), lw=1)
-    left.set_ylabel("loss, nats a token")
-    inside = [(*point, error) for point, error in zip(bits, errors) if point[1] <= top]
+    errors = errors or [0.0] * len(measured)
+    far = [point for point in measured if top is not None and point[1] > top]
+    inside = [(*point, error) for point, error in zip(measured, errors) if point not in far]
     if inside:
         steps, values, spread = zip(*inside)
         right.errorbar(steps, values, spread, marker="o", ms=4, capsize=2, label="this run")
-    for step, value in bits:
-        if value > top:
-            told = f"step {step:g}: {value:,.0f}"
-            edge = right.get_xaxis_transform()
-            right.plot(step, 1, "^", color="C0", clip_on=False, label=told, transform=edge)
-    for number, (name, value) in enumerate(lines.items(), 1):
+    for step, value in far:
+        told, edge = f"step {step:g}: {value:,.0f}", right.get_xaxis_transform()
+        right.plot(step, 1, "^", color="C0", clip_on=False, label=told, transform=edge)
+    for number, (name, value) in enumerate((lines or {}).items(), 1):
         right.axhline(value, ls="--", lw=1, color=f"C{number}", label=f"{name}: {value:,.0f}")
     right.set_ylim(top=top)
-    right.set_ylabel("bits a held-out picture")
     right.legend(fontsize="small")
-    for axes in (left, right):
+    for axes, unit in zip((left, right), units):
+        axes.set_ylabel(unit)
         axes.set_xlabel("step")
+        axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
         axes.grid(alpha=0.3)
     return _png(figure)
 

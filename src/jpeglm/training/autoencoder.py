@@ -4,6 +4,7 @@
     OUT/state.pt                           weights, optimizer, step: what resuming needs
     OUT/model                              the best evaluated codec folder
     OUT/samples/step-000500.png            held-out pictures above, their reconstructions below
+    OUT/README.md, report.html, …          what the run is and how it went (training/pages.py)
 
 The two differ in the module that gives the loss; this loop is the same. Batches are a function of
 (seed, step) alone, so that a stopped run goes on with the losses it would have had. One process:
@@ -20,7 +21,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +33,14 @@ from jpeglm.codecs import save_codec
 from jpeglm.codecs.learned import WEIGHTS, weights_hash
 from jpeglm.codecs.vq import VqCodec, VqConfig
 from jpeglm.config import MAX_SEED, InputError, Settings, bounded, fingerprint
+from jpeglm.data.settings import PrepareConfig
 from jpeglm.environment import commit, versions
 from jpeglm.files import atomic_folder, atomic_write, read_json, remove_halves, write_json
 from jpeglm.folders import CODEC, RUN, claim
 from jpeglm.models.autoencoder import flops_per_picture, to_tensor
 from jpeglm.models.vae import Vae, VaeConfig
 from jpeglm.models.vqvae import VqVae, VqVaeConfig
+from jpeglm.training.autoencoder_summary import write_summary
 from jpeglm.training.reconstruction import Autoencoder, measure, sheet
 from jpeglm.training.run import (
     PACKAGES,
@@ -51,6 +54,8 @@ from jpeglm.training.run import (
 Progress = Callable[[int, int | None, str], None]
 FREE = ("steps", "minutes", "eval_every", "log_every", "threads")
 """Settings that a resumed run may change: the budget, and what no loss depends on."""
+VIEWS = ("crops", "validation")
+"""What of `PrepareConfig` says how pictures are cut and held out here."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +122,18 @@ class Job:
     flops: int
     """Of training on one picture."""
     device: torch.device
+    record: dict[str, Any]
+    """Its config.json."""
     state: State = field(default_factory=State)
+    say: Callable[[str], None] | None = None
+    told: set[str] = field(default_factory=set)
+    """What has been warned of."""
+
+    def warn(self, about: str, line: str) -> None:
+        """Say once what is wrong beside the run."""
+        if self.say and about not in self.told:
+            self.say(f"warning: {line}")
+        self.told.add(about)
 
     @property
     def share(self) -> float:
@@ -135,17 +151,24 @@ def train_autoencoder(
     model_config: VqVaeConfig | VaeConfig,
     config: AutoencoderConfig,
     *,
+    data: Path | str = "DATA",
+    views: PrepareConfig | None = None,
     progress: Progress | None = None,
     say: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
-    """Train on uint8 [N, H, W, 3], or go on with the run in `out`; returns its last measures."""
+    """Train on uint8 [N, H, W, 3], or go on with the run in `out`; returns its last measures.
+
+    data, views: where the pictures are from and how they were cut, for what the run says of itself.
+    """
     if config.threads:
         torch.set_num_threads(config.threads)
-    job = start(train, held_out, Path(out), model_config, config)
-    state = job.state
+    source = {"path": str(data), "views": views or PrepareConfig()}
+    job = start(train, held_out, Path(out), model_config, config, source)
+    state, job.say = job.state, say
     if state.step and say:
         say(f"resuming from step {state.step} of {job.out}")
     loop(job, progress)
+    write_summary(job.out, job.record, _usual(job), job.warn, stopped=job.share < 1)
     best = read_json(job.out / "model" / "codec.json")["measured"]
     return {
         "out": str(job.out),
@@ -162,6 +185,7 @@ def start(
     out: Path,
     model_config: VqVaeConfig | VaeConfig,
     config: AutoencoderConfig,
+    source: dict[str, Any],
 ) -> Job:
     """Data and model of a run, new or where it was left; claims `out` for it."""
     claim(out, RUN)
@@ -175,7 +199,12 @@ def start(
         "kind": "vae" if isinstance(model_config, VaeConfig) else "vqvae",
         "model": model_config.to_dict(),
         "settings": config.to_dict(),
-        "data": {"fingerprint": hashlib.sha256(train.tobytes()).hexdigest()[:16]},
+        "size": list(train.shape[2:0:-1]),
+        "data": {
+            "path": source["path"],
+            "fingerprint": hashlib.sha256(train.tobytes()).hexdigest()[:16],
+        },
+        "views": {name: getattr(source["views"], name) for name in VIEWS},
         "pictures": {"train": len(train), "validation": len(held_out)},
         "parameters": sum(p.numel() for p in model.parameters()),
         "versions": versions(*PACKAGES),
@@ -202,6 +231,7 @@ def start(
         ),
         flops=flops_per_picture(model, width, height),
         device=device,
+        record=settings,
     )
     if (out / "state.pt").exists():
         saved = torch.load(out / "state.pt", map_location=device, weights_only=True)
@@ -286,7 +316,14 @@ def evaluate(job: Job, metrics: Metrics) -> dict[str, Any]:
     }
     torch.save(values, file)
     atomic_write(job.out / "state.pt", file.getvalue())
+    write_summary(job.out, job.record, _usual(job), job.warn)
     return measures
+
+
+def _usual(job: Job) -> dict[str, Any]:
+    """The defaults of every setting."""
+    kinds = (PrepareConfig, type(job.model.config), AutoencoderConfig)
+    return {field.name: field.default for kind in kinds for field in fields(kind)}
 
 
 def _facts(record: dict[str, Any]) -> dict[str, Any]:

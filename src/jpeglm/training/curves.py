@@ -19,8 +19,6 @@ AGAINST = "against_"
 own code; what follows is its name."""
 ERROR = "error"
 """The key of half the 95 % interval of that share."""
-
-
 HOLE = "bits_per_hole"
 """The key of what the content of a hole takes, in an evaluation of a run that learns to fill."""
 
@@ -31,6 +29,13 @@ def worth(row: dict[str, Any]) -> float:
     return float(row["bits_per_image"] + row.get(HOLE, 0.0))
 
 
+def read_rows(out: Path) -> list[dict[str, Any]]:
+    """The rows of a run's metrics.jsonl."""
+    file = out / "metrics.jsonl"
+    lines = file.read_text().splitlines() if file.exists() else []
+    return [json.loads(line) for line in lines]
+
+
 @dataclass(frozen=True)
 class Curves:
     """Rows of metrics.jsonl; of an older run step 0 and the intervals are missing."""
@@ -39,9 +44,7 @@ class Curves:
 
     @classmethod
     def read(cls, out: Path) -> Curves:
-        file = out / "metrics.jsonl"
-        lines = file.read_text().splitlines() if file.exists() else []
-        return cls([json.loads(line) for line in lines])
+        return cls(read_rows(out))
 
     @cached_property
     def trained(self) -> list[dict[str, Any]]:
@@ -88,7 +91,7 @@ class Curves:
         losses = [(row["step"], row["loss"]) for row in self.trained]
         own = next(iter(self.others.values()), 0.0)
         errors = [row.get(ERROR, 0.0) * own for row in self.measured]
-        return curves_plot(losses, self.bits, errors, self.others, self.top)
+        return curves_plot(losses, self.bits, errors=errors, lines=self.others, top=self.top)
 
     def text(self, width: int = 60, height: int = 10) -> list[str]:
         """The bits of held-out pictures over steps, `o`, and the baselines, dashed, in letters that

@@ -1,27 +1,26 @@
-"""OUT/README.md and OUT/curves.png: a run folder that says itself what it is.
-
-Both are made of config.json and metrics.jsonl alone, after every evaluation, so that they hold for
-a folder that was copied, killed or begun by an older version. A README.md without our first line is
-somebody's notes and stays.
-"""
+"""What a language model's run folder says of itself, of config.json and metrics.jsonl alone."""
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from jpeglm.config import install
-from jpeglm.files import atomic_write, read_json
+from jpeglm.files import read_json
 from jpeglm.folders import quoted
 from jpeglm.training import WARMUP, TrainConfig
 from jpeglm.training.curves import ERROR, Curves
 from jpeglm.training.job import Job
+from jpeglm.training.pages import (
+    MARK,
+    STATES,
+    command_line,
+    files_table,
+    picture,
+    write_pages,
+)
 
-MARK = "<!-- Written by jpeglm train at every evaluation; your notes are safe in another file. -->"
 FILES = {
-    "README.md, curves.png": "this page, written anew at every evaluation",
     "model/": "the best weights in bfloat16, with tokenizer and codec: what every other command, "
     "and stock `transformers`, loads",
     "checkpoints/": "float32 weights, optimizer and place in the data: what the run goes on from",
@@ -31,29 +30,20 @@ FILES = {
     "tensorboard/": "the same figures and sheets for TensorBoard",
     "config.json": "settings, model, data, versions, commit",
 }
-"""What lies in a run folder."""
+"""What lies in a run folder beside its pages."""
 
 
 def write_summary(job: Job, stopped: bool | None = None) -> None:
-    """Both files, on the first process; stopped: None while the run goes on."""
+    """The pages of a run, on the first process; stopped: None while it goes on."""
     if not job.main:
         return
     curves = Curves.read(job.out)
-    if curves.trained and curves.measured:
-        try:
-            atomic_write(job.out / "curves.png", curves.plot())
-        except ModuleNotFoundError as error:
-            job.warn(
-                "curves", f"no curves.png is drawn: {error.name} is missing; {install('train')}"
-            )
-    file = job.out / "README.md"
-    if file.exists() and not file.read_bytes().startswith(MARK.encode()):
-        job.warn(
-            "notes", f"{file} is not ours and stays as it is; rename it to have the run described"
-        )
-        return
-    record = read_json(job.out / "config.json")
-    atomic_write(file, readme(job, record, curves, stopped).encode())
+    write_pages(
+        job.out,
+        curves.plot if curves.trained and curves.measured else None,
+        lambda: readme(job, read_json(job.out / "config.json"), curves, stopped),
+        job.warn,
+    )
 
 
 def command(out: Path, record: dict[str, Any]) -> str:
@@ -71,17 +61,7 @@ def command(out: Path, record: dict[str, Any]) -> str:
         usual["preset"] = settings["preset"]
     if settings["warmup"] == WARMUP:
         usual["warmup"] = WARMUP
-    for name, value in settings.items():
-        option = f"--{name.replace('_', '-')}"
-        if value == usual.get(name, value):
-            continue
-        if isinstance(value, bool):
-            words.append(option if value else f"--no-{option[2:]}")
-        elif isinstance(value, dict):
-            words += [word for k, v in value.items() for word in (option, f"{k}={v}")]
-        else:
-            words += [option, f"{value:g}" if isinstance(value, float) else str(value)]
-    return shlex.join(words)
+    return command_line(words, settings, usual)
 
 
 def standing(record: dict[str, Any], curves: Curves) -> list[list[str]]:
@@ -115,13 +95,6 @@ def readme(job: Job, record: dict[str, Any], curves: Curves, stopped: bool | Non
     settings, data, codec = record["settings"], record["data"], record["codec"]
     last = curves.trained[-1] if curves.trained else {"step": 0, "seconds": 0.0, "images": 0}
     run = quoted(out)
-    state = {
-        None: "It was training when this page was written; if it no longer is, its command resumes "
-        "from the last checkpoint.",
-        True: "It was stopped; its command resumes from there.",
-        False: "It is finished. With a larger budget the same command trains on, the learning rate "
-        "rising again to where that budget has it.",
-    }[stopped]
     of = f" of {record['steps']:,}" if record["steps"] else ""
     minutes = f" of {settings['minutes']:g}" if settings["minutes"] else ""
     streams, sources = data["validation_pictures"], data.get("validation_sources")
@@ -139,10 +112,9 @@ def readme(job: Job, record: dict[str, Any], curves: Curves, stopped: bool | Non
         f"# {out.name}: a Llama of {record['parameters'] / 1e6:.1f} M parameters on "
         f"{codec['codec']} streams",
         f"Step {last['step']:,}{of}, {last['seconds'] / 60:.1f}{minutes} minutes, "
-        f"{last['images']:,} pictures seen. {state}",
+        f"{last['images']:,} pictures seen. {STATES[stopped]}",
     ]
-    if (out / "curves.png").exists():
-        parts.append("![loss and bits over steps](curves.png)")
+    parts += picture(out, "curves.png")
     if curves.measured:
         against, spread = "", ""
         if own:
@@ -151,6 +123,7 @@ def readme(job: Job, record: dict[str, Any], curves: Curves, stopped: bool | Non
             f"| | bits a held-out picture | {against} |\n|---|---|---|\n{table}",
             f"{explained}{spread}Held out are {held_out}.",
         ]
+    parts += picture(out, "samples.jpg")
     if told:
         parts.append("**Warnings.**\n\n" + "\n".join(f"- {line}" for line in told))
     if job.advice:
@@ -174,7 +147,6 @@ def readme(job: Job, record: dict[str, Any], curves: Curves, stopped: bool | Non
         f"{record['precision']}\n"
         f"- jpeglm {record['versions'].get('jpeglm')}, torch {record['versions'].get('torch')}, "
         f"commit {record['commit'] or 'unknown'}",
-        "## Files\n\n| | |\n|---|---|\n"
-        + "\n".join(f"| `{name}` | {what} |" for name, what in FILES.items()),
+        files_table(FILES),
     ]  # fmt: skip
     return "\n\n".join(parts) + "\n"
