@@ -19,6 +19,7 @@ from jpeglm.config import install
 from jpeglm.data.open import open_data
 from jpeglm.data.prepare import prepare
 from jpeglm.data.settings import PrepareConfig
+from jpeglm.evaluation.inputs import chosen_split
 from jpeglm.evaluation.likelihood import model_bits, ratio_interval
 from jpeglm.generation.loading import load
 from jpeglm.places import shipped_checkpoint
@@ -149,6 +150,20 @@ def test_the_report_is_one_file(run: Path, data: Path, tmp_path: Path) -> None:
     ):
         count = len(list((out / "samples").iterdir()))
         assert sheets.height == count * (LINE + round(one.height * WIDTH / one.width))
+
+
+def test_what_a_run_was_trained_on_is_not_measured_unasked(
+    jpeglm: Any, data: Path, tmp_path: Path
+) -> None:
+    photos, out = data.parent / "photos", tmp_path / "run"
+    train(photos, PHOTOS, out, replace(CONFIG, steps=1, eval_images=1000))
+    held_out = json.loads((out / "config.json").read_text())["data"]["validation_pictures"]
+    words = ("evaluate", "likelihood", photos, "--limit", 1000, "--checkpoint")
+    for checkpoint in (out, out / "model"):
+        told = jpeglm.told(*words, checkpoint)
+        assert (told["split"], told["pictures"]) == ("validation", held_out)
+    assert jpeglm.told(*words, out, "--split", "all")["pictures"] > held_out
+    assert chosen_split(data.parent / "photos", None, Path("photos")) == "all"
 
 
 def test_notes_of_the_users_stay(data: Path, tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ SplitOption = Annotated[
     str | None,
     typer.Option(
         help="train, validation or all; of what is not prepared by content, as prepare. Default: "
-        "all, but of prepared shards validation."
+        "all, but of prepared shards, and of what the model was trained on, validation."
     ),
 ]
 
@@ -139,7 +139,7 @@ def likelihood(
     from jpeglm.progress import Reporter
 
     output = claim_output(out, data, checkpoint)
-    split = chosen_split(data, split)
+    split = chosen_split(data, split, checkpoint)
     model = open_model(checkpoint, engine, precision, device)
     keys, streams, known, texts = zip(*held_out_streams(data, model, split, limit))
     with Reporter("likelihood", "pictures", as_json) as report:
@@ -239,7 +239,7 @@ def classify(
     from jpeglm.progress import Reporter
 
     output = claim_output(out, data, checkpoint)
-    split = chosen_split(data, split)
+    split = chosen_split(data, split, checkpoint)
     model = open_model(checkpoint, engine, precision, device)
     keys, streams, labels, texts = zip(*held_out_streams(data, model, split, limit))
     if captions is None:
@@ -304,7 +304,7 @@ def continuation(
     from jpeglm.progress import Reporter
 
     output = claim_output(out, data, checkpoint)
-    split = chosen_split(data, split)
+    split = chosen_split(data, split, checkpoint)
     place = engine_device(engine, device) if distances else device
     model = open_model(checkpoint or shipped_checkpoint("clips"), engine, precision, place)
     check_clips(model)

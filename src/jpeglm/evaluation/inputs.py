@@ -16,6 +16,7 @@ from jpeglm.data.arrays import Images, load_images, load_set, to_images
 from jpeglm.data.open import Stream, open_data
 from jpeglm.data.settings import PrepareConfig
 from jpeglm.data.splits import SPLITS, check_split
+from jpeglm.folders import RUN, record_of
 from jpeglm.generation.loading import open_coder
 from jpeglm.generation.model import Model
 from jpeglm.tokenizer import Tokenizer
@@ -47,12 +48,25 @@ class ReferenceConfig(Settings):
         self.check_bounds()
 
 
-def chosen_split(data: Path, split: str | None) -> str:
-    """`ReferenceConfig.split` of `data`: one of `SPLITS`, or all."""
+def chosen_split(data: Path, split: str | None, checkpoint: Path | None = None) -> str:
+    """`ReferenceConfig.split` of `data`: one of `SPLITS`, or all. None: what was held out, where
+    `data` are prepared or the checkpoint was trained on them."""
     if split is None:
-        return "validation" if (data / "dataset.json").exists() else "all"
+        held_out = (data / "dataset.json").exists() or was_trained_on(checkpoint, data)
+        return "validation" if held_out else "all"
     check_split(split, (*SPLITS, "all"))
     return split
+
+
+def was_trained_on(checkpoint: Path | None, data: Path) -> bool:
+    """Whether a checkpoint lies in the folder of a run over just these data."""
+    if checkpoint is None:
+        return False
+    for folder in (checkpoint, checkpoint.parent):
+        record = record_of(folder, RUN)
+        if record and "path" in record.get("data", {}):
+            return Path(record["data"]["path"]).resolve() == data.resolve()
+    return False
 
 
 def references(data: Path, size: tuple[int, int], config: ReferenceConfig) -> Images:

@@ -134,7 +134,8 @@ def readme(job: Job, record: dict[str, Any], curves: Curves, stopped: bool | Non
         "measuring and saving may change; other settings need another folder.",
         f"    jpeglm complete PHOTO --checkpoint {run}\n"
         f"    jpeglm generate --checkpoint {run}\n"
-        f"    jpeglm evaluate likelihood {quoted(data['path'])} --checkpoint {run}\n"
+        f"    jpeglm evaluate likelihood {quoted(data['path'])} --split validation "
+        f"--checkpoint {run}\n"
         f"    tensorboard --logdir {run}/tensorboard",
         "## What it was made of\n\n"
         f"- data: `{data['path']}`, {data['pictures']:,} training streams of {data['tokens']:,} "
