@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -669,6 +670,38 @@ def test_slow_and_half_closed_clients(server, monkeypatch):
             assert status in client.recv(100)
     until(lambda: server.service.running == 0)
     assert server.ask(prompt="cat", model="classes").status_code == 200
+
+
+def test_connections_that_ask_for_nothing_are_closed(home, monkeypatch):
+    """None at all, half a head, and half a head behind a whole request; those at work are not."""
+    monkeypatch.setattr(serving, "HEAD", 1.0)
+    monkeypatch.setattr(serving, "IDLE", 20)
+    with running([home / "slow"]) as one:
+        address = one.door.getsockname()
+
+        def connect(data=b""):
+            client = socket.create_connection(address)
+            client.settimeout(20)
+            client.sendall(data)
+            return client
+
+        def ended(client):
+            with client:
+                while client.recv(65536):
+                    pass
+            return True
+
+        half = b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: "
+        many = [connect(half[: 7 * (i % 7)]) for i in range(60)]
+        with ThreadPoolExecutor() as others:
+            drawing = others.submit(one.ask, prompt="a", model="slow", temperature=0.1)
+            until(lambda: one.batcher("slow").open == 1)
+            assert httpx.get(f"{one.url}/health").status_code == 200
+            until(lambda: len(one.server._idle) <= 20)
+            begun = time.monotonic()
+            assert ended(connect(half + b"y\r\n\r\n" + half))
+            assert all(map(ended, many)) and time.monotonic() - begun < 10
+            assert drawing.result().status_code == 200
 
 
 def test_a_key(home):

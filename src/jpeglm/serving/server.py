@@ -2,13 +2,19 @@
 
 Until then the door stays open, so that whoever still comes is told so (503) instead of finding
 nobody. A second Ctrl-C ends at once.
+
+uvicorn waits for ever for the head of a request that was begun. Here a connection that asks for
+nothing is closed after a while, and the oldest of those at once where there are too many: they
+would use up the process's file descriptors, and keep others out.
 """
 
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Sequence
 from types import FrameType
+from typing import Any
 
 import uvicorn
 
@@ -20,6 +26,10 @@ __all__ = ["Server", "listen"]
 
 FLUSH = 5
 """Seconds for answers that are written already to reach their readers."""
+HEAD = 20.0
+"""Seconds in which a connection has to send the head of a request, the first one or the next."""
+IDLE = 256
+"""Connections that may wait without a request; systems often allow a process 1,024 files."""
 
 
 class Server(uvicorn.Server):
@@ -34,12 +44,15 @@ class Server(uvicorn.Server):
                 config.port,
                 log_level="warning",
                 lifespan="off",
+                http="h11",
                 ws="none",
                 server_header=False,
                 timeout_graceful_shutdown=FLUSH,
             )
         )
         self.service = service
+        self._idle: dict[Any, float] = {}
+        """Connections without a request, the oldest first, and since when."""
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self.service.stopping:
@@ -51,7 +64,19 @@ class Server(uvicorn.Server):
         if self.service.stopped and not self.should_exit:
             self.should_exit = True
             self.service.give_up()
+        self._close_idle()
         return await super().on_tick(counter)
+
+    def _close_idle(self) -> None:
+        now, idle = time.monotonic(), {}
+        one: Any  # h11's, which has a cycle for its request
+        for one in self.server_state.connections:
+            if one.cycle is None or one.cycle.response_complete:
+                idle[one] = self._idle.get(one, now)
+        self._idle = dict(sorted(idle.items(), key=lambda item: item[1]))
+        for number, (one, since) in enumerate(self._idle.items()):
+            if now - since > HEAD or number < len(self._idle) - IDLE:
+                one.transport.close()
 
 
 def listen(host: str, port: int) -> socket.socket:
