@@ -1,7 +1,7 @@
 """What the site has beyond the pages of this folder: files from elsewhere in the repository.
 
-    model cards, CONTRIBUTING, CHANGELOG, recipes ▸ pages          tour.ipynb ▸ tour.md, by nbconvert
-    results/*.json ▸ measurements.md                               the studio's icon ▸ assets
+    model cards, CONTRIBUTING, CHANGELOG, recipes ▸ pages      tour.ipynb ▸ tour.md, by nbconvert
+    results/*.json ▸ measurements.md                           the studio's icon ▸ assets
 
 Pages stay as they are read in the repository, so links are turned here: what is a page of the site
 leads to it, what else lies in the repository to where that is published (pyproject.toml).
@@ -102,7 +102,7 @@ def measurements() -> str:
         made = f"`{command}`" if command else ""
         rows.append(f"| [{file.stem}](results/{file.name}) | {made} | {processor} | {commit} |")
     return (
-        "# All results\n\nThe JSON files behind the figures of this site, as the commands left them. "
+        "# All results\n\nThe JSON files behind the figures of this site, as commands left them. "
         "[What is measured](results.md) and [the benchmarks](benchmarks.md) put them in words.\n\n"
         "| result | made by | processor | commit |\n|---|---|---|---|\n" + "\n".join(rows) + "\n"
     )
