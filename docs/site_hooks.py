@@ -91,18 +91,32 @@ def tour() -> tuple[str, dict[str, bytes]]:
 
 
 def measurements() -> str:
-    """A row for each JSON in docs/results: what it is of, and what made it."""
+    """A row for each JSON in docs/results: what made it, where, and of which commit."""
     rows = []
     for file in sorted((ROOT / "docs" / "results").glob("*.json")):
         about: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         machine = about.get("machine") or about.get("environment") or about
         processor = machine.get("device") or machine.get("processor") or ""
-        command = about.get("command") or machine.get("command") or ""
-        commit = str(machine.get("commit") or about.get("commit") or "")[:8]
-        made = f"`{command}`" if command else ""
-        rows.append(f"| [{file.stem}](results/{file.name}) | {made} | {processor} | {commit} |")
+        commit = str(machine.get("commit") or "")[:8]
+        row = [f"[{file.stem}](results/{file.name})", _maker(file.stem, about), processor, commit]
+        rows.append(f"| {' | '.join(row)} |")
     return (
         "# All results\n\nThe JSON files behind the figures of this site, as commands left them. "
         "[What is measured](results.md) and [the benchmarks](benchmarks.md) put them in words.\n\n"
         "| result | made by | processor | commit |\n|---|---|---|---|\n" + "\n".join(rows) + "\n"
     )
+
+
+def _maker(name: str, about: dict[str, Any]) -> str:
+    """The command that made a result, or the page that has it."""
+    machine = about.get("machine") or about.get("environment") or {}
+    command = about.get("command") or machine.get("command")
+    if "study" in about:
+        command = f"python recipes/token_study.py {about['study']}"
+    if command:
+        return f"`{command}`"
+    if "commands" in about:
+        return f"[{len(about['commands'])} commands](results/{name}.html) on its page"
+    model = name.split("-")[0]
+    known = model in {card.parent.name for card in CARDS}
+    return f"the recipe of [{model}](models/{model}.md)" if known else ""

@@ -5,18 +5,17 @@ if (location.protocol === "file:") {
   window.Worker = class extends EventTarget {
     constructor(url) {
       super();
+      url = new URL(url, document.baseURI);
       this.frame = document.createElement("iframe");
       this.frame.hidden = true;
       this.frame.title = "search";
       document.body.append(this.frame);
       const inside = this.frame.contentWindow, page = inside.document;
-      addEventListener("message", (event) => {
-        if (event.source !== inside) return;
-        const message = new MessageEvent("message", { data: event.data });
+      inside.postMessage = (data) => setTimeout(() => {
+        const message = new MessageEvent("message", { data });
         this.dispatchEvent(message);
         this.onmessage?.(message);
       });
-      inside.postMessage = (data) => parent.postMessage.call(inside.parent, data, "*");
       this.ready = new Promise((resolve) => {
         const load = (script) => new Promise((done, failed) => {
           const tag = page.createElement("script");
