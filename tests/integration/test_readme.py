@@ -103,6 +103,16 @@ def run(page):
     return names
 
 
+def test_how_it_works_says_what_the_photo_costs():
+    import jpeglm
+
+    page = (ROOT / "docs" / "how-it-works.md").read_text()
+    model, photo = jpeglm.load(), ROOT / "src" / "jpeglm" / "assets" / "astronaut.jpg"
+    own = 8 * len(model.codec.scan(model.codec.encode(photo)))
+    bits = model.score(photo).bits.sum()
+    assert f"codes take {own:,} bits" in page and f"would be {bits:,.0f}." in page
+
+
 def test_the_page_of_comparisons_runs(clone):
     names = run("comparison.md")
     four, rest, many = names["four"], names["rest"], names["many"]
