@@ -288,12 +288,11 @@ def read_scan(scan: bytes, jpeg: Jpeg, grammar: Grammar) -> list[int]:
     return symbols
 
 
-class Folder:
-    """A checkpoint or tokenizer folder of JPEGs: ids ⇄ files, and which ids may come."""
+class Vocabulary:
+    """What `tokenizer.json` and `codec.json` say, whatever the codec."""
 
     def __init__(self, folder: Path) -> None:
         self.record = json.loads((folder / "codec.json").read_text())
-        self.jpeg = Jpeg(self.record["codec"])
         self.alphabet: str = self.record["alphabet"]
         stored = json.loads((folder / "tokenizer.json").read_text())
         vocab, merges = stored["model"]["vocab"], stored["model"]["merges"]
@@ -315,6 +314,17 @@ class Folder:
         pairs = [(vocab[a], vocab[b], vocab[a + b]) for a, b in merges]
         self.merges = [pair for pair in pairs if pair[0] < self.bos]
         self.word_merges = pairs[len(self.merges) :]
+
+    def symbols(self, ids: list[int]) -> list[int]:
+        return [symbol for i in ids for symbol in self.spelling.get(i, [])]
+
+
+class Folder(Vocabulary):
+    """A checkpoint or tokenizer folder of JPEGs: ids ⇄ files, and which ids may come."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.jpeg = Jpeg(self.record["codec"])
         self.grammar = Grammar(self.jpeg, self.alphabet)
 
     def fingerprint(self) -> str:
@@ -368,9 +378,6 @@ class Folder:
                 parts[turn].append(symbol)
             symbols = parts[0] + parts[1]
         return self.encode(symbols, self.merges)
-
-    def symbols(self, ids: list[int]) -> list[int]:
-        return [symbol for i in ids for symbol in self.spelling.get(i, [])]
 
     def in_order(self, ids: list[int]) -> list[int]:
         """Ids with their spans in the order of the addresses."""
