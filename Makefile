@@ -1,13 +1,14 @@
 # make demo      draw pictures with the shipped model (base install: no torch, no compiler)
 # make demo-video  continue two films (base install and PyAV)
 # make studio    watch the shipped models draw, in a browser
+# make site      the documentation as pages, into build/site; make site-serve shows it while one writes
 # make test      development environment in .venv, then the tests; make test-slow has the long ones
 PYTHON ?= python3
 BIN := .venv/bin
 
 MINUTES ?= 10
 
-.PHONY: demo demo-video studio install test test-slow test-bounds lint bench acceptance fuzz clean
+.PHONY: demo demo-video studio install site site-serve test test-slow test-bounds lint bench acceptance fuzz clean
 
 demo: .venv-demo/.installed
 	@echo "Inventing 16 pictures (the first run compiles the engine for this machine)"
@@ -46,7 +47,7 @@ install: .venv/.installed
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet -r constraints.txt
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[train,eval,heif,serve,dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[train,eval,heif,serve,docs,dev]'
 	@touch $@
 
 # Files are shared out among processes, each with one thread of torch's: tiny products on several
@@ -67,6 +68,13 @@ test-bounds: install
 
 KERNEL_TESTS := $(addprefix tests/unit/test_,$(addsuffix .py,jpeg_syntax codec_jpeg check codes tokenizer \
 	avc avc_bytes avc_placed generation engine_cpu session likelihood text holes))
+
+# Strict: a link or an anchor that leads nowhere ends it. The theme's own notice of its future is left out.
+site: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+site-serve: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs serve
 
 lint: install
 	$(BIN)/ruff check .

@@ -103,6 +103,16 @@ def run(page):
     return names
 
 
+def test_how_it_works_says_what_the_photo_costs():
+    import jpeglm
+
+    page = (ROOT / "docs" / "how-it-works.md").read_text()
+    model, photo = jpeglm.load(), ROOT / "src" / "jpeglm" / "assets" / "astronaut.jpg"
+    own = 8 * len(model.codec.scan(model.codec.encode(photo)))
+    bits = model.score(photo).bits.sum()
+    assert f"codes take {own:,} bits" in page and f"would be {bits:,.0f}." in page
+
+
 def test_the_page_of_comparisons_runs(clone):
     names = run("comparison.md")
     four, rest, many = names["four"], names["rest"], names["many"]
@@ -129,6 +139,78 @@ def test_the_page_of_the_api_runs(clone):
     assert names["event"].ended and names["key"]
     ours = [value for value in names.values() if type(value).__module__.startswith("jpeglm.")]
     assert len(ours) >= 12 and not [value for value in ours if " object at 0x" in repr(value)]
+
+
+@pytest.fixture
+def photo(clone, picture_files):
+    """What the pages to start with suppose: a photo, a drawing, and a mask of it."""
+    shutil.copy(picture_files[0], clone / "photo.jpg")
+    with Image.open(picture_files[0]) as picture:
+        picture.resize((64, 64)).save(clone / "drawing.png")
+    mask = Image.new("L", (64, 64))
+    mask.paste(255, (16, 24, 48, 40))
+    mask.save(clone / "mask.png")
+    return clone
+
+
+def commands(page):
+    """The lines of a page that a reader would paste, `pip` and what stays open left out."""
+    text = (ROOT / "docs" / page).read_text()
+    return re.findall(r"^    (jpeglm (?!studio).*)$", text, re.MULTILINE)
+
+
+def test_the_first_five_minutes_run(jpeglm, photo, picture_files):
+    pytest.importorskip("torch")
+    (photo / "photos").mkdir()
+    for file in picture_files:
+        with Image.open(file) as picture:
+            for i in range(4):
+                place = (8 * i, 8 * i, picture.width // 2, picture.height // 2)
+                picture.crop(place).save(photo / "photos" / f"{file.stem}-{i}.png")
+    lines = commands("start.md")
+    assert len(lines) == 9
+    for line in lines:
+        for given, small in SMALLER.items():
+            line = line.replace(given, small)
+        result = jpeglm(*shlex.split(line)[1:], cwd=photo)
+        assert result.code == 0, f"{line}\n{result.err}"
+    assert len([*photo.glob("drawn/sample-*.jpg")]) == 16 and (photo / "inside.html").exists()
+    assert len([*photo.glob("people/sample-*.jpg")]) == len([*photo.glob("ships/sample-*")]) == 8
+    names = run("start.md")
+    assert len(names["pictures"].images) == 4 and len([*photo.glob("out/completion-*")]) == 2
+
+
+def test_the_page_of_conditioning_runs(jpeglm, photo):
+    lines = commands("conditioning.md")
+    assert len(lines) == 5
+    for line in lines:
+        result = jpeglm(*shlex.split(line)[1:], cwd=photo)
+        assert result.code == 0, f"{line}\n{result.err}"
+    for folder, count in (("ships", 16), ("people", 8), ("rest", 4), ("glasses", 3)):
+        assert len([*photo.glob(f"{folder}/*-[0-9][0-9].jpg")]) == count, folder
+    with Image.open(photo / "filled" / "original.jpg") as before:
+        kept = np.asarray(before, int)
+    with Image.open(photo / "filled" / "completion-00.jpg") as after:
+        changed = (np.asarray(after, int) != kept).any(-1)
+    assert changed.any() and not changed[:24].any() and not changed[40:].any()
+    assert not changed[:, :16].any() and not changed[:, 48:].any()
+    names = run("conditioning.md")
+    assert len(names["ships"]) == 2 and len(names["again"]) == 2
+
+
+def test_the_page_of_scaling_out_runs(jpeglm, tmp_path, picture_files):
+    """But for the lines of a GPU and of several processes, which other tests have."""
+    (tmp_path / "photos").mkdir()
+    for file in picture_files:
+        shutil.copy(file, tmp_path / "photos")
+    lines = commands("scale-out.md")
+    assert len(lines) == 4 and "cuda" in lines.pop()
+    for line in lines:
+        for given, small in SMALLER.items():
+            line = line.replace(given, small)
+        result = jpeglm(*shlex.split(line.replace("--workers 8", "--workers 2"))[1:], cwd=tmp_path)
+        assert result.code == 0, f"{line}\n{result.err}"
+    assert [*tmp_path.glob("data/shard-*.tokens.safetensors")]
 
 
 def test_the_road_runs(jpeglm, tmp_path, picture_files):

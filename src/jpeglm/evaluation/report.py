@@ -22,12 +22,13 @@ from jpeglm.files import atomic_write
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem;
        color: #222; background: #fff }
-h1, h2 { line-height: 1.2 } h2 { margin-top: 2.5rem }
+h1, h2 { line-height: 1.2; overflow-wrap: break-word } h2 { margin-top: 2.5rem }
 table { border-collapse: collapse; margin: 1rem 0 }
 th, td { padding: .25rem .8rem; text-align: right }
 th:first-child, td:first-child { text-align: left } thead { border-bottom: 2px solid #444 }
 tbody tr:nth-child(even) { background: #f4f4f4 } .best { font-weight: 700 }
 code, pre { font-size: .8rem; background: #f0f0f0; overflow-x: auto } pre { padding: .6rem }
+.wide { overflow-x: auto }
 img { max-width: 100%; image-rendering: pixelated } figure { margin: 1rem 0 }
 small, figcaption { color: #555 }
 """
@@ -36,7 +37,8 @@ small, figcaption { color: #555 }
 def _table(head: list[str], rows: list[list[str]]) -> str:
     cells = "".join(f"<th>{name}</th>" for name in head)
     body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<table><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table>"
+    table = f"<table><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table>"
+    return f'<div class="wide" tabindex="0">{table}</div>'
 
 
 def _value(row: dict[str, Any] | None, best: bool) -> str:
@@ -221,10 +223,10 @@ def write_report(results: dict[str, Any], sheets: dict[str, tuple[bytes, str]], 
     for title, (png, caption) in sheets.items():
         parts += [f"<h2>{html.escape(title)}</h2>", _embedded(png, caption)]
     commands = "\n".join(results["commands"])
-    parts += ["<h2>Commands</h2>", f"<pre>{html.escape(commands)}</pre>"]
+    parts += ["<h2>Commands</h2>", f'<pre tabindex="0">{html.escape(commands)}</pre>']
     page = (
         '<!doctype html><html lang="en"><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width">'
+        '<meta name="viewport" content="width=device-width"><link rel="icon" href="data:,">'
         f"<title>{html.escape(results['data'])}: JPEG-LM and its rivals</title>"
         f"<style>{STYLE}</style><body>{''.join(parts)}</body></html>"
     )
