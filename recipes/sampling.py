@@ -15,6 +15,12 @@ way of sampling. A way is judged beside the true pictures, as the codec codes th
 Every way is drawn with the same seeds. Of a finalist's further `--seeds` the spread is told. The
 result lies in docs/results/sampling-NAME-USE.json, and a sheet of the ways beside the true pictures
 in docs/figures.
+
+    python recipes/sampling.py CHECKPOINT DATA --best-of 4 …
+
+asks another question of the checkpoint's own way: whether the model's bits tell which of so many
+candidates is best. Judged are the likeliest, the middle and the unlikeliest one of each, and those
+that are taken as they come, once for each candidate; docs/results/best-of-NAME-USE.json.
 """
 
 from __future__ import annotations
@@ -31,7 +37,7 @@ from release.figures import FIGURES, figure
 from release.run import RESULTS
 
 from jpeglm.codecs import JpegCodec
-from jpeglm.config import InputError
+from jpeglm.config import InputError, Sampling
 from jpeglm.environment import environment
 from jpeglm.evaluation.features import ResNet50, extract
 from jpeglm.evaluation.frechet import compare
@@ -111,6 +117,26 @@ def drawn(
     return np.stack([np.asarray(one.image) for one in rows]), np.array([one.bits for one in rows])
 
 
+def best_of(
+    model: Model, streams: list[bytes], units: int, count: int, judge: Judge
+) -> dict[str, Any]:
+    """What is measured of the candidates that the model's bits choose, and of each set of them."""
+    sets = []
+    with Reporter("sampling", "sets") as report:
+        for seed in range(count):
+            sets.append(drawn(model, streams, units, seed, {}))
+            report(seed + 1, count, "")
+    pictures, bits = (np.stack(part) for part in zip(*sets))
+    order, every = bits.argsort(0), np.arange(len(streams))
+    chosen = {
+        "the likeliest": order[0],
+        "the middle one": order[(count - 1) // 2],
+        "the unlikeliest": order[-1],
+    }
+    ways = {name: judge(pictures[at, every], bits[at, every]) for name, at in chosen.items()}
+    return {"candidates": count, "ways": ways, "sets": [judge(*one) for one in sets]}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -121,6 +147,7 @@ def main() -> None:
     parser.add_argument("--name", default="photos", help="of what is written")
     parser.add_argument("--limit", type=int, default=300, help="pictures at most")
     parser.add_argument("--seeds", type=int, default=3, help="of the best ways and today's")
+    parser.add_argument("--best-of", type=int, default=0, help="candidates to choose among")
     parser.add_argument("--weights", type=Path, default=RESNET50, help="of ResNet-50")
     arguments = parser.parse_args()
     model = load(arguments.checkpoint)
@@ -133,6 +160,21 @@ def main() -> None:
     units = codec.units // 2 if arguments.use == "complete" else 0
     grid, mcu = codec.config.grid, codec.config.MCU[codec.config.subsampling]
     judge = Judge(true, mcu, units // grid[1] * mcu[1], arguments.weights)
+    now = Sampling(**model.checkpoint.sampling(begun=units > 0)).to_dict()
+    about = {
+        "checkpoint": model.record(),
+        "pictures": len(streams),
+        "use": arguments.use,
+        "true": {"seam": float(judge.seam), "texture": float(judge.texture)},
+        "now": now,
+        "command": " ".join(["python", "recipes/sampling.py", *sys.argv[1:]]),
+        "machine": environment("numpy", "Pillow", "torch"),
+    }
+    if arguments.best_of > 1:
+        found = best_of(model, streams, units, arguments.best_of, judge)
+        write_json(RESULTS / f"best-of-{arguments.name}-{arguments.use}.json", about | found)
+        print(to_json(found, indent=1))
+        return
     ways = {
         f"{name}, temperature {temperature:g}": {**nucleus, "temperature": temperature}
         for name, nucleus in NUCLEI.items()
@@ -149,7 +191,6 @@ def main() -> None:
             report.say(f"{name}: {told}")
             report(number + 1, len(ways), "")
         order = sorted(table, key=lambda name: table[name]["kid"])
-        now = model.sampling(model.prompts.bare(None, None)).to_dict()
         finalists = [*order[:3], *(name for name in table if _is(table[name]["way"], now))]
         for name in dict.fromkeys(finalists):
             more = [
@@ -158,17 +199,7 @@ def main() -> None:
             ]
             table[name]["kid_seeds"] = [table[name]["kid"], *more]
             report.say(f"{name}: {table[name]['kid_seeds']}")
-    result = {
-        "checkpoint": model.record(),
-        "pictures": len(streams),
-        "use": arguments.use,
-        "true": {"seam": float(judge.seam), "texture": float(judge.texture)},
-        "ways": table,
-        "now": now,
-        "command": " ".join(["python", "recipes/sampling.py", *sys.argv[1:]]),
-        "machine": environment("numpy", "Pillow", "torch"),
-    }
-    write_json(RESULTS / f"sampling-{arguments.name}-{arguments.use}.json", result)
+    write_json(RESULTS / f"sampling-{arguments.name}-{arguments.use}.json", about | {"ways": table})
     print(to_json({name: table[name] for name in finalists}, indent=1))
     kept = [name for name in ways if name in finalists or name.startswith("all tokens")]
     tiles = [("true", Image.fromarray(one)) for one in true[:SHOWN]]

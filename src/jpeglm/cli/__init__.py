@@ -35,6 +35,7 @@ EXTRAS = {
     **dict.fromkeys(("torch_fidelity", "torchvision"), "fid"),
     "diffusers": "vq",
     "av": "video",
+    "ray": "cluster",
     **dict.fromkeys(
         ("fastapi", "uvicorn", "starlette", "multipart", "python_multipart", "prometheus_client"),
         "serve",

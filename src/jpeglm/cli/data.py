@@ -16,7 +16,7 @@ from jpeglm.config import Stopped
 
 if TYPE_CHECKING:
     from jpeglm.data.choose import CodecChoice
-    from jpeglm.data.settings import PrepareConfig
+    from jpeglm.data.settings import PoolConfig, PrepareConfig
     from jpeglm.data.vocabulary import TokenizerConfig
 
 verbs = typer.Typer()
@@ -81,6 +81,7 @@ def check(
     choice=Fields("data.choose:CodecChoice"),
     settings=Fields(CODECS, skip=FOUND, given=True),
     config=Fields("data.settings:PrepareConfig"),
+    pool=Fields("data.settings:PoolConfig"),
 )
 def prepare(
     source: Annotated[
@@ -94,14 +95,12 @@ def prepare(
     choice: CodecChoice,
     settings: dict[str, Any],
     config: PrepareConfig,
+    pool: PoolConfig,
     tokenizer: Annotated[
         Path | None,
         typer.Option(
             help="Also write token shards by this tokenizer, for training hosts without numba."
         ),
-    ] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes. Default: all cores.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -132,7 +131,7 @@ def prepare(
             codec,
             config,
             tokenizer=Tokenizer.load(tokenizer) if tokenizer else None,
-            workers=workers,
+            **pool.to_dict(),
             progress=lambda done, total, streams: report(done, total, f"{streams} streams"),
         )
         for warning in result["warnings"]:

@@ -1,8 +1,8 @@
 """Worker processes: each builds its codec once, then makes shards until there are none to make.
 
-They are spawned, leave Ctrl-C to the parent from their first moment on, which lets a shard that is
-begun be finished, and end with a parent that was killed. One worker is no process: the work is then
-done in this one.
+Those of this machine are spawned, leave Ctrl-C to the parent from their first moment on, which lets
+a shard that is begun be finished, and end with a parent that was killed. One worker is no process:
+the work is then done in this one. Those of a cluster are `data.cluster`'s.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from typing import Any, NamedTuple
 from jpeglm.codecs import make_codec
 from jpeglm.config import InputError
 from jpeglm.data.encode import prepare_unit
-from jpeglm.data.settings import PrepareConfig
+from jpeglm.data.settings import PoolConfig, PrepareConfig
 from jpeglm.data.sources import Unit
 from jpeglm.data.token_shards import write_token_shard
+from jpeglm.environment import cores
 
 
 class Setup(NamedTuple):
@@ -51,13 +52,24 @@ def token_job(path: Path, shard: Path) -> None:
 
 
 def run(
-    job: Callable[..., Any], tasks: list[tuple[Any, ...]], workers: int, setup: Setup
+    job: Callable[..., Any], tasks: list[tuple[Any, ...]], pool: PoolConfig, setup: Setup
 ) -> Iterator[Any]:
     """Results of job(*task) as they come; a failure lets running tasks end and drops the rest."""
+    if pool.engine == "ray":
+        from jpeglm.data.cluster import run_on_ray
+
+        yield from run_on_ray(job, tasks, pool, setup)
+    else:
+        yield from _run_here(job, tasks, pool.workers or cores(), setup)
+
+
+def _run_here(
+    job: Callable[..., Any], tasks: list[tuple[Any, ...]], workers: int, setup: Setup
+) -> Iterator[Any]:
     workers = min(workers, len(tasks))
     if workers <= 1:
         if tasks:
-            _fill_worker(setup)
+            fill_worker(setup)
         yield from (job(*task) for task in tasks)
         return
     context = multiprocessing.get_context("spawn")  # a fork would copy the threads of torch, numba
@@ -108,10 +120,11 @@ def _start_worker(setup: Setup) -> None:
             import torch
 
             torch.set_num_threads(1)  # one core a worker
-    _fill_worker(setup)
+    fill_worker(setup)
 
 
-def _fill_worker(setup: Setup) -> None:
+def fill_worker(setup: Setup) -> None:
+    """Build in this process what jobs need."""
     _worker.update(codec=make_codec(setup.codec, setup.folder), config=setup.config)
     if setup.tokenizer is not None:
         from jpeglm.tokenizer import Tokenizer

@@ -27,7 +27,7 @@ import PIL
 from jpeglm.config import InputError, install
 from jpeglm.data.open import other_codec
 from jpeglm.data.pool import Setup, run, shard_job, token_job
-from jpeglm.data.settings import PrepareConfig
+from jpeglm.data.settings import PoolConfig, PrepareConfig
 from jpeglm.data.shards import read_meta, shard_path
 from jpeglm.data.sources import PREPARED, Source, open_source
 from jpeglm.data.splits import ANEW, SPLITS
@@ -85,17 +85,19 @@ def prepare(
     *,
     tokenizer: Tokenizer | None = None,
     workers: int | None = None,
+    engine: str = PoolConfig.engine,
+    address: str | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Write shards of `source` into the folder `out`; returns what dataset.json holds.
 
-    Run again after a kill, it goes on. `workers`: processes, all cores by default. Raises
+    Run again after a kill, it goes on. workers, engine, address: as in `PoolConfig`. Raises
     InputError if nothing can be read, if `out` was started with other settings, or if the disk is
     full; finished shards stay.
     """
     import pyarrow  # noqa: F401 (what is missing is told before the work, not after it)
 
-    config = config or PrepareConfig()
+    config, pool = config or PrepareConfig(), PoolConfig(workers, engine, address)
     source, out = Path(source), Path(out)
     if tokenizer is not None and tokenizer.codec.fingerprint != codec.fingerprint:
         changed = other_codec(tokenizer.codec.to_dict(), codec)
@@ -109,7 +111,8 @@ def prepare(
     claim(out, DATA, inputs=[source])
     films = codec.media == "clip"
     listed = open_source(
-        source,
+        # Processes of other machines begin in other folders.
+        source if pool.engine == "local" else source.absolute(),
         unit_size=config.unit_size,
         labels=config.labels,
         films=films,
@@ -117,7 +120,6 @@ def prepare(
         caption=config.caption,
         caption_column=config.caption_column,
     )
-    workers = workers or cores()
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -125,10 +127,10 @@ def prepare(
     with _only_one(out):
         _begin(out, listed, codec, config)
         remove_halves(out, DATA.names)
-        metas = _write_shards(out, listed, codec, config, workers, progress)
+        metas = _write_shards(out, listed, codec, config, pool, progress)
         info = _finish(out, source, listed, codec, config, metas)
         if tokenizer is not None:
-            _write_tokens(out, len(metas), codec, config, tokenizer, workers)
+            _write_tokens(out, len(metas), codec, config, tokenizer, pool)
     return info
 
 
@@ -168,7 +170,7 @@ def _write_shards(
     source: Source,
     codec: Codec,
     config: PrepareConfig,
-    workers: int,
+    pool: PoolConfig,
     progress: Progress | None,
 ) -> list[dict[str, Any]]:
     """Make the shards that are missing; the metadata of all, in their order."""
@@ -186,7 +188,7 @@ def _write_shards(
     there = set(paths) - {path for path, _ in missing}
     for path in sorted(there):
         report(_made_before(path))
-    for meta in run(shard_job, missing, workers, Setup(codec.to_dict(), out, config)):
+    for meta in run(shard_job, missing, pool, Setup(codec.to_dict(), out, config)):
         report(meta)
     return [read_meta(path) for path in paths]
 
@@ -286,7 +288,7 @@ def _write_tokens(
     codec: Codec,
     config: PrepareConfig,
     tokenizer: Tokenizer,
-    workers: int,
+    pool: PoolConfig,
 ) -> None:
     """Token shards beside the Parquet shards; those of another tokenizer are replaced."""
     home = out / TOKENIZER
@@ -299,6 +301,7 @@ def _write_tokens(
             continue
         tasks.append((path, shard_path(out, index)))
     # Few shards are done before a second process has started.
-    workers = max(1, min(workers, math.ceil(len(tasks) / 8)))
-    for _ in run(token_job, tasks, workers, Setup(codec.to_dict(), out, config, home)):
+    if pool.engine == "local":
+        pool = PoolConfig(max(1, min(pool.workers or cores(), math.ceil(len(tasks) / 8))))
+    for _ in run(token_job, tasks, pool, Setup(codec.to_dict(), out, config, home)):
         pass

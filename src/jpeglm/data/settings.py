@@ -10,6 +10,31 @@ from jpeglm.config import MAX_SEED, InputError, Settings, bounded
 from jpeglm.data.sources import CAPTIONS, LABELS
 from jpeglm.data.splits import SPLITS
 
+ENGINES = ("local", "ray")
+
+
+@dataclass(frozen=True)
+class PoolConfig(Settings):
+    """Who makes the shards; nothing in them depends on it."""
+
+    workers: int | None = bounded(None, least=1)
+    """Processes. Default: all cores, of the whole cluster with ray."""
+    engine: str = "local"
+    """local (this machine) or ray (the nodes of a Ray cluster, which have this package too and see
+    source and shards under the same paths)."""
+    address: str | None = None
+    """Of the Ray cluster: auto (the one that this machine belongs to) or ray://HEAD:10001. Default:
+    RAY_ADDRESS, or a cluster of this machine alone."""
+
+    def __post_init__(self) -> None:
+        self.check_bounds()
+        if self.engine not in ENGINES:
+            raise InputError(f"engine is {self.engine!r}; choose {' or '.join(ENGINES)}")
+        if self.address is not None and self.engine != "ray":
+            raise InputError(
+                f"address is {self.address}, but engine is {self.engine}; add --engine ray"
+            )
+
 
 @dataclass(frozen=True)
 class PrepareConfig(Settings):
