@@ -22,6 +22,7 @@ from jpeglm.checkpoint.safetensors import (
     from_bfloat16,
     read_safetensors,
     to_bfloat16,
+    write_arrays,
     write_safetensors,
 )
 from jpeglm.checkpoint.weights import (
@@ -46,6 +47,8 @@ __all__ = [
     "read_safetensors",
     "read_weights",
     "to_bfloat16",
+    "write_around",
+    "write_arrays",
     "write_checkpoint",
     "write_safetensors",
 ]
@@ -118,30 +121,36 @@ def write_checkpoint(
     if dtype == "bfloat16":
         arrays = {name: to_bfloat16(array) for name, array in arrays.items()}
     code = "BF16" if dtype == "bfloat16" else "F32"
+    with atomic_folder(folder, CHECKPOINT.names) as draft:
+        write_safetensors(draft / WEIGHTS, arrays, dict.fromkeys(arrays, code))
+        write_around(draft, config, tokenizer, card, generation, dtype, beside)
+
+
+def write_around(
+    draft: Path,
+    config: dict[str, Any],
+    tokenizer: Tokenizer,
+    card: str,
+    generation: dict[str, Any] | None,
+    dtype: str,
+    beside: Mapping[str, bytes] | None = None,
+) -> None:
+    """Write what a checkpoint's folder has beside its weights, of `write_checkpoint`'s meaning."""
+    begin_and_end = {"bos_token_id": tokenizer.bos, "eos_token_id": tokenizer.eos}
     config = {
         **config,
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
         "vocab_size": tokenizer.vocab_size,
-        "bos_token_id": tokenizer.bos,
-        "eos_token_id": tokenizer.eos,
+        **begin_and_end,
         "dtype": dtype,
     }
-    with atomic_folder(folder, CHECKPOINT.names) as draft:
-        write_safetensors(draft / "model.safetensors", arrays, dict.fromkeys(arrays, code))
-        write_json(draft / "config.json", config)
-        write_json(
-            draft / "generation_config.json",
-            {
-                "do_sample": True,
-                "bos_token_id": tokenizer.bos,
-                "eos_token_id": tokenizer.eos,
-                **(generation or {}),
-            },
-        )
-        tokenizer.save(draft)
-        for name, data in {"README.md": card.encode(), **(beside or {})}.items():
-            atomic_write(draft / name, data)
+    write_json(draft / "config.json", config)
+    defaults = {"do_sample": True, **begin_and_end, **(generation or {})}
+    write_json(draft / "generation_config.json", defaults)
+    tokenizer.save(draft)
+    for name, data in {"README.md": card.encode(), **(beside or {})}.items():
+        atomic_write(draft / name, data)
 
 
 def load_checkpoint(folder: Path | str) -> Checkpoint:
@@ -154,7 +163,7 @@ def load_checkpoint(folder: Path | str) -> Checkpoint:
         missing.remove(WEIGHTS)
     if missing:
         pickled = WEIGHTS in missing and any(folder.glob("pytorch_model*.bin"))
-        hint = "; pickled weights are never read, save them as safetensors" if pickled else ""
+        hint = "; pickled weights are never read here, `jpeglm import` converts them" * pickled
         raise InputError(
             f"checkpoint {folder} lacks {' and '.join(missing)}; it must have {', '.join(FILES)}"
             f"{hint}"

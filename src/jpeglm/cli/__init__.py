@@ -16,7 +16,16 @@ from typing import Annotated, NoReturn
 import typer
 
 from jpeglm import __version__
-from jpeglm.cli import data, distances, evaluation, generation, inspection, serving, training
+from jpeglm.cli import (
+    data,
+    distances,
+    evaluation,
+    exchange,
+    generation,
+    inspection,
+    serving,
+    training,
+)
 from jpeglm.config import InputError, Stopped, install
 
 app = typer.Typer(
@@ -32,6 +41,8 @@ EXTRAS = {
     **dict.fromkeys(("matplotlib", "imagecodecs", "lepton_jpeg", "torchmetrics"), "eval"),
     **dict.fromkeys(("torch_fidelity", "torchvision"), "fid"),
     "diffusers": "vq",
+    **dict.fromkeys(("sentencepiece", "google", "huggingface_hub"), "import"),
+    "gguf": "gguf",
     "av": "video",
     **dict.fromkeys(
         ("fastapi", "uvicorn", "starlette", "multipart", "python_multipart", "prometheus_client"),
@@ -40,7 +51,7 @@ EXTRAS = {
 }
 """The extra that brings a module; those not named here come with `train`."""
 
-for room in (data, training, generation, inspection, serving):
+for room in (data, training, generation, exchange, inspection, serving):
     app.registered_commands += room.verbs.registered_commands
 evaluation.evaluate.registered_commands += distances.verbs.registered_commands
 app.add_typer(evaluation.evaluate, name="evaluate")
