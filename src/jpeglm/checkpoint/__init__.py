@@ -109,21 +109,27 @@ def write_checkpoint(
 ) -> None:
     """Write a whole checkpoint folder, or nothing; the files of an older one there are replaced.
 
-    weights: name → float32 numpy array or torch tensor; dtype: `bfloat16` or `float32`; beside:
-    what the card shows, by the file's name.
+    weights: name → float numpy array, bfloat16 as its uint16 bits, or torch tensor; they are
+    converted one by one. dtype: `bfloat16` or `float32`; beside: what the card shows, by the file's
+    name.
     """
     if dtype not in ("bfloat16", "float32"):
         raise InputError(f"dtype is {dtype!r}; a checkpoint is stored as bfloat16 or float32")
-    arrays = {
-        name: np.asarray(value if isinstance(value, np.ndarray) else value.detach().float().cpu())
-        for name, value in weights.items()
-    }
-    if dtype == "bfloat16":
-        arrays = {name: to_bfloat16(array) for name, array in arrays.items()}
     code = "BF16" if dtype == "bfloat16" else "F32"
+    kinds = {name: (code, tuple(value.shape)) for name, value in weights.items()}
+    arrays = (_stored(value, code) for value in weights.values())
     with atomic_folder(folder, CHECKPOINT.names) as draft:
-        write_safetensors(draft / WEIGHTS, arrays, dict.fromkeys(arrays, code))
+        write_arrays(draft / WEIGHTS, kinds, arrays)
         write_around(draft, config, tokenizer, card, generation, dtype, beside)
+
+
+def _stored(value: Any, code: str) -> np.ndarray:
+    """An array or tensor as values of a type of safetensors, BF16 or F32."""
+    if not isinstance(value, np.ndarray):
+        value = value.detach().float().cpu().numpy()
+    if value.dtype == np.uint16:
+        return value if code == "BF16" else from_bfloat16(value)
+    return to_bfloat16(value) if code == "BF16" else np.asarray(value, np.float32)
 
 
 def write_around(

@@ -15,9 +15,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from jpeglm.checkpoint import Checkpoint, from_bfloat16, write_checkpoint
+from jpeglm.checkpoint import Checkpoint, write_checkpoint
 from jpeglm.checkpoint.card import front_matter, parted
 from jpeglm.generation.pictures import Pictures
 from jpeglm.models.llama import parameters
@@ -70,16 +68,18 @@ def export(
         files[SHEET] = out.getvalue()
         what = checkpoint.codec.media + "s" * (len(drawn) != 1)
         shown = f"![{len(drawn)} {what} that the model drew from nothing]({SHEET})"
-    weights = {
-        name: from_bfloat16(array) if array.dtype == np.uint16 else np.asarray(array, np.float32)
-        for name, array in checkpoint.weights.items()
-    }
     file = checkpoint.folder / "README.md"
     text = card(checkpoint, file.read_text() if file.exists() else "", shown, licence)
     write_checkpoint(
-        folder, weights, checkpoint.config, checkpoint.tokenizer, text, checkpoint.generation,
-        dtype, files,
-    )  # fmt: skip
+        folder,
+        checkpoint.weights,
+        checkpoint.config,
+        checkpoint.tokenizer,
+        text,
+        checkpoint.generation,
+        dtype,
+        files,
+    )
 
 
 def card(checkpoint: Checkpoint, before: str, picture: str, licence: str | None) -> str:

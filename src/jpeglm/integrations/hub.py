@@ -39,13 +39,11 @@ def source_folder(source: str, wanted: Collection[str] = WANTED) -> Path:
     name = source.removeprefix(SCHEME)
     if not NAME.fullmatch(name):
         raise InputError(f"{shorten(source)} is no model's name; write {SCHEME}ORG/NAME")
-    from huggingface_hub import list_repo_files, snapshot_download
-    from huggingface_hub.errors import (
-        HfHubHTTPError,
-        HTTPError,  # of the client that this release has
-        LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
-    )
+    from huggingface_hub import errors, list_repo_files, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    # Of the client that this release has.
+    failed: Any = errors.HTTPError  # type: ignore[attr-defined]
 
     name, _, revision = name.partition("@")
     of: dict[str, Any] = {"repo_id": name, "revision": revision or None}
@@ -55,7 +53,7 @@ def source_folder(source: str, wanted: Collection[str] = WANTED) -> Path:
             files = list_repo_files(**of) if PICKLES in wanted else []
         except HfHubHTTPError:
             raise
-        except (HTTPError, OfflineModeIsEnabled):
+        except (failed, OfflineModeIsEnabled):
             with suppress(LocalEntryNotFoundError):  # a copy that lies here may have no pickles
                 return Path(snapshot_download(**of, allow_patterns=safe, local_files_only=True))
             files = []
@@ -65,5 +63,5 @@ def source_folder(source: str, wanted: Collection[str] = WANTED) -> Path:
         raise InputError(
             f"{source} cannot be fetched: the hub cannot be reached, and no copy of it lies here"
         ) from error
-    except (HTTPError, OSError, ValueError) as error:
+    except (failed, OSError, ValueError) as error:
         raise InputError(f"{source} cannot be fetched: {told(error)}") from error
