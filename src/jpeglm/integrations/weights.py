@@ -8,6 +8,7 @@ not finite, handed on and let go, so that a model takes no memory of its own.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from jpeglm.checkpoint.weights import (
     read_index,
     weight_files,
 )
-from jpeglm.config import InputError
+from jpeglm.config import InputError, shorten
 from jpeglm.files import file_size
 
 __all__ = ["ForeignWeights"]
@@ -39,11 +40,11 @@ class ForeignWeights:
     def __init__(self, folder: Path, config: dict[str, Any]) -> None:
         self.folder = folder
         files, shown = _files(folder)
-        missing = sorted({path.name for path in files.values() if not path.exists()})
+        missing = sorted({path.name for path in files.values() if not os.path.exists(path)})
         if missing:
             raise InputError(
-                f"{folder} lacks {' and '.join(missing)}, which {shown.name} names; fetch what is "
-                "missing and import again"
+                f"{folder} lacks {' and '.join(map(shorten, missing))}, which {shown.name} names; "
+                "fetch what is missing and import again"
             )
         self._opened: dict[Path, Mapping[str, Any]] = {}
         headers = {path: self._header(path) for path in sorted(set(files.values()))}
