@@ -10,8 +10,10 @@ own loader and data classes.
 
 import json
 import os
+import re
 import shutil
 import subprocess
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -226,6 +228,25 @@ def test_requests_of_all_kinds_under_the_first_runner(tmp_path):
     for name in ("too tight", "no beginning", "illegal"):
         assert [ids for _, ids, _ in files[name]] == [[tokenizer.eos]] * 2, name
     assert "must be true or false" in found["refused"]
+
+
+def test_the_lines_of_the_page(tmp_path):
+    """As docs/integrations.md prints them, in the processes that vLLM starts; not compiled."""
+    page = (ROOT / "docs" / "integrations.md").read_text()
+    code = re.search(r"^    from vllm .*?(?=^\S)", page, re.MULTILINE | re.DOTALL)[0]
+    code = textwrap.dedent(code).replace("init=True)", "init=True, enforce_eager=True)")
+    shutil.copytree(ROOT / "src/jpeglm/assets/photos", tmp_path / "runs/photos/model")
+    script = tmp_path / "script.py"
+    body = textwrap.indent(f"{code}\nopen('drawn.jpg', 'wb').write(file)", "    ")
+    script.write_text(f"if __name__ == '__main__':\n{body}\n")
+    variables = {"PYTHONPATH": str(ROOT / "src"), "VLLM_CPU_KVCACHE_SPACE": "1"}
+    ended = subprocess.run(
+        [PYTHON, script], capture_output=True, text=True, cwd=tmp_path, timeout=500, check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **variables},
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    codec = Tokenizer.load("photos").codec
+    assert codec.check((tmp_path / "drawn.jpg").read_bytes()).valid
 
 
 def test_models_of_others_are_left_alone(tmp_path):
