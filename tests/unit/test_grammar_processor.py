@@ -237,6 +237,22 @@ def test_narrowed_is_our_own_choice(sampling):
         np.testing.assert_allclose(mine, ours, atol=3e-4)
 
 
+def test_the_orders_are_one_where_nothing_is_illegal_and_two_elsewhere():
+    """The grammar before top-k and top-p, as generate has it, and behind them, as jpeglm."""
+    rng = np.random.default_rng(6)
+    sampling = Sampling(top_k=10, top_p=0.9)
+    for illegal, least, most in ((0, 0.0, 1e-6), (20, 0.05, 1.0)):
+        logits = torch.from_numpy(rng.normal(0, 1, (200, 60)).astype(np.float32))
+        legal = torch.ones(200, 60, dtype=bool)
+        legal[:, :illegal] = False
+        behind = torch.softmax(narrowed(logits, legal, sampling), -1)
+        before = logits.masked_fill(~legal, -torch.inf)
+        before = torch.softmax(narrowed(before, torch.ones_like(legal), sampling), -1)
+        apart = float((before - behind).abs().sum(-1).mean() / 2)
+        assert least <= apart <= most
+        assert not behind[~legal].any() and not before[~legal].any()
+
+
 def test_sampling_as_jpeglm_does(drawing, tmp_path):
     tokenizer, model, _ = drawing
     sampling = Sampling(temperature=0.9, top_k=40, top_p=0.9)
