@@ -296,6 +296,59 @@ def read_checkpoint(case: Case, rng: random.Random) -> None:
         file.write_bytes(before)
 
 
+def import_model(case: Case, rng: random.Random) -> None:
+    """One file changed of a folder in the form of JPEG-LM's authors; what is still imported loads
+    and draws."""
+    import sentencepiece
+    import torch
+
+    from jpeglm.checkpoint import load_checkpoint
+    from jpeglm.codecs import JpegCodec
+    from jpeglm.config import JpegConfig
+    from jpeglm.generation.loading import make_engine
+    from jpeglm.generation.model import Model
+    from jpeglm.integrations import importing
+    from jpeglm.models.llama import preset, tensors
+
+    folder = case.folder / "released"
+
+    def make() -> dict[str, bytes]:
+        folder.mkdir()
+        codec = JpegCodec(JpegConfig(32, 32, restart_interval=1))
+        noise = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
+        texts = ["".join(map(chr, range(0x2800, 0x2900)))]
+        texts += ["".join(chr(0x2800 + b) for b in codec.encode(Image.fromarray(n))) for n in noise]
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(texts), model_prefix=str(folder / "tokenizer"), vocab_size=280,
+            model_type="bpe", character_coverage=1.0, add_dummy_prefix=False, minloglevel=3,
+            normalization_rule_name="identity", max_sentence_length=1 << 20,
+        )  # fmt: skip
+        (folder / "tokenizer.vocab").unlink()
+        shape = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2}
+        config = preset("2m", 280, 1024, num_hidden_layers=1, **shape)
+        (folder / "config.json").write_text(json.dumps(config))
+        state = {name: torch.randn(size) for name, size in tensors(config).items()}
+        torch.save(state, folder / "part.bin")
+        index = {"weight_map": dict.fromkeys(state, "part.bin")}
+        (folder / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+        return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+    files = case.once("released", make)
+    name = rng.choice(sorted(files))
+    file, before = folder / name, files[name]
+    out = case.folder / "imported"
+    try:
+        if name.endswith(".json") and rng.random() < 0.8:
+            file.write_bytes(change_json(rng, json.loads(before)))
+        else:
+            file.write_bytes(flip(rng, before))
+        importing.import_model(str(folder), out, {"width": 32, "height": 32})
+        found = load_checkpoint(out)
+        Model(found, make_engine(found, threads=1)).generate(1, max_tokens=None)
+    finally:
+        file.write_bytes(before)
+
+
 TARGETS: dict[str, Callable[[Case, random.Random], None]] = {
     "check": check_jpeg,
     "check-mp4": check_mp4,
@@ -305,6 +358,7 @@ TARGETS: dict[str, Callable[[Case, random.Random], None]] = {
     "parquet": read_parquet,
     "safetensors": read_safetensors,
     "checkpoint": read_checkpoint,
+    "import": import_model,
 }
 
 

@@ -18,7 +18,7 @@ ORDER = [
     "config", "environment", "files", "folders", "places", "kernels", "progress", "compiling",
     "syntax", "codecs", "bpe", "text", "holes", "tokenizer_file",
     "tokenizer", "models", "checkpoint", "data", "generation", "evaluation", "training",
-    "inspection", "serving", "cli", "__main__",
+    "integrations", "inspection", "serving", "cli", "__main__",
 ]  # fmt: skip
 LAZY = ("vq.py", "models")
 """The one import to the right: a learned codec loads its network when the first picture comes."""

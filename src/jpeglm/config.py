@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Self
 
 __all__ = [
     "PAPER_JPEG",
+    "PAPER_SAMPLING",
     "InputError",
     "JpegConfig",
     "Sampling",
@@ -207,6 +208,9 @@ class Sampling(Settings):
     def __post_init__(self) -> None:
         self.check_bounds()
 
+
+PAPER_SAMPLING = {"temperature": 1.0, "top_p": 0.9, "top_k": 40}
+"""Of the paper's two settings (arXiv 2408.08459, section 4), each the narrower."""
 
 FITS = ("crop", "top", "pad")
 """Ways to bring a picture of another shape to a codec's: keep its middle, keep its top (the head of

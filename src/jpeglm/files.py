@@ -14,7 +14,7 @@ import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -44,14 +44,15 @@ def _flush_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def atomic_write(path: Path, data: bytes) -> None:
-    """Write `data` to `path`; on any failure the old content stays and no trace is left."""
+def atomic_write(path: Path, data: bytes | Iterable[Any]) -> None:
+    """Write `data`, bytes or parts that have a buffer of them, to `path`; on any failure the old
+    content stays and no trace is left."""
     with staged(path, data):
         pass
 
 
 @contextmanager
-def staged(path: Path, data: bytes) -> Iterator[None]:
+def staged(path: Path, data: bytes | Iterable[Any]) -> Iterator[None]:
     """`data` lies on the disk while the body runs, and is `path` after it; if the body raises,
     the old content stays."""
     path = Path(path)
@@ -62,7 +63,9 @@ def staged(path: Path, data: bytes) -> Iterator[None]:
         raise explain(error, path) from error
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(data)
+            parts: Iterable[Any] = (data,) if isinstance(data, bytes) else data
+            for part in parts:
+                file.write(part)
             file.flush()
             os.fsync(file.fileno())
         umask = os.umask(0)

@@ -108,8 +108,15 @@ EVALUATION = Kind(
     whole=False,
     listed=True,
 )
-KINDS = (DATA, CHECKPOINT, RUN, TOKENIZER, CODEC, PICTURES, EVALUATION)
-"""In this order: a checkpoint has a tokenizer's record too, and that is a codec's."""
+GGUF = Kind(
+    "an export to GGUF",
+    "export.json",
+    lambda record: record.get("format") == "jpeglm-export" and record.get("to") == "gguf",
+    ("export.json", "model.gguf", "README.md", *TOKENIZER.names),
+    whole=True,
+)
+KINDS = (DATA, GGUF, CHECKPOINT, RUN, TOKENIZER, CODEC, PICTURES, EVALUATION)
+"""In this order: checkpoints and exports have a tokenizer's record too, and that is a codec's."""
 
 
 def quoted(path: Path | str) -> str:

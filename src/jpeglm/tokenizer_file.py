@@ -33,7 +33,7 @@ def first_character(alphabet: str, text: bool) -> int:
     """Code point of symbol 0: the authors' for the paper's bytes, Han characters for the rest."""
     if text:
         return 0xF0000
-    return 0x2800 if alphabet == "paper-bytes" else 0x4E00
+    return 0x2800 if alphabet.startswith("paper-bytes") else 0x4E00
 
 
 def hugging_face(

@@ -269,3 +269,56 @@ def test_the_tour_says_what_it_did(clone, capsys):
         assert capsys.readouterr().out == "".join("".join(one["text"]) for one in streams)
         printed += len(streams)
     assert printed >= 5 and len(names["pictures"]) == 8 and len(names["rest"]) == 4
+
+
+def test_the_page_of_other_tools_runs(jpeglm, clone, picture_files):
+    """Its Python lines, then its commands; a folder of the authors' form stands for the one on the
+    hub."""
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("sentencepiece")
+    from jpeglm.codecs import JpegCodec
+    from jpeglm.config import PAPER_JPEG
+    from tests.unit.test_import import learn, write_llama
+
+    names = run("integrations.md")
+    codec = names["tokenizer"].codec
+    files = [file.read_bytes() for file in sorted(clone.glob("drawn-*.jpg"))]
+    assert len(files) == 4 and all(codec.check(file).valid for file in files)
+    assert len(names["completions"]) == 3
+    kept = codec.alphabet("jpeg-symbols").prefix(codec.encode(names["photo"]), codec.units // 2)
+    for file in names["completions"]:
+        symbols = codec.alphabet("jpeg-symbols").split(codec.unwrap(file))
+        assert symbols[: len(kept.symbols)].tolist() == kept.symbols.tolist()
+    same = [codec.wrap(names["tokenizer"].decode_stream(row.numpy())) for row in names["same"]]
+    assert len(same) == 4 and all(codec.check(file).valid for file in same)
+
+    shutil.copytree(ROOT / "src" / "jpeglm" / "assets" / "photos", clone / "runs/photos/model")
+    names["model"].save_pretrained(clone / "fine-tuned")
+    (clone / "released-7b").mkdir()
+    (clone / "photos").mkdir()
+    streams = []
+    for file in picture_files:
+        with Image.open(file) as picture:
+            streams.append(JpegCodec(PAPER_JPEG).encode(picture))
+            picture.save(clone / "photos" / f"{file.stem}.png")
+    learn(clone / "released-7b", streams)
+    write_llama(clone / "released-7b", 320, torch.bfloat16)
+    words = ("prepare", "photos", "data/photos64", "--size", 64, "--validation", 0.3)
+    assert jpeglm(*words, cwd=clone).code == 0
+    page = (ROOT / "docs" / "integrations.md").read_text()
+    lines = re.findall(r"^    (jpeglm .*)$", page, re.MULTILINE)
+    assert len(lines) == 7
+    (clone / "photos").rename(clone / "pictures-of-ours")  # `photos` is the model that ships
+    for line in lines:
+        result = jpeglm(*shlex.split(line.replace("hf:ORG/NAME", "released-7b"))[1:], cwd=clone)
+        assert result.code == 0, f"{line}\n{result.err}"
+    assert len(list(clone.glob("pictures/*/*.jpg"))) == len(picture_files)
+    loads = re.findall(r'load_dataset\("parquet".*\)', page)
+    datasets = pytest.importorskip("datasets")
+    (line,) = loads
+    table = eval(line, {"load_dataset": datasets.load_dataset})["train"]
+    columns = re.findall(
+        r"^\| (`\w+`(?:, `\w+`)*) \| (?:string|binary|int32) \|", page, re.MULTILINE
+    )
+    told = re.findall(r"`(\w+)`", " ".join(columns))
+    assert [name for name in told if name != "text"] == table.column_names

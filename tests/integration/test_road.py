@@ -178,6 +178,30 @@ def test_the_card_of_an_export_shows_the_model_and_its_code_runs(
     assert (tmp_path / "again" / "samples.jpg").exists()
 
 
+def test_the_card_of_a_run_tells_what_it_is(road):
+    """As the hub's library reads it, and with the figures that the run recorded."""
+    hub = pytest.importorskip("huggingface_hub")
+    folder, results = road
+    card = hub.ModelCard.load(folder / "run" / "model" / "README.md")
+    data = card.data.to_dict()
+    assert data["license"] == "unknown" and data["library_name"] == "transformers"
+    assert data["pipeline_tag"] == "unconditional-image-generation" and "jpeg" in data["tags"]
+    assert re.findall(r"^## (.*)$", card.text, re.MULTILINE) == [
+        "Data", "Training", "Bits per held-out picture", "What to expect"
+    ]  # fmt: skip
+    told = results["train"]
+    best, code = (
+        float(found)
+        for found in re.findall(r"^\| (?:model|huffman) \| ([\d.]+) \|", card.text, re.MULTILINE)
+    )
+    assert best == pytest.approx(told["bits_per_image"], abs=0.06) and code > 100
+    assert f"{best / code - 1:+.1%}"[:4] in card.text
+    assert f"of {told['parameters']:,} parameters" in card.text
+    streams = results["prepare"]["streams"]
+    assert f"{streams['train']:,} pictures to learn from" in card.text
+    assert f"{told['best_step']} steps" in card.text
+
+
 WITHOUT_NUMBA = """
 import sys
 

@@ -67,6 +67,18 @@ def random_llama(vocab_size, max_length, seed=0, **changes):
     return config, weights
 
 
+def with_biases(config, weights, seed=9):
+    """Random biases beside all matrices of the layers that the config has them for."""
+    rng = np.random.default_rng(seed)
+    rooms = [room for room in ("attention", "mlp") if config.get(f"{room}_bias")]
+    kinds = tuple({"attention": ".self_attn.", "mlp": ".mlp."}[room] for room in rooms)
+    return weights | {
+        name.replace(".weight", ".bias"): rng.normal(0, 0.3, len(array)).astype(np.float32)
+        for name, array in weights.items()
+        if any(kind in name for kind in kinds)
+    }
+
+
 def hugging_face(config, weights):
     """transformers' Llama with these weights."""
     import torch
@@ -119,6 +131,7 @@ TOKENIZERS = {
     "bytes": (JpegConfig(48, 32), "bytes", 320),
     "bytes-restart": (JpegConfig(48, 32, restart_interval=1), "bytes", 320),
     "paper": (JpegConfig(48, 32, restart_interval=1), "paper-bytes", 320),
+    "paper-prefixed": (JpegConfig(48, 32, restart_interval=1), "paper-bytes-prefixed", 320),
 }
 
 

@@ -8,9 +8,10 @@ from tests import fuzzing
 
 MUTANTS = {
     "check": 60, "check-mp4": 40, "film": 60, "picture": 60, "tar": 12, "parquet": 12,
-    "safetensors": 150, "checkpoint": 40,
+    "safetensors": 150, "checkpoint": 40, "import": 60,
 }  # fmt: skip
-NEEDS = {"check-mp4": "av", "film": "av", "tar": "pyarrow", "parquet": "pyarrow"}
+NEEDS = {"check-mp4": "av", "film": "av", "tar": "pyarrow", "parquet": "pyarrow",
+         "import": "sentencepiece"}  # fmt: skip
 
 
 @pytest.mark.parametrize("target", fuzzing.TARGETS)

@@ -16,6 +16,7 @@ tokenizers = pytest.importorskip("tokenizers")
 
 CASES = [
     ("paper-bytes", JpegConfig(128, 128, restart_interval=1), 320),
+    ("paper-bytes-prefixed", JpegConfig(64, 64, restart_interval=1), 320),
     ("bytes", JpegConfig(64, 64), 400),
     ("jpeg-symbols", JpegConfig(64, 64), 400),
     ("jpeg-block-symbols", JpegConfig(64, 64, restart_interval=1), 420),

@@ -22,6 +22,7 @@ from jpeglm.checkpoint.safetensors import (
     from_bfloat16,
     read_safetensors,
     to_bfloat16,
+    write_arrays,
     write_safetensors,
 )
 from jpeglm.checkpoint.weights import (
@@ -46,6 +47,8 @@ __all__ = [
     "read_safetensors",
     "read_weights",
     "to_bfloat16",
+    "write_around",
+    "write_arrays",
     "write_checkpoint",
     "write_safetensors",
 ]
@@ -106,42 +109,54 @@ def write_checkpoint(
 ) -> None:
     """Write a whole checkpoint folder, or nothing; the files of an older one there are replaced.
 
-    weights: name → float32 numpy array or torch tensor; dtype: `bfloat16` or `float32`; beside:
-    what the card shows, by the file's name.
+    weights: name → float numpy array, bfloat16 as its uint16 bits, or torch tensor; they are
+    converted one by one. dtype: `bfloat16` or `float32`; beside: what the card shows, by the file's
+    name.
     """
     if dtype not in ("bfloat16", "float32"):
         raise InputError(f"dtype is {dtype!r}; a checkpoint is stored as bfloat16 or float32")
-    arrays = {
-        name: np.asarray(value if isinstance(value, np.ndarray) else value.detach().float().cpu())
-        for name, value in weights.items()
-    }
-    if dtype == "bfloat16":
-        arrays = {name: to_bfloat16(array) for name, array in arrays.items()}
     code = "BF16" if dtype == "bfloat16" else "F32"
+    kinds = {name: (code, tuple(value.shape)) for name, value in weights.items()}
+    arrays = (_stored(value, code) for value in weights.values())
+    with atomic_folder(folder, CHECKPOINT.names) as draft:
+        write_arrays(draft / WEIGHTS, kinds, arrays)
+        write_around(draft, config, tokenizer, card, generation, dtype, beside)
+
+
+def _stored(value: Any, code: str) -> np.ndarray:
+    """An array or tensor as values of a type of safetensors, BF16 or F32."""
+    if not isinstance(value, np.ndarray):
+        value = value.detach().float().cpu().numpy()
+    if value.dtype == np.uint16:
+        return value if code == "BF16" else from_bfloat16(value)
+    return to_bfloat16(value) if code == "BF16" else np.asarray(value, np.float32)
+
+
+def write_around(
+    draft: Path,
+    config: dict[str, Any],
+    tokenizer: Tokenizer,
+    card: str,
+    generation: dict[str, Any] | None,
+    dtype: str,
+    beside: Mapping[str, bytes] | None = None,
+) -> None:
+    """Write what a checkpoint's folder has beside its weights, of `write_checkpoint`'s meaning."""
+    begin_and_end = {"bos_token_id": tokenizer.bos, "eos_token_id": tokenizer.eos}
     config = {
         **config,
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
         "vocab_size": tokenizer.vocab_size,
-        "bos_token_id": tokenizer.bos,
-        "eos_token_id": tokenizer.eos,
+        **begin_and_end,
         "dtype": dtype,
     }
-    with atomic_folder(folder, CHECKPOINT.names) as draft:
-        write_safetensors(draft / "model.safetensors", arrays, dict.fromkeys(arrays, code))
-        write_json(draft / "config.json", config)
-        write_json(
-            draft / "generation_config.json",
-            {
-                "do_sample": True,
-                "bos_token_id": tokenizer.bos,
-                "eos_token_id": tokenizer.eos,
-                **(generation or {}),
-            },
-        )
-        tokenizer.save(draft)
-        for name, data in {"README.md": card.encode(), **(beside or {})}.items():
-            atomic_write(draft / name, data)
+    write_json(draft / "config.json", config)
+    defaults = {"do_sample": True, **begin_and_end, **(generation or {})}
+    write_json(draft / "generation_config.json", defaults)
+    tokenizer.save(draft)
+    for name, data in {"README.md": card.encode(), **(beside or {})}.items():
+        atomic_write(draft / name, data)
 
 
 def load_checkpoint(folder: Path | str) -> Checkpoint:
@@ -154,7 +169,7 @@ def load_checkpoint(folder: Path | str) -> Checkpoint:
         missing.remove(WEIGHTS)
     if missing:
         pickled = WEIGHTS in missing and any(folder.glob("pytorch_model*.bin"))
-        hint = "; pickled weights are never read, save them as safetensors" if pickled else ""
+        hint = "; pickled weights are never read here, `jpeglm import` converts them" * pickled
         raise InputError(
             f"checkpoint {folder} lacks {' and '.join(missing)}; it must have {', '.join(FILES)}"
             f"{hint}"

@@ -9,7 +9,7 @@ overlap, to the end of the file, each as long as its shape and type say.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -110,19 +110,33 @@ def write_safetensors(
     path: Path, arrays: Mapping[str, np.ndarray], dtypes: Mapping[str, str]
 ) -> None:
     """Write arrays; a uint16 array may be named BF16 in `dtypes`."""
+    kinds = {name: (dtypes[name], array.shape) for name, array in arrays.items()}
+    write_arrays(path, kinds, arrays.values())
+
+
+def write_arrays(
+    path: Path, kinds: Mapping[str, tuple[str, tuple[int, ...]]], arrays: Iterable[np.ndarray]
+) -> None:
+    """Write arrays one after the other as they come, so that no two need be in memory; kinds: the
+    type and shape of each by its name, in the same order."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     offset = 0
-    for name, array in arrays.items():
+    for name, (dtype, shape) in kinds.items():
+        size = prod(shape) * np.dtype(NUMPY[dtype]).itemsize
         header[name] = {
-            "dtype": dtypes[name],
-            "shape": list(array.shape),
-            "data_offsets": [offset, offset + array.nbytes],
-        }
-        offset += array.nbytes
+            "dtype": dtype, "shape": list(shape), "data_offsets": [offset, offset + size],
+        }  # fmt: skip
+        offset += size
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    body = b"".join(np.ascontiguousarray(array).tobytes() for array in arrays.values())
-    atomic_write(path, len(text).to_bytes(8, "little") + text + body)
+
+    def parts() -> Iterator[Any]:
+        yield len(text).to_bytes(8, "little") + text
+        for (name, (dtype, shape)), array in zip(kinds.items(), arrays, strict=True):
+            assert array.dtype == NUMPY[dtype] and array.shape == shape, name
+            yield np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+
+    atomic_write(path, parts())
 
 
 def to_bfloat16(array: np.ndarray) -> np.ndarray:

@@ -8,12 +8,13 @@ must be finite: weights with NaN would draw grey pictures without a word. Pickle
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jpeglm.checkpoint.safetensors import read_header, read_safetensors
+from jpeglm.checkpoint.safetensors import Entry, read_header, read_safetensors
 from jpeglm.config import InputError, shorten
 from jpeglm.files import read_json
 from jpeglm.models.llama import tensors
@@ -32,6 +33,12 @@ def weight_files(folder: Path) -> dict[str, Path]:
     single, index = folder / WEIGHTS, folder / INDEX
     if single.exists() or not index.exists():
         return dict.fromkeys(read_header(single), single)
+    return read_index(index)
+
+
+def read_index(index: Path) -> dict[str, Path]:
+    """The file of each array as an index of shards has it; all lie beside it."""
+    folder = index.parent
     places = read_json(index).get("weight_map")
     if not isinstance(places, dict) or not places:
         raise InputError(f"{index} has no weight_map, which says where each array lies")
@@ -46,14 +53,24 @@ def weight_files(folder: Path) -> dict[str, Path]:
 def check_weights(folder: Path, config: dict[str, Any]) -> dict[str, Path]:
     """The file of each array that is needed; refuses (InputError) what is not `config`'s model."""
     files = weight_files(folder)
-    wanted = tensors(config)
     headers = {path: read_header(path) for path in sorted(set(files.values()))}
+    return check_headers(files, headers, config, _shown(folder))
+
+
+def check_headers(
+    files: Mapping[str, Path],
+    headers: Mapping[Path, Mapping[str, Entry]],
+    config: dict[str, Any],
+    shown: Path,
+) -> dict[str, Path]:
+    """The same of what the files' headers say; shown: what lacks an array that none of them has."""
+    wanted = tensors(config)
     for name, shape in wanted.items():
         if name not in files:
-            raise InputError(f"{_shown(folder)} lacks {name}, which its config.json asks for")
+            raise InputError(f"{shown} lacks {name}, which its config.json asks for")
         path = files[name]
         if name not in headers[path]:
-            raise InputError(f"{path} lacks {name}, which {INDEX} says it has")
+            raise InputError(f"{path} lacks {name}, which {shown.name} says it has")
         entry = headers[path][name]
         if entry.dtype not in FLOATS:
             raise InputError(
@@ -82,13 +99,14 @@ def read_weights(folder: Path, config: dict[str, Any]) -> dict[str, np.ndarray]:
     weights = {}
     for name, path in files.items():
         arrays, dtypes = opened[path]
-        if not _finite(arrays[name].reshape(-1), dtypes[name]):
+        if not finite(arrays[name].reshape(-1), dtypes[name]):
             raise InputError(f"{name} in {path} holds values that are not finite")
         weights[name] = arrays[name]
     return weights
 
 
-def _finite(flat: np.ndarray, dtype: str) -> bool:
+def finite(flat: np.ndarray, dtype: str) -> bool:
+    """Whether all values of a flat array are finite in float32; bfloat16 as its uint16 bits."""
     for begin in range(0, len(flat), SLICE):
         part = flat[begin : begin + SLICE]
         if dtype == "BF16":

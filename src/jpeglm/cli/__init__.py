@@ -18,7 +18,16 @@ from typing import Annotated, NoReturn
 import typer
 
 from jpeglm import __version__
-from jpeglm.cli import data, distances, evaluation, generation, inspection, serving, training
+from jpeglm.cli import (
+    data,
+    distances,
+    evaluation,
+    exchange,
+    generation,
+    inspection,
+    serving,
+    training,
+)
 from jpeglm.config import InputError, Stopped, install
 
 app = typer.Typer(
@@ -34,6 +43,8 @@ EXTRAS = {
     **dict.fromkeys(("matplotlib", "imagecodecs", "lepton_jpeg", "torchmetrics"), "eval"),
     **dict.fromkeys(("torch_fidelity", "torchvision"), "fid"),
     "diffusers": "vq",
+    **dict.fromkeys(("sentencepiece", "google", "huggingface_hub"), "import"),
+    "gguf": "gguf",
     "av": "video",
     "ray": "cluster",
     **dict.fromkeys(
@@ -43,7 +54,7 @@ EXTRAS = {
 }
 """The extra that brings a module; those not named here come with `train`."""
 
-for room in (data, training, generation, inspection, serving):
+for room in (data, training, generation, exchange, inspection, serving):
     app.registered_commands += room.verbs.registered_commands
 evaluation.evaluate.registered_commands += distances.verbs.registered_commands
 app.add_typer(evaluation.evaluate, name="evaluate")

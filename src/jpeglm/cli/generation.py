@@ -1,4 +1,4 @@
-"""Verbs that draw: generate, complete; what they draw with: models; and export."""
+"""Verbs that draw: generate, complete; and what they draw with: models."""
 
 from __future__ import annotations
 
@@ -334,65 +334,3 @@ def models(as_json: JsonOption = False) -> None:
     ]
     rows = [{**asdict(one), "folder": str(one.folder)} for one in found]
     show({"models": rows}, as_json, lines)
-
-
-@verbs.command()
-def export(
-    out: Annotated[Path, typer.Option(help="Folder to write.")],
-    checkpoint: CheckpointOption = None,
-    to: Annotated[str, typer.Option(help="hf: Hugging Face transformers.")] = "hf",
-    dtype: Annotated[str, typer.Option(help="bfloat16 or float32.")] = "bfloat16",
-    samples: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            max=16,
-            help="Drawn for the card's sheet; 0: it has none. Default: 16, or 0 beyond 200 M "
-            "parameters, which take long for them.",
-        ),
-    ] = None,
-    licence: Annotated[
-        str | None,
-        typer.Option(
-            "--license",
-            help="The card's, as Hugging Face names it: apache-2.0, cc-by-4.0 …. Default: what the "
-            "checkpoint's card states, or unknown.",
-        ),
-    ] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Write a checkpoint to be shown and given away, on a model hub for instance.
-
-    A run's model/ loads in transformers as it is. This writes it in the dtype you want, with a
-    card, README.md: front matter for the hub, a sheet drawn by the model, and code that turns its
-    ids into a file under the grammar.
-
-    \b
-    Examples:
-      jpeglm export --checkpoint runs/train --out to-share --license cc-by-4.0
-      jpeglm export --checkpoint runs/train --out for-training --dtype float32 --samples 0
-    """
-    from jpeglm.checkpoint import load_checkpoint
-    from jpeglm.files import printable
-    from jpeglm.folders import CHECKPOINT, claim
-    from jpeglm.generation import export as exporting
-    from jpeglm.places import checkpoint_folder
-
-    if to != "hf":
-        raise InputError(f"--to is {to!r}; only hf is supported")
-    folder = checkpoint_folder(checkpoint)
-    claim(out, CHECKPOINT, inputs=[folder])
-    opened, drawn = load_checkpoint(folder), None
-    samples = exporting.usual_samples(opened.config) if samples is None else samples
-    if samples:
-        model = open_model(folder, "cpu", None, None)
-        drawn = draw("draw", as_json, lambda told: model.generate(samples, progress=told))
-    exporting.export(opened, out, drawn, dtype, licence)
-    show(
-        {"out": str(out), "to": to, "dtype": dtype, "samples": samples},
-        as_json,
-        [
-            f"{printable(out)}/: loads with transformers.AutoModelForCausalLM and AutoTokenizer",
-            f"{printable(out / 'README.md')}: its card, with code that draws",
-        ],
-    )

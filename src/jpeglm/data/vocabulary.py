@@ -31,7 +31,8 @@ class TokenizerConfig(Settings):
 
     alphabet: str | None = None
     """Of JPEG: jpeg-block-symbols (default), jpeg-placed-symbols (DC names the MCU), jpeg-symbols,
-    jpeg-coarse-symbols (DC first), bytes, or paper-bytes (the preset's). Of avc: avc-placed-symbols
+    jpeg-coarse-symbols (DC first), bytes, or paper-bytes (the preset's; paper-bytes-prefixed has a
+    symbol before the stream, as some imported models do). Of avc: avc-placed-symbols
     (default), avc-symbols or bytes. Of vq and pixels: codes."""
     vocab_size: int | None = None
     """Size of the picture vocabulary, BOS and EOS included. Default: 1024; of codes, no merges."""

@@ -15,9 +15,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from jpeglm.checkpoint import Checkpoint, from_bfloat16, write_checkpoint
+from jpeglm.checkpoint import Checkpoint, write_checkpoint
+from jpeglm.checkpoint.card import front_matter, parted
 from jpeglm.generation.pictures import Pictures
 from jpeglm.models.llama import parameters
 
@@ -26,10 +25,6 @@ BEGIN, END = "<!-- jpeglm export -->", "<!-- /jpeglm export -->"
 """Around what an export has added to a card, which the next one replaces."""
 SAMPLES, LARGE = 16, 200_000_000
 """Drawn for a sheet, but by models of more parameters than a CPU draws with in minutes."""
-LICENCE = "unknown"
-"""As Hugging Face names it, of a card that states none."""
-TASKS = {False: "unconditional-image-generation", True: "text-to-image"}
-"""What hubs call what a model of pictures does, by whether it has text."""
 CODE = """\
 import torch
 from jpeglm import Matcher, Tokenizer
@@ -73,31 +68,25 @@ def export(
         files[SHEET] = out.getvalue()
         what = checkpoint.codec.media + "s" * (len(drawn) != 1)
         shown = f"![{len(drawn)} {what} that the model drew from nothing]({SHEET})"
-    weights = {
-        name: from_bfloat16(array) if array.dtype == np.uint16 else np.asarray(array, np.float32)
-        for name, array in checkpoint.weights.items()
-    }
     file = checkpoint.folder / "README.md"
     text = card(checkpoint, file.read_text() if file.exists() else "", shown, licence)
     write_checkpoint(
-        folder, weights, checkpoint.config, checkpoint.tokenizer, text, checkpoint.generation,
-        dtype, files,
-    )  # fmt: skip
+        folder,
+        checkpoint.weights,
+        checkpoint.config,
+        checkpoint.tokenizer,
+        text,
+        checkpoint.generation,
+        dtype,
+        files,
+    )
 
 
 def card(checkpoint: Checkpoint, before: str, picture: str, licence: str | None) -> str:
     """A card with front matter, picture and code, above what the checkpoint's own card says."""
-    front, body = _parted(before)
-    codec, text = checkpoint.codec, checkpoint.tokenizer.text is not None
-    clip = codec.media == "clip"
-    tags = ["jpeglm", codec.name, "video-generation" if clip else "image-generation", "llama"]
-    own = {
-        "license": licence or front.get("license", LICENCE),
-        "library_name": "transformers",
-        "pipeline_tag": "video-to-video" if clip else TASKS[text],
-        "tags": f"[{', '.join(tags)}]",
-    }
-    head = "\n".join(f"{key}: {value}" for key, value in (front | own).items())
+    known, body = parted(before)
+    codec = checkpoint.codec
+    head = front_matter(checkpoint.tokenizer, known | ({"license": licence} if licence else {}))
     body = re.sub(f"{BEGIN}.*?{END}", "", body, flags=re.DOTALL).strip()
     title, rest = f"# A Llama of {parameters(checkpoint.config) / 1e6:.1f} M parameters", body
     if body.startswith("# "):
@@ -110,15 +99,5 @@ def card(checkpoint: Checkpoint, before: str, picture: str, licence: str | None)
         f"```python\n{CODE.format(extension=codec.extension)}```",
         END,
     ]
-    parts = [f"---\n{head}\n---\n{title}", *added, rest.strip()]
+    parts = [f"{head}\n{title}", *added, rest.strip()]
     return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def _parted(text: str) -> tuple[dict[str, str], str]:
-    """The front matter's values by key, as they are written, and what stands below it."""
-    found = re.match(r"---\n(.*?)\n---\n", text, re.DOTALL)
-    if not found:
-        return {}, text
-    parts = re.split(r"\n(?=[\w-]+:)", found[1])  # a list may go on for several lines
-    pairs = (part.partition(":") for part in parts)
-    return {key: value.strip(" ") for key, _, value in pairs}, text[found.end() :]

@@ -209,7 +209,8 @@ def _bits_of_symbols(
     one behind its last."""
     if isinstance(alphabet, JpegBytes):
         symbols = alphabet.split(stream)
-        width = np.where(symbols > 255, 16, 8)  # restart markers are one symbol
+        # Restart markers are one symbol; what is put before a whole stream has no bits.
+        width = np.where(symbols > 255, 0 if alphabet.whole else 16, 8)
         end = np.cumsum(width) - (8 * len(alphabet.header) if alphabet.whole else 0)
         return end - width, end
     assert isinstance(alphabet, JpegSymbols)

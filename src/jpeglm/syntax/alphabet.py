@@ -7,8 +7,10 @@ not count blocks to know luma from chroma (docs/log.md has the figures); `jpeg-c
 these with all DC coefficients of the picture first. In `jpeg-placed-symbols` the DC size of an
 MCU's first block also names the MCU, so that the model need not count MCUs to know where it is; the
 vocabulary grows by 12 for each. `bytes` is the scan as it stands, a restart marker being one
-symbol. `paper-bytes` is the whole stream, header and EOI included, as the paper has it. `codes` are
-those of a learned codec. All are lossless on canonical streams.
+symbol. `paper-bytes` is the whole stream, header and EOI included, as the paper has it;
+`paper-bytes-prefixed` has a symbol before it that spells no byte, as sentencepiece's
+`add_dummy_prefix` puts one before every text. `codes` are those of a learned codec. All are
+lossless on canonical streams.
 """
 
 from __future__ import annotations
@@ -144,21 +146,26 @@ class JpegSymbols:
         return symbol_name(symbol, len(self.spec.component))
 
 
+PREFIX_SYMBOL = 256
+"""Of `paper-bytes-prefixed`: what stands before a stream's first byte."""
+BYTE_ALPHABETS = ("bytes", "paper-bytes", "paper-bytes-prefixed")
+"""The kinds of `JpegBytes`."""
+
+
 class JpegBytes:
-    """The scan's bytes (whole=False, restart markers atomic) or the whole stream's (whole=True)."""
+    """The scan's bytes (`bytes`, restart markers atomic) or the whole stream's (the others); `lead`
+    is what stands before the scan, int32 symbols."""
 
     def __init__(
-        self,
-        component: tuple[int, ...],
-        mcus: int,
-        interval: int,
-        header: bytes,
-        whole: bool = False,
+        self, name: str, component: tuple[int, ...], mcus: int, interval: int, header: bytes
     ) -> None:
-        self.name = "paper-bytes" if whole else "bytes"
-        self.header, self.whole = header, whole
+        whole = name != "bytes"
+        self.name, self.header, self.whole = name, header, whole
+        prefixed = name == "paper-bytes-prefixed"
         markers = 0 if whole or not interval else 8
-        self.size = 256 + markers
+        self.size = 256 + markers + prefixed
+        before = [PREFIX_SYMBOL] if prefixed else []
+        self.lead = np.array([*before, *header] if whole else [], np.int32)
         self.atomic = tuple(range(FIRST_RST_SYMBOL, FIRST_RST_SYMBOL + markers))
         self._symbol_spec = jpeg_spec(component, mcus, interval)
         self.spec: JpegByteSpec = jpeg_byte_spec(
@@ -166,13 +173,14 @@ class JpegBytes:
             mcus,
             interval,
             atomic=not whole,
-            header=header if whole else b"",
+            header=self.lead,
             trailer=EOI if whole else b"",
         )
 
     def split(self, stream: bytes) -> np.ndarray:
         if self.whole:
-            return np.frombuffer(stream, np.uint8).astype(np.int32)
+            symbols = np.frombuffer(stream, np.uint8).astype(np.int32)
+            return np.concatenate([self.lead[: self.size - 256], symbols])
         return self._mark(_body(stream, self.header))
 
     def _mark(self, scan: bytes) -> np.ndarray:
@@ -187,7 +195,8 @@ class JpegBytes:
     def join(self, symbols: np.ndarray) -> bytes:
         symbols = np.asarray(symbols, np.int32)
         if self.whole:
-            return symbols.astype(np.uint8).tobytes()
+            stream: bytes = symbols[symbols != PREFIX_SYMBOL].astype(np.uint8).tobytes()
+            return stream
         marker = symbols >= FIRST_RST_SYMBOL
         place = np.arange(len(symbols)) + np.cumsum(marker) - marker
         out = np.empty(len(symbols) + int(marker.sum()), np.uint8)
@@ -201,14 +210,16 @@ class JpegBytes:
         value = scan[-1] if bits else 0
         known = self._mark(scan[: len(scan) - (bits > 0)])
         if self.whole:
-            known = np.concatenate([np.frombuffer(self.header, np.uint8), known])
+            known = np.concatenate([self.lead, known])
         return Prefix(known.astype(np.int32), value, bits)
 
     def grammar(self) -> Grammar:
         return Grammar(self.spec, self.size)
 
     def symbol_name(self, symbol: int) -> str:
-        return f"{symbol:02X}" if symbol < 256 else f"RST{symbol - FIRST_RST_SYMBOL}"
+        if symbol < 256:
+            return f"{symbol:02X}"
+        return "prefix" if self.whole else f"RST{symbol - FIRST_RST_SYMBOL}"
 
 
 class Codes:
@@ -269,7 +280,7 @@ def _body(stream: bytes, header: bytes) -> bytes:
     return stream[len(header) : -len(EOI)]
 
 
-ALPHABETS = (*SYMBOL_ALPHABETS, "bytes", "paper-bytes")
+ALPHABETS = (*SYMBOL_ALPHABETS, *BYTE_ALPHABETS)
 """Of JPEG, the default one first."""
 
 
@@ -279,8 +290,8 @@ def jpeg_alphabet(
     """The alphabet `name` for streams of this geometry and header."""
     if name in SYMBOL_ALPHABETS:
         return JpegSymbols(name, component, mcus, interval, header)
-    if name in ("bytes", "paper-bytes"):
-        return JpegBytes(component, mcus, interval, header, whole=name == "paper-bytes")
+    if name in BYTE_ALPHABETS:
+        return JpegBytes(name, component, mcus, interval, header)
     raise InputError(
         f"there is no alphabet {shorten(name)} for JPEG; choose one of {', '.join(ALPHABETS)}"
     )

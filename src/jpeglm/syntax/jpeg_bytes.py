@@ -1,7 +1,8 @@
 """The scan of a baseline JPEG as a state machine over its bytes: the paper's alphabet, constrained.
 
 Symbols 0 to 255 are bytes, stuffing included; a restart marker is one symbol (256 + n) or, in the
-preset `paper`, its two bytes, beside the constant header and EOI. Eight bits of a byte are eight
+preset `paper`, its two bytes, beside the constant header (which may begin with a symbol 256 that is
+no byte) and EOI. Eight bits of a byte are eight
 look-ups in a table of places in a block (`block_places`, some 20,000, the same for every geometry);
 what is not local to a block (which block, how far the end, running DC values, markers) is a small
 int64 vector beside it. Places from which no block can end are not in the table, so an accepted
@@ -17,6 +18,7 @@ are int64.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple
@@ -149,7 +151,7 @@ class JpegByteSpec(NamedTuple):
     atomic: int  # 1: a restart marker is one symbol (256 + n), 0: its two bytes
     component: np.ndarray  # int64 [blocks in an MCU]
     first: np.ndarray  # int64 [blocks in an MCU]: the place before each
-    header: np.ndarray  # uint8, bytes before the scan that belong to the alphabet
+    header: np.ndarray  # int32, symbols before the scan that belong to the alphabet
     trailer: np.ndarray  # uint8, bytes after it
     after: np.ndarray  # int32 [2 · places]
     cost: np.ndarray  # int64 [places]
@@ -161,10 +163,11 @@ def jpeg_byte_spec(
     mcus: int,
     interval: int,
     atomic: bool,
-    header: bytes = b"",
+    header: Sequence[int] | np.ndarray = (),
     trailer: bytes = b"",
 ) -> JpegByteSpec:
-    """The machine for `mcus` MCUs whose blocks belong to the components `component`."""
+    """The machine for `mcus` MCUs whose blocks belong to the components `component`; header: the
+    symbols before the scan."""
     places = block_places()
     first = places.roots[np.minimum(component, 1)]
     bits = places.cost[first].tolist()
@@ -174,7 +177,7 @@ def jpeg_byte_spec(
         int(atomic),
         np.array(component, np.int64),
         first,
-        np.frombuffer(header, np.uint8),
+        np.array(header, np.int32),
         np.frombuffer(trailer, np.uint8),
         places.after,
         places.cost,
@@ -332,6 +335,8 @@ def shortest(spec, state):
 
 
 def _of_header(symbols: tuple[int, ...]) -> bool:
+    if symbols[0] == 256:  # in a whole stream no marker but what stands before it
+        return True
     pairs = pairwise(symbols)
     return any(a == 0xFF and b not in (0, 0xD9) and not 0 <= b - RST0 < 8 for a, b in pairs)
 

@@ -12,15 +12,12 @@ import torch
 import torch.distributed.checkpoint.state_dict as dcp
 
 from jpeglm.checkpoint import from_bfloat16, read_weights, write_checkpoint
-from jpeglm.config import InputError
+from jpeglm.config import PAPER_SAMPLING, InputError
 from jpeglm.files import atomic_folder
 from jpeglm.folders import CHECKPOINT
 from jpeglm.training.card import card
 from jpeglm.training.job import Job, State
 from jpeglm.training.run import Checkpoints, save_state
-
-PAPER_SAMPLING = {"temperature": 1.0, "top_p": 0.9, "top_k": 40}
-"""Stored as the checkpoint's sampling defaults (arXiv 2408.08459, section 4)."""
 
 
 def write_model(job: Job, folder: Path, dtype: str) -> None:

@@ -1,0 +1,1 @@
+"""Other people's tools: their checkpoints in, our grammar and files out."""
