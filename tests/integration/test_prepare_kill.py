@@ -14,10 +14,11 @@ from PIL import Image
 
 from jpeglm.codecs import make_codec
 from jpeglm.config import InputError
+from jpeglm.data.jobs import Setup
 from jpeglm.data.open import Dataset
-from jpeglm.data.pool import Setup, run
+from jpeglm.data.pool import run
 from jpeglm.data.prepare import prepare
-from jpeglm.data.settings import PrepareConfig
+from jpeglm.data.settings import PoolConfig, PrepareConfig
 
 from ..unit.conftest import until
 
@@ -32,7 +33,7 @@ from pathlib import Path
 from jpeglm.codecs import make_codec
 from jpeglm.config import InputError
 from jpeglm.data.prepare import prepare
-from jpeglm.data.settings import PrepareConfig
+from jpeglm.data.settings import PoolConfig, PrepareConfig
 
 if __name__ == "__main__":
     limit, workers = int(sys.argv[3]), int(sys.argv[4])
@@ -152,7 +153,7 @@ def test_a_failure_drops_what_is_not_begun_and_waits_for_the_rest(tmp_path: Path
     setup = Setup(CODEC.to_dict(), tmp_path, SETTINGS)
     tasks = [(tmp_path / str(number), number) for number in range(8)]
     with pytest.raises(InputError, match="no room"):
-        list(run(late, tasks, 2, setup))
+        list(run(late, tasks, PoolConfig(2), setup))
     made = set(os.listdir(tmp_path))
     time.sleep(3)
     assert set(os.listdir(tmp_path)) == made and len(made) <= 3

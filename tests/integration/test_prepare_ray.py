@@ -11,7 +11,7 @@ from PIL import Image
 from jpeglm.codecs import make_codec
 from jpeglm.config import InputError
 from jpeglm.data.cluster import run_on_ray
-from jpeglm.data.pool import Setup, shard_job
+from jpeglm.data.jobs import Setup, shard_job
 from jpeglm.data.prepare import prepare
 from jpeglm.data.settings import PoolConfig, PrepareConfig
 from jpeglm.tokenizer import Tokenizer

@@ -20,7 +20,7 @@ from importlib import import_module
 from typing import Any
 
 from jpeglm.config import InputError
-from jpeglm.data.pool import Setup, fill_worker
+from jpeglm.data.jobs import Setup, fill_worker
 from jpeglm.data.settings import PoolConfig
 from jpeglm.files import explain
 

@@ -15,40 +15,12 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from jpeglm.codecs import make_codec
 from jpeglm.config import InputError
-from jpeglm.data.encode import prepare_unit
-from jpeglm.data.settings import PoolConfig, PrepareConfig
-from jpeglm.data.sources import Unit
-from jpeglm.data.token_shards import write_token_shard
+from jpeglm.data.jobs import Setup, fill_worker
+from jpeglm.data.settings import PoolConfig
 from jpeglm.environment import cores
-
-
-class Setup(NamedTuple):
-    """What a worker builds once: the codec of these settings, whose weights lie in `folder`, and
-    the tokenizer of a folder, if any."""
-
-    codec: dict[str, Any]
-    folder: Path
-    config: PrepareConfig
-    tokenizer: Path | None = None
-
-
-_worker: dict[str, Any] = {}
-"""Of a worker process: what `_start_worker` built once for all its units."""
-
-
-def shard_job(path: Path, unit: Unit) -> dict[str, Any]:
-    """Make a shard; returns its metadata."""
-    return prepare_unit(path, unit, _worker["codec"], _worker["config"])
-
-
-def token_job(path: Path, shard: Path) -> None:
-    """Make a token shard of a shard."""
-    write_token_shard(path, shard, _worker["tokenizer"], _worker["codec"].fingerprint)
 
 
 def run(
@@ -121,15 +93,6 @@ def _start_worker(setup: Setup) -> None:
 
             torch.set_num_threads(1)  # one core a worker
     fill_worker(setup)
-
-
-def fill_worker(setup: Setup) -> None:
-    """Build in this process what jobs need."""
-    _worker.update(codec=make_codec(setup.codec, setup.folder), config=setup.config)
-    if setup.tokenizer is not None:
-        from jpeglm.tokenizer import Tokenizer
-
-        _worker["tokenizer"] = Tokenizer.load(setup.tokenizer)
 
 
 def _end_with(parent: Any) -> None:

@@ -25,8 +25,9 @@ from typing import TYPE_CHECKING, Any
 import PIL
 
 from jpeglm.config import InputError, install
+from jpeglm.data.jobs import Setup, shard_job, token_job
 from jpeglm.data.open import other_codec
-from jpeglm.data.pool import Setup, run, shard_job, token_job
+from jpeglm.data.pool import run
 from jpeglm.data.settings import PoolConfig, PrepareConfig
 from jpeglm.data.shards import read_meta, shard_path
 from jpeglm.data.sources import PREPARED, Source, open_source
