@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import tarfile
 import tomllib
 import venv
 import zipfile
@@ -37,6 +38,28 @@ def environment(wheel):
     venv.create(folder / "env", with_pip=True)
     subprocess.run([python, "-m", "pip", "install", "--quiet", wheel], check=True, cwd=folder)
     return folder, python
+
+
+def test_nothing_lies_in_the_wheel_that_should_not(wheel):
+    words = [sys.executable, "-m", "check_wheel_contents", wheel]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_source_archive_is_the_repository(tmp_path):
+    """All that is tracked but what only the repository's host reads."""
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("no repository")
+    build = [sys.executable, "-m", "build", "--sdist", "--outdir", tmp_path, ROOT]
+    subprocess.run(build, check=True, capture_output=True)
+    (archive,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(archive) as tar:
+        held = {name.partition("/")[2] for name in tar.getnames()}
+    missing = {name for name in listed.stdout.splitlines() if not name.startswith(".")} - held
+    assert not missing
+    strange = [name for name in held if name.endswith((".pyc", ".nbi", ".nbc"))]
+    assert not strange
 
 
 def test_what_an_index_shows(wheel):
