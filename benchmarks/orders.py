@@ -7,12 +7,13 @@ jpeglm takes temperature, top-k and top-p of the model's own distribution and th
 either order, from the same seed. At each step of both sets the two distributions are compared: how
 likely an illegal token was, how often the two differ, by how much (total variation), and how often
 the model's nucleus held nothing legal. Of the pictures: bits under the model, tokens, and how many
-of them are the same. The result is docs/results/orders.json.
+of them are the same. Last, what the processor itself costs. The result is docs/results/orders.json.
 """
 
 from __future__ import annotations
 
 import argparse
+import time
 from typing import Any
 
 import numpy as np
@@ -89,6 +90,18 @@ def compare(model: Any, tokenizer: Tokenizer, rows: list, sampling: Sampling) ->
     }
 
 
+def cost(tokenizer: Tokenizer, rows: list) -> float:
+    """Microseconds that the processor takes for a row and step, sixteen rows at a time."""
+    shortest = min(map(len, rows[:16]))
+    ids = torch.tensor([row[:shortest] for row in rows[:16]])
+    scores = torch.zeros(len(ids), tokenizer.vocab_size)
+    processor = GrammarProcessor(tokenizer, 1 << 20)
+    start = time.perf_counter()
+    for end in range(1, shortest + 1):
+        processor(ids[:, :end], scores)
+    return 1e6 * (time.perf_counter() - start) / ids.numel()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -114,9 +127,12 @@ def main() -> None:
         for key, value in row.items():
             print(f"  {key:30s} {value:,.4f}")
     print(f"the same picture: {same} of {len(one)}")
+    microseconds = min(cost(tokenizer, one) for _ in range(3))
+    print(f"the processor takes {microseconds:.0f} µs a row and step")
     out = ROOT / "docs" / "results" / "orders.json"
     settings = {"checkpoint": arguments.checkpoint, "n": arguments.n, **sampling.to_dict()}
-    write_json(out, {"settings": settings, "found": found, "same": same, "machine": machine()})
+    result = {"settings": settings, "found": found, "same": same, "processor_us": microseconds}
+    write_json(out, result | {"machine": machine()})
     print(out.relative_to(ROOT))
 
 
