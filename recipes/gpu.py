@@ -97,7 +97,7 @@ class Words(Size):
 
     preset, row = "2m", 2048
     batch, rate, warmup, every = 32_768, 11e-3, 100, 500
-    steps = 4000
+    steps = 14_000
 
 
 class Emoji(Words):
