@@ -19,6 +19,8 @@ from jpeglm.kernels import njit
 ROOT = Path(__file__).resolve().parents[1]
 
 
+KINDS = ("avx512-vnni", "avx512", "avx2", "neon", "h100", "h200", "other")
+"""Kinds of processors, in the page's order."""
 SETTLE = 0.05
 """Seconds before each turn: threads of the contestant before go on spinning for a while."""
 
@@ -113,6 +115,12 @@ def write(
     write_json(out, result | ({"unavailable": unavailable} if unavailable else {}))
 
 
+def kind_of(vectors: str) -> str:
+    """The kind of processor in a file's name: one of `KINDS`, or other."""
+    kind = vectors.lower().replace("-", "").replace(" ", "-")
+    return kind if kind in KINDS else "other"
+
+
 def finish(
     name: str,
     unit: str,
@@ -125,7 +133,7 @@ def finish(
     """
     show(name, unit, tables, unavailable, compare)
     where = machine()
-    kind = where["vectors"].lower().replace(" ", "-") or "other"
+    kind = kind_of(where["vectors"])
     out = ROOT / "docs" / "results" / f"bench-{name}-{kind}.json"
     write(out, unit, tables, unavailable, compare, where)
     print(f"  {out.relative_to(ROOT)}")

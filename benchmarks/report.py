@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from common import ROOT, number
+from common import KINDS, ROOT, number
 
 from jpeglm.files import atomic_write
 
@@ -99,8 +99,7 @@ activations twice, which that share does not count.""",
 
 def results(name: str) -> list[Path]:
     """The files of a table; names may begin alike, kinds of processors begin with a letter."""
-    kinds = ("avx512-vnni", "avx512", "avx2", "neon", "h100", "h200", "other")
-    files = [ROOT / "docs" / "results" / f"bench-{name}-{kind}.json" for kind in kinds]
+    files = [ROOT / "docs" / "results" / f"bench-{name}-{kind}.json" for kind in KINDS]
     return [file for file in files if file.exists()]
 
 

@@ -1,6 +1,7 @@
 """The page of benchmarks says what its JSON files say, and each peer is a file of one form."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -23,6 +24,17 @@ def test_the_page_is_what_the_results_give():
     assert (ROOT / "docs" / "benchmarks.md").read_text() == report.page()
     for file in (ROOT / "docs" / "results").glob("bench-*.json"):
         assert any(file in report.results(name) for name in report.TABLES)
+
+
+def test_every_kind_of_processor_is_on_the_page():
+    """Under the name that `environment.vectors` gives it."""
+    import common
+
+    source = (ROOT / "src" / "jpeglm" / "environment.py").read_text()
+    named = set(re.findall(r'"(AVX[^"]*|NEON)"', source))
+    assert {"AVX2", "AVX-512", "AVX-512 VNNI", "NEON"} <= named
+    assert {common.kind_of(name) for name in named} <= {*common.KINDS} - {"other"}
+    assert common.kind_of("") == "other"
 
 
 def test_every_peer_has_the_stated_form():
