@@ -7,7 +7,6 @@ for key, stream, label, text in data.streams("train"): ...
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +18,7 @@ from jpeglm.config import InputError, differences
 from jpeglm.data.shards import Streams, joined, read_shard, shard_path, table_streams
 from jpeglm.data.splits import side_of
 from jpeglm.files import read_json
-from jpeglm.folders import DATA_FORMAT
+from jpeglm.folders import DATA_FORMAT, argument, quoted, shell
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -201,11 +200,11 @@ def _again(dataset: Dataset, like: Path | None) -> str:
         return f"prepare {source} again, with --like and the checkpoint's folder"
     name = checkpoint_name(like)
     if not source.exists():  # the path was another folder's, or the pictures are gone
-        return f"prepare its pictures again, with --like {shlex.quote(name)}"
+        return f"prepare its pictures again, with --like {quoted(name)}"
     path = path if path.name else path.resolve()
     given = dataset.info["settings"]
-    words = ["jpeglm", "prepare", str(source), f"{path}-like-{Path(name).name}"]
+    words = ["jpeglm", "prepare", argument(source), argument(f"{path}-like-{Path(name).name}")]
     for option, usual in PrepareConfig().to_dict().items():
         if given.get(option, usual) != usual:
             words += [f"--{option.replace('_', '-')}", str(given[option])]
-    return f"run: {shlex.join([*words, '--like', name])}"
+    return f"run: {' '.join(map(shell, [*words, '--like', str(name)]))}"

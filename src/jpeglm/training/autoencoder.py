@@ -234,10 +234,16 @@ def start(
         record=settings,
     )
     if (out / "state.pt").exists():
-        saved = torch.load(out / "state.pt", map_location=device, weights_only=True)
-        model.load_state_dict(saved["model"])
-        job.optimizer.load_state_dict(saved["optimizer"])
-        job.state = State(**saved["state"])
+        try:
+            saved = torch.load(out / "state.pt", map_location=device, weights_only=True)
+            model.load_state_dict(saved["model"])
+            job.optimizer.load_state_dict(saved["optimizer"])
+            job.state = State(**saved["state"])
+        except Exception as error:
+            raise InputError(
+                f"cannot resume from {out / 'state.pt'}, which is damaged or of another version; "
+                "train into another folder, or remove the file and begin this run anew"
+            ) from error
     model.train()
     return job
 
