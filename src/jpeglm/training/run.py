@@ -82,6 +82,11 @@ def refuse_other_run(
         )
 
 
+def source(data: Path | str) -> dict[str, str]:
+    """Where a run's data are, as given and from everywhere."""
+    return {"path": str(data), "absolute": os.path.realpath(data)}
+
+
 def cut_metrics(file: Path, step: int) -> None:
     """Drop rows after `step`, which are about to be written again, and a half-written last one."""
     if not file.exists():
