@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from jpeglm.config import InputError, differences
+from jpeglm.data.leftout import tell_left_out
 from jpeglm.data.shards import Streams, joined, read_shard, shard_path, table_streams
 from jpeglm.data.splits import side_of
 from jpeglm.files import read_json
@@ -104,7 +105,8 @@ class Dataset:
 class Pictures:
     """Plain pictures or films behind the interface of `Dataset`: whole, coded as they are read.
 
-    The split is that of `prepare` (by content). What cannot be read is listed in `rejected`.
+    The split is that of `prepare` (by content). What cannot be read is listed in `rejected`,
+    and told of once.
     """
 
     prepared = False
@@ -134,18 +136,21 @@ class Pictures:
         from jpeglm.data.sources import Item
 
         self.rejected = [found._asdict() for found in self.source.rejected]
-        for unit in self.source.units:
-            for item in unit.read():
-                if not isinstance(item, Item):
-                    self.rejected.append(item._asdict())
-                    continue
-                if split not in (None, side_of(item, self.validation)):
-                    continue
-                try:
-                    for key, media in whole_of(item, self.codec):
-                        yield Stream(key, self.codec.encode(media), item.label, item.caption)
-                except InputError as error:
-                    self.rejected.append({"name": item.name, "reason": str(error)})
+        try:
+            for unit in self.source.units:
+                for item in unit.read():
+                    if not isinstance(item, Item):
+                        self.rejected.append(item._asdict())
+                        continue
+                    if split not in (None, side_of(item, self.validation)):
+                        continue
+                    try:
+                        for key, media in whole_of(item, self.codec):
+                            yield Stream(key, self.codec.encode(media), item.label, item.caption)
+                    except InputError as error:
+                        self.rejected.append({"name": item.name, "reason": str(error)})
+        finally:
+            tell_left_out(self.path, ((row["name"], row["reason"]) for row in self.rejected))
 
     def load(self, split: str | None = None) -> Streams:
         """All streams of the split in memory."""
