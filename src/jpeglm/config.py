@@ -34,6 +34,10 @@ class InputError(ValueError):
         super().__init__(" ".join(message.splitlines()))
 
 
+class LeftOut(UserWarning):
+    """Something of the user's data is not used; the command line shows it as a line."""
+
+
 class StreamError(InputError):
     """Why a stream is not canonical, and at which of its bytes."""
 

@@ -290,8 +290,9 @@ def to_json(value: Any, indent: int | None = None) -> str:
     if found and isinstance(cleaned, dict):
         cleaned["not_finite"] = found
     text = json.dumps(cleaned, indent=indent, ensure_ascii=False, allow_nan=False)
-    # A file's name may be no UTF-8: Python has its bytes as lone surrogates, JSON as \\udc80.
-    return text.encode("utf-8", "backslashreplace").decode()
+    # A file's name may be no UTF-8: Python has its bytes as lone surrogates, which `parse_json` and
+    # others refuse.
+    return re.sub("[\ud800-\udfff]", lambda found: "\\" + printable(found[0]), text)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from jpeglm.config import InputError
-from jpeglm.files import explain, half_of
+from jpeglm.files import explain, half_of, printable
 
 
 @dataclass(frozen=True)
@@ -120,8 +120,27 @@ KINDS = (DATA, GGUF, CHECKPOINT, RUN, TOKENIZER, CODEC, PICTURES, EVALUATION)
 
 
 def quoted(path: Path | str) -> str:
-    """A path as it is pasted into a shell."""
-    return shlex.quote(str(path))
+    """A path as it is pasted into a shell, where it is no option."""
+    return shell(argument(path))
+
+
+def argument(path: Path | str) -> str:
+    """A path as a word of a command, where it is no option."""
+    return f"./{path}" if str(path).startswith("-") else str(path)
+
+
+def shell(word: str) -> str:
+    """A word as it is pasted into a shell, in one line; bytes that cannot be printed as bash, zsh
+    and POSIX 2024 escape them."""
+    if printable(word) == word:
+        return shlex.quote(word)
+    parts = (
+        "".join(f"\\x{byte:02x}" for byte in letter.encode(errors="surrogateescape"))
+        if printable(letter) != letter
+        else letter.replace("\\", r"\\").replace("'", r"\'")
+        for letter in word
+    )
+    return f"$'{''.join(parts)}'"
 
 
 def record_of(folder: Path, kind: Kind) -> dict[str, Any] | None:

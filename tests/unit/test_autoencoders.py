@@ -3,6 +3,9 @@
 import json
 import math
 import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -222,3 +225,31 @@ def test_training_learns_stops_and_goes_on(kind, crops, tmp_path):
     else:
         with pytest.raises(InputError, match="which writes no codes"):
             open_codec(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "spoil", "said"),
+    [
+        ("metrics.jsonl", lambda data: b'{"ste\n' + data, "line 1 of .*metrics.jsonl is no row"),
+        ("state.pt", lambda data: data[: len(data) // 2], "cannot resume from .*state.pt"),
+    ],
+)
+def test_what_a_run_goes_on_from_is_named_where_it_is_damaged(
+    tmp_path: Path, name: str, spoil: Callable[[bytes], bytes], said: str
+) -> None:
+    pixels = np.zeros((8, 16, 16, 3), np.uint8)
+    config = AutoencoderConfig(steps=1, batch=2, threads=1)
+    train_autoencoder(pixels, pixels, tmp_path / "run", VaeConfig(16, 16), config)
+    file = tmp_path / "run" / name
+    file.write_bytes(spoil(file.read_bytes()))
+    with pytest.raises(InputError, match=said):
+        train_autoencoder(
+            pixels, pixels, tmp_path / "run", VaeConfig(16, 16), replace(config, steps=2)
+        )
+
+
+def test_a_run_folder_that_tensorboard_cannot_name(tmp_path: Path) -> None:
+    pixels = np.zeros((8, 16, 16, 3), np.uint8)
+    config = AutoencoderConfig(steps=1, batch=2, threads=1)
+    with pytest.raises(InputError, match=r"not UTF-8, as .*caf\\xe9"):
+        train_autoencoder(pixels, pixels, tmp_path / "caf\udce9", VaeConfig(16, 16), config)

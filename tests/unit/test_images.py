@@ -6,6 +6,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import warnings
 import zlib
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from PIL import Image, ImageCms
 
 from jpeglm.codecs import colours, images
 from jpeglm.codecs.clips import is_picture
-from jpeglm.codecs.images import holds_more, open_image
+from jpeglm.codecs.images import holds_more, open_image, opened
 from jpeglm.config import InputError
 
 RAMP = np.linspace(0, 1, 48)[None, :] * np.linspace(0.3, 1, 32)[:, None]
@@ -500,3 +501,17 @@ def test_the_reason_is_true_of_an_open_file_too():
     double = np.zeros((4, 4), np.uint64)  # 64 bits: whole, but not read
     with pytest.raises(InputError, match="damaged or of a rare kind"):
         open_image(tiff("<", [double], {258: [64], 262: [1], 339: [1]}))
+
+
+def test_pictures_opened_at_the_same_time_silence_nobody_else():
+    """Whichever of two threads ends first."""
+    data = saved(Image.new("RGB", (8, 8)), "PNG")
+    before = list(warnings.filters)
+    one, other = opened(data), opened(data)
+    one.__enter__()
+    other.__enter__()
+    assert warnings.filters[0][0] == "ignore"
+    one.__exit__(None, None, None)
+    assert warnings.filters[0][0] == "ignore"
+    other.__exit__(None, None, None)
+    assert list(warnings.filters) == before

@@ -10,10 +10,11 @@ from __future__ import annotations
 import io
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from itertools import pairwise
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -28,7 +29,8 @@ from jpeglm.cli import (
     serving,
     training,
 )
-from jpeglm.config import InputError, Stopped, install
+from jpeglm.cli.common import note
+from jpeglm.config import InputError, LeftOut, Stopped, install
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -82,6 +84,16 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):  # a file's name may be no text
             stream.reconfigure(errors="backslashreplace")
     _refuse_empty(sys.argv[1:])
+    others = warnings.showwarning
+    warnings.simplefilter("always", LeftOut)
+
+    def show(message: Warning | str, category: type[Warning], *more: Any, **most: Any) -> None:
+        if issubclass(category, LeftOut):
+            note(f"warning: {message}")
+        else:
+            others(message, category, *more, **most)
+
+    warnings.showwarning = show
     try:
         command = typer.main.get_command(app)
         code = command.main(prog_name="jpeglm", standalone_mode=False)

@@ -126,7 +126,7 @@ def completion(
     shares = numbers("--ratios", ratios, float, "shares from 0 to 1 as 0.25,0.5,0.75", most=1)
     model = _picture_model(checkpoint, engine, precision, engine_device(engine, device))
     made = make_extractor(extracting, device)
-    found = references(data, size_of(model), config)
+    found = references(data, size_of(model), config, checkpoint)
     with Reporter("completion", "pictures", as_json) as report:
         result = protocols.completion(
             model,
@@ -178,7 +178,7 @@ def unconditional(
     output = claim_output(out, data, checkpoint, pictures=pictures)
     model = _picture_model(checkpoint, engine, precision, engine_device(engine, device))
     made = make_extractor(extracting, device)
-    found = references(data, size_of(model), config)
+    found = references(data, size_of(model), config, checkpoint)
     with Reporter("unconditional", "pictures", as_json) as report:
         result = protocols.unconditional(
             model,
@@ -279,7 +279,7 @@ def longtail(
     place = engine_device(engine, device)
     models = [_picture_model(folder, engine, precision, place) for folder in (checkpoint, rival)]
     made = make_extractor(extracting, device)
-    found = references(data, size_of(models[0]), config)
+    found = references(data, size_of(models[0]), config, checkpoint, rival)
     with Reporter("longtail", "pictures", as_json) as report:
         result = protocols.longtail(
             models[0],

@@ -141,7 +141,7 @@ def likelihood(
     output = claim_output(out, data, checkpoint)
     split = chosen_split(data, split, checkpoint)
     model = open_model(checkpoint, engine, precision, device)
-    keys, streams, known, texts = zip(*held_out_streams(data, model, split, limit))
+    keys, streams, known, texts = zip(*held_out_streams(data, model, split, limit, checkpoint))
     with Reporter("likelihood", "pictures", as_json) as report:
         result = measure(
             model,
@@ -241,7 +241,7 @@ def classify(
     output = claim_output(out, data, checkpoint)
     split = chosen_split(data, split, checkpoint)
     model = open_model(checkpoint, engine, precision, device)
-    keys, streams, labels, texts = zip(*held_out_streams(data, model, split, limit))
+    keys, streams, labels, texts = zip(*held_out_streams(data, model, split, limit, checkpoint))
     if captions is None:
         captions = not model.classes
     with Reporter("classify", "pictures", as_json) as report:
@@ -309,7 +309,7 @@ def continuation(
     model = open_model(checkpoint or shipped_checkpoint("clips"), engine, precision, place)
     check_clips(model)
     made = optional_extractor(distances, network, device)
-    keys, streams, *_ = zip(*held_out_streams(data, model, split, limit))
+    keys, streams, *_ = zip(*held_out_streams(data, model, split, limit, checkpoint))
     with Reporter("continuation", "clips", as_json) as report:
         result = measure(
             model, streams, keys, keep_frames, range(seeds), made, report, output.show, **sampling

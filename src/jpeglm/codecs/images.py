@@ -97,6 +97,32 @@ def holds_more(source: Path | bytes, formats: tuple[str, ...] = MOVING + PAGED) 
 _header = threading.Lock()
 
 
+class _Quiet:
+    """No warnings while any thread is inside. `warnings.catch_warnings` in each thread would put
+    back what another had set, and leave the whole process without warnings."""
+
+    def __init__(self) -> None:
+        self.lock, self.inside = threading.Lock(), 0
+        self.kept: Any = None
+
+    def __enter__(self) -> None:
+        with self.lock:
+            if not self.inside:
+                self.kept = warnings.catch_warnings()
+                self.kept.__enter__()
+                warnings.simplefilter("ignore")
+            self.inside += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self.lock:
+            self.inside -= 1
+            if not self.inside:
+                self.kept.__exit__()
+
+
+_quiet = _Quiet()
+
+
 @contextmanager
 def opened(
     source: Path | str | bytes | BinaryIO,
@@ -113,8 +139,7 @@ def opened(
     if isinstance(source, str | Path):
         file_size(Path(source), MAX_BYTES)
     file = io.BytesIO(source) if isinstance(source, bytes) else source
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of broken EXIF, odd palettes: the pixels are judged
+    with _quiet:  # of broken EXIF, odd palettes: the pixels are judged
         with _header:
             kept = Image.MAX_IMAGE_PIXELS
             # Twice this is an error, once is a warning.

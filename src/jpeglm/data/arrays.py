@@ -24,6 +24,7 @@ from jpeglm.codecs.clips import ClipShape, is_picture, whole_clips
 from jpeglm.codecs.images import fit_image, open_image
 from jpeglm.config import InputError
 from jpeglm.data.crops import crops_of
+from jpeglm.data.leftout import tell_left_out
 from jpeglm.data.open import Dataset
 from jpeglm.data.settings import PrepareConfig
 from jpeglm.data.sources import Item, open_source
@@ -107,6 +108,8 @@ def _read(
         caption="none",
     )
 
+    rejected: list[tuple[str, str]] = [*source.rejected]
+
     def crops(item: Item) -> list[tuple[np.ndarray, int, str]]:
         try:
             side, found = crops_of(item, Size(width, height), config)
@@ -117,23 +120,31 @@ def _read(
                 assert isinstance(image, Image.Image)  # of a shape without frames
                 made.append((np.asarray(fit_image(image, width, height, fit)), item.label, key))
             return made
-        except InputError:
-            return []  # prepare reports them; here they are only left out
+        except InputError as error:
+            rejected.append((item.name, str(error)))
+            return []
 
     def items() -> Iterator[Item]:
         for unit in source.units:
-            yield from (item for item in unit.read() if isinstance(item, Item))
+            for item in unit.read():
+                if isinstance(item, Item):
+                    yield item
+                else:
+                    rejected.append(item)
 
     done = 0
-    # Pillow decodes and scales without holding the interpreter.
-    with ThreadPoolExecutor(cores()) as pool:
-        waiting = items()
-        while group := list(islice(waiting, 256)):
-            for found in pool.map(crops, group):
-                yield from found
-            done += len(group)
-            if progress:
-                progress(done, source.count)
+    try:
+        # Pillow decodes and scales without holding the interpreter.
+        with ThreadPoolExecutor(cores()) as pool:
+            waiting = items()
+            while group := list(islice(waiting, 256)):
+                for found in pool.map(crops, group):
+                    yield from found
+                done += len(group)
+                if progress:
+                    progress(done, source.count)
+    finally:
+        tell_left_out(data, rejected)
 
 
 def to_images(pixels: np.ndarray) -> list[Image.Image]:
@@ -149,9 +160,13 @@ def load_set(data: Path, size: tuple[int, int] | None = None, limit: int | None 
     source = open_source(Path(data), caption="none")
     found: list[tuple[np.ndarray, int, str]] = []
     first: tuple[int, int] | None = size
+    rejected: list[tuple[str, str]] = [*source.rejected]
     for unit in source.units:
         for item in unit.read():
-            if not isinstance(item, Item) or (limit is not None and len(found) >= limit):
+            if not isinstance(item, Item):
+                rejected.append(item)
+                continue
+            if limit is not None and len(found) >= limit:
                 continue
             image = open_image(item.data, name=item.name)
             if size is not None:
@@ -163,6 +178,7 @@ def load_set(data: Path, size: tuple[int, int] | None = None, limit: int | None 
                     f"{first[0]} × {first[1]}; give --size to bring all to one size"
                 )
             found.append((np.asarray(image), item.label, item.key))
+    tell_left_out(data, rejected)
     if not found:
         raise InputError(f"{data} has no picture that can be read")
     return Images(

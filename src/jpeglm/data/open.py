@@ -7,7 +7,6 @@ for key, stream, label, text in data.streams("train"): ...
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -16,10 +15,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from jpeglm.config import InputError, differences
+from jpeglm.data.leftout import tell_left_out
 from jpeglm.data.shards import Streams, joined, read_shard, shard_path, table_streams
 from jpeglm.data.splits import side_of
 from jpeglm.files import read_json
-from jpeglm.folders import DATA_FORMAT
+from jpeglm.folders import DATA_FORMAT, argument, quoted, shell
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -105,7 +105,8 @@ class Dataset:
 class Pictures:
     """Plain pictures or films behind the interface of `Dataset`: whole, coded as they are read.
 
-    The split is that of `prepare` (by content). What cannot be read is listed in `rejected`.
+    The split is that of `prepare` (by content). What cannot be read is listed in `rejected`,
+    and told of once.
     """
 
     prepared = False
@@ -135,18 +136,21 @@ class Pictures:
         from jpeglm.data.sources import Item
 
         self.rejected = [found._asdict() for found in self.source.rejected]
-        for unit in self.source.units:
-            for item in unit.read():
-                if not isinstance(item, Item):
-                    self.rejected.append(item._asdict())
-                    continue
-                if split not in (None, side_of(item, self.validation)):
-                    continue
-                try:
-                    for key, media in whole_of(item, self.codec):
-                        yield Stream(key, self.codec.encode(media), item.label, item.caption)
-                except InputError as error:
-                    self.rejected.append({"name": item.name, "reason": str(error)})
+        try:
+            for unit in self.source.units:
+                for item in unit.read():
+                    if not isinstance(item, Item):
+                        self.rejected.append(item._asdict())
+                        continue
+                    if split not in (None, side_of(item, self.validation)):
+                        continue
+                    try:
+                        for key, media in whole_of(item, self.codec):
+                            yield Stream(key, self.codec.encode(media), item.label, item.caption)
+                    except InputError as error:
+                        self.rejected.append({"name": item.name, "reason": str(error)})
+        finally:
+            tell_left_out(self.path, ((row["name"], row["reason"]) for row in self.rejected))
 
     def load(self, split: str | None = None) -> Streams:
         """All streams of the split in memory."""
@@ -201,11 +205,11 @@ def _again(dataset: Dataset, like: Path | None) -> str:
         return f"prepare {source} again, with --like and the checkpoint's folder"
     name = checkpoint_name(like)
     if not source.exists():  # the path was another folder's, or the pictures are gone
-        return f"prepare its pictures again, with --like {shlex.quote(name)}"
+        return f"prepare its pictures again, with --like {quoted(name)}"
     path = path if path.name else path.resolve()
     given = dataset.info["settings"]
-    words = ["jpeglm", "prepare", str(source), f"{path}-like-{Path(name).name}"]
+    words = ["jpeglm", "prepare", argument(source), argument(f"{path}-like-{Path(name).name}")]
     for option, usual in PrepareConfig().to_dict().items():
         if given.get(option, usual) != usual:
             words += [f"--{option.replace('_', '-')}", str(given[option])]
-    return f"run: {shlex.join([*words, '--like', name])}"
+    return f"run: {' '.join(map(shell, [*words, '--like', str(name)]))}"

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from jpeglm.codecs import JpegCodec
 from jpeglm.config import MAX_SEED, InputError, JpegConfig, Settings, bounded
 from jpeglm.data.arrays import Images, load_images, load_set, to_images
-from jpeglm.data.open import Stream, open_data
+from jpeglm.data.open import Pictures, Stream, open_data
 from jpeglm.data.settings import PrepareConfig
 from jpeglm.data.splits import SPLITS, check_split
+from jpeglm.files import printable, read_json
 from jpeglm.folders import RUN, record_of
 from jpeglm.generation.loading import open_coder
 from jpeglm.generation.model import Model
@@ -40,7 +43,7 @@ class ReferenceConfig(Settings):
     """Pixels."""
     split: str | None = None
     """train, validation or all; of what is not prepared by content, as prepare. Default: all, but
-    of prepared shards validation."""
+    of prepared shards, and of what the model was trained on, validation."""
     crops: int = bounded(0, least=0)
     """Random crops of each picture, as prepare; 0: whole."""
 
@@ -48,32 +51,61 @@ class ReferenceConfig(Settings):
         self.check_bounds()
 
 
-def chosen_split(data: Path, split: str | None, checkpoint: Path | None = None) -> str:
+def chosen_split(data: Path, split: str | None, *checkpoints: Path | None) -> str:
     """`ReferenceConfig.split` of `data`: one of `SPLITS`, or all. None: what was held out, where
-    `data` are prepared or the checkpoint was trained on them."""
+    `data` are prepared or one of the checkpoints was trained on them."""
     if split is None:
-        held_out = (data / "dataset.json").exists() or was_trained_on(checkpoint, data)
-        return "validation" if held_out else "all"
+        prepared = (data / "dataset.json").exists()
+        known = prepared or held_out_share(data, *checkpoints) is not None
+        return "validation" if known else "all"
     check_split(split, (*SPLITS, "all"))
     return split
 
 
-def was_trained_on(checkpoint: Path | None, data: Path) -> bool:
-    """Whether a checkpoint lies in the folder of a run over just these data."""
-    if checkpoint is None:
-        return False
-    for folder in (checkpoint, checkpoint.parent):
-        record = record_of(folder, RUN)
-        if record and "path" in record.get("data", {}):
-            return Path(record["data"]["path"]).resolve() == data.resolve()
-    return False
+def held_out_share(data: Path, *checkpoints: Path | None) -> float | None:
+    """The share of pictures, by content, that no run of these checkpoints was trained on; None
+    where none of them is of a run over just these data, as they are or prepared."""
+    shares = []
+    for checkpoint in checkpoints:
+        if checkpoint is None or not checkpoint.is_dir():  # or the name of a shipped one
+            continue
+        place = Path(os.path.realpath(checkpoint))
+        for folder in (place, *place.parents[:2]):
+            if record := record_of(folder, RUN):
+                shares += [share for path, share in _sources(record) if _is(path, data)]
+                break
+    return min(shares, default=None)
 
 
-def references(data: Path, size: tuple[int, int], config: ReferenceConfig) -> Images:
+def _sources(record: dict[str, Any]) -> Iterator[tuple[str, float]]:
+    """The folders that a run's config.json tells of, each with the share held out of it: what it
+    was trained on, and what that was prepared from."""
+    data, views = record.get("data"), record.get("views")
+    if not isinstance(data, dict) or "path" not in data:
+        return
+    usual = PrepareConfig().validation
+    place = str(data.get("absolute", data["path"]))
+    yield place, views.get("validation", usual) if isinstance(views, dict) else usual
+    with suppress(InputError, KeyError, TypeError):
+        made = read_json(Path(place) / "dataset.json")
+        if made["settings"]["split"] == "hash":
+            yield made["source"]["path"], made["settings"]["validation"]
+
+
+def _is(recorded: str, data: Path) -> bool:
+    """Whether a path as it was recorded leads to `data`."""
+    return printable(os.path.realpath(recorded)) == printable(os.path.realpath(data))
+
+
+def references(
+    data: Path, size: tuple[int, int], config: ReferenceConfig, *checkpoints: Path | None
+) -> Images:
     """Pictures to measure against, at `size` (width, height) unless another is given."""
     width, height = config.width or size[0], config.height or size[1]
-    split = chosen_split(data, config.split)
+    split = chosen_split(data, config.split, *checkpoints)
     views = PrepareConfig(crops=config.crops)
+    if (share := held_out_share(data, *checkpoints)) is not None:
+        views = replace(views, validation=share)
     return load_images(
         data, width, height, views, None if split == "all" else split, limit=config.limit
     )
@@ -103,11 +135,21 @@ def pairs(
     return first, second
 
 
-def held_out_streams(data: Path, model: Model | VaePrior, split: str, limit: int) -> list[Stream]:
-    """The first streams of a split (`chosen_split`) of prepared shards, films or pictures."""
+def held_out_streams(
+    data: Path,
+    model: Model | VaePrior,
+    split: str,
+    limit: int,
+    checkpoint: Path | None = None,
+) -> list[Stream]:
+    """The first streams of a split (`chosen_split`, of the same checkpoint) of prepared shards,
+    films or pictures."""
     if not isinstance(model, Model):
         raise InputError("a VAE writes no streams; give the checkpoint of a language model")
     found = open_data(data, model.codec, model.tokenizer.folder)
+    share = held_out_share(data, checkpoint)
+    if isinstance(found, Pictures) and share is not None:
+        found.validation = share
     rows = list(islice(found.streams(None if split == "all" else split), limit))
     if not rows and found.rejected:
         raise InputError(found.rejected[0]["reason"])
@@ -141,7 +183,7 @@ def coders_of(
     size = (usual.width, usual.height)
     if coders:
         size = size_of(next(iter(coders.values())))
-    found = references(data, size, config)
+    found = references(data, size, config, *folders)
     if not coders and not qualities:
         raise InputError("there is nothing to measure; give --checkpoint or --qualities")
     return coders | _jpegs(qualities, found), found

@@ -48,6 +48,7 @@ from jpeglm.training.run import (
     has_bfloat16,
     open_metrics,
     refuse_other_run,
+    source,
     stop_on_signals,
 )
 
@@ -162,8 +163,8 @@ def train_autoencoder(
     """
     if config.threads:
         torch.set_num_threads(config.threads)
-    source = {"path": str(data), "views": views or PrepareConfig()}
-    job = start(train, held_out, Path(out), model_config, config, source)
+    origin = {"path": str(data), "views": views or PrepareConfig()}
+    job = start(train, held_out, Path(out), model_config, config, origin)
     state, job.say = job.state, say
     if state.step and say:
         say(f"resuming from step {state.step} of {job.out}")
@@ -185,7 +186,7 @@ def start(
     out: Path,
     model_config: VqVaeConfig | VaeConfig,
     config: AutoencoderConfig,
-    source: dict[str, Any],
+    origin: dict[str, Any],
 ) -> Job:
     """Data and model of a run, new or where it was left; claims `out` for it."""
     claim(out, RUN)
@@ -201,10 +202,10 @@ def start(
         "settings": config.to_dict(),
         "size": list(train.shape[2:0:-1]),
         "data": {
-            "path": source["path"],
+            **source(origin["path"]),
             "fingerprint": hashlib.sha256(train.tobytes()).hexdigest()[:16],
         },
-        "views": {name: getattr(source["views"], name) for name in VIEWS},
+        "views": {name: getattr(origin["views"], name) for name in VIEWS},
         "pictures": {"train": len(train), "validation": len(held_out)},
         "parameters": sum(p.numel() for p in model.parameters()),
         "versions": versions(*PACKAGES),
@@ -234,10 +235,16 @@ def start(
         record=settings,
     )
     if (out / "state.pt").exists():
-        saved = torch.load(out / "state.pt", map_location=device, weights_only=True)
-        model.load_state_dict(saved["model"])
-        job.optimizer.load_state_dict(saved["optimizer"])
-        job.state = State(**saved["state"])
+        try:
+            saved = torch.load(out / "state.pt", map_location=device, weights_only=True)
+            model.load_state_dict(saved["model"])
+            job.optimizer.load_state_dict(saved["optimizer"])
+            job.state = State(**saved["state"])
+        except Exception as error:
+            raise InputError(
+                f"cannot resume from {out / 'state.pt'}, which is damaged or of another version; "
+                "train into another folder, or remove the file and begin this run anew"
+            ) from error
     model.train()
     return job
 

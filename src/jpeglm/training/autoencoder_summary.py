@@ -6,15 +6,17 @@ import math
 from pathlib import Path
 from typing import Any
 
-from jpeglm.folders import quoted
+from jpeglm.folders import argument, quoted
 from jpeglm.training.curves import read_rows
 from jpeglm.training.pages import (
     MARK,
     STATES,
     Warn,
+    code,
     command_line,
     files_table,
     picture,
+    plain,
     write_pages,
 )
 
@@ -71,7 +73,8 @@ def command(out: Path, record: dict[str, Any], usual: dict[str, Any]) -> str:
     """The command line of a run: every setting that is not the default."""
     values = record["views"] | record["model"] | record["settings"]
     size = "x".join(map(str, record["size"]))
-    words = ["jpeglm", f"train-{record['kind']}", record["data"]["path"], "--out", str(out)]
+    words = ["jpeglm", f"train-{record['kind']}", argument(record["data"]["path"])]
+    words += ["--out", argument(out)]
     known = {name: value for name, value in values.items() if name not in ("width", "height")}
     return command_line([*words, "--size", size], known, usual)
 
@@ -97,8 +100,8 @@ def readme(
         table.append(f"| step {row['step']:,} ({what}) | {cells} |")
     parts = [
         MARK,
-        f"# {out.name}: a {KINDS[kind]} of {record['parameters'] / 1e6:.1f} M parameters for "
-        f"pictures of {width} × {height}",
+        f"# {plain(out.name)}: a {KINDS[kind]} of {record['parameters'] / 1e6:.1f} M parameters "
+        f"for pictures of {width} × {height}",
         f"Step {last['step']:,}{of}, {last['seconds'] / 60:.1f}{minutes} minutes, "
         f"{last['images']:,} pictures seen. {STATES[stopped]}",
         *picture(out, "curves.png"),
@@ -111,7 +114,7 @@ def readme(
         "measuring may change; other settings need another folder.",
         _uses(record, run),
         "## What it was made of\n\n"
-        f"- data: `{record['data']['path']}`, {record['pictures']['train']:,} pictures\n"
+        f"- data: {code(record['data']['path'])}, {record['pictures']['train']:,} pictures\n"
         f"- model: {record['parameters']:,} parameters ("
         + ", ".join(f"{name} {value}" for name, value in record["model"].items())
         + f")\n- machine: {record['device']}, jpeglm {record['versions'].get('jpeglm')}, "

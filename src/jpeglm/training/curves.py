@@ -12,6 +12,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from jpeglm.config import InputError
+from jpeglm.files import printable, read_bytes
+
 OTHERS = "_bits_per_image"
 """How the keys of baselines end in the row of step 0; what stands before is their name."""
 AGAINST = "against_"
@@ -32,8 +35,24 @@ def worth(row: dict[str, Any]) -> float:
 def read_rows(out: Path) -> list[dict[str, Any]]:
     """The rows of a run's metrics.jsonl."""
     file = out / "metrics.jsonl"
-    lines = file.read_text().splitlines() if file.exists() else []
-    return [json.loads(line) for line in lines]
+    return parse_rows(read_bytes(file).splitlines(), file) if file.exists() else []
+
+
+def parse_rows(lines: list[bytes], file: Path) -> list[dict[str, Any]]:
+    """Rows of a log; InputError names the first line that is none."""
+    rows = []
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line)
+            if not isinstance(row, dict) or not isinstance(row.get("step"), int):
+                raise ValueError
+        except ValueError as error:
+            raise InputError(
+                f"line {number} of {printable(file)} is no row of a run's log; remove that line, "
+                "or move the file away: the run goes on without it"
+            ) from error
+        rows.append(row)
+    return rows
 
 
 @dataclass(frozen=True)

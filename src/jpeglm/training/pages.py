@@ -6,23 +6,26 @@
     report.html     README.md and those two as one file, for a mail or a browser
 
 All are written anew after every evaluation from what lies in the folder, so that they hold for one
-that was copied, killed or begun by an older version. A README.md without our first line is
-somebody's notes and stays.
+that was copied, killed or begun by an older version. A README.md or report.html without our mark is
+somebody's notes and stays. No page ends a training: what cannot be written, or read for it, is a
+warning. What users name is told as it is: Markdown reads none of it as its own.
 """
 
 from __future__ import annotations
 
 import base64
 import io
-import shlex
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from jpeglm.config import install
-from jpeglm.files import atomic_write
+from jpeglm.config import InputError, install
+from jpeglm.files import atomic_write, printable, told
+from jpeglm.folders import shell
 
 Warn = Callable[[str, str], None]
 """Called with what a warning is about, and its sentence."""
@@ -67,26 +70,56 @@ def write_pages(
     """All four files. plot: PNG of the curves, None where there are none yet; text: README.md, made
     when its pictures lie there."""
     if plot:
-        try:
+        with _warned(warn, "curves.png"):
             atomic_write(out / "curves.png", plot())
-        except ModuleNotFoundError as error:
-            warn("curves", f"no curves.png is drawn: {error.name} is missing; {install('train')}")
-    if sheets := sorted((out / "samples").glob("step-*.png")):
-        atomic_write(out / "samples.jpg", over_time(sheets))
-    told, file = text(), out / "README.md"
-    if file.exists() and not file.read_bytes().startswith(MARK.encode()):
-        warn("notes", f"{file} is not ours and stays as it is; rename it to have the run described")
-    else:
-        atomic_write(file, told.encode())
+    with _warned(warn, "samples.jpg"):
+        if jpeg := over_time(out / "samples", warn):
+            atomic_write(out / "samples.jpg", jpeg)
+    page = text()
+    _page(out / "README.md", lambda: page, warn)
+    _page(out / "report.html", lambda: html(out, page), warn)
+
+
+def _page(file: Path, made: Callable[[], str], warn: Warn) -> None:
+    """Write it, unless somebody's own lies there."""
+    with _warned(warn, file.name):
+        if file.exists() and MARK.encode() not in file.read_bytes()[: 2 * len(MARK)]:
+            warn(
+                file.name,
+                f"{printable(file)} is not ours and stays as it is; rename it to have the run "
+                "described",
+            )
+        else:
+            atomic_write(file, made().encode())
+
+
+@contextmanager
+def _warned(warn: Warn, name: str) -> Iterator[None]:
+    """Say why a page is not written, and go on."""
     try:
-        atomic_write(out / "report.html", html(out, told).encode())
+        yield
     except ModuleNotFoundError as error:
-        warn("report", f"no report.html is written: {error.name} is missing; {install('train')}")
+        warn(name, f"no {name} is written: {error.name} is missing; {install('train')}")
+    except (InputError, OSError, ValueError) as error:
+        warn(name, f"no {name} is written: {told(error)}")
+
+
+def code(text: object) -> str:
+    """Any text as a code span of Markdown."""
+    shown = printable(str(text))
+    fence = "`" * (1 + max(map(len, re.findall("`+", shown)), default=0))
+    blank = " " * (len(fence) > 1 or shown != shown.strip())
+    return f"{fence}{blank}{shown}{blank}{fence}"
+
+
+def plain(text: object) -> str:
+    """Any text as text of Markdown, in one line: nothing in it is markup, not even in a table."""
+    return re.sub(r"[\\`*\[\]<>&|~#!]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", printable(str(text)))
 
 
 def picture(out: Path, name: str) -> list[str]:
     """The line of README.md that shows one of `PICTURES`, where it lies in `out`."""
-    return [f"![{PICTURES[name]}]({name})"] if (out / name).exists() else []
+    return [f"![{PICTURES[name]}]({name})"] if (out / name).is_file() else []
 
 
 def files_table(files: Mapping[str, str]) -> str:
@@ -107,24 +140,39 @@ def command_line(words: list[str], values: Mapping[str, Any], usual: Mapping[str
         elif isinstance(value, dict):
             line += [word for k, v in value.items() for word in (option, f"{k}={v}")]
         else:
-            line += [option, f"{value:g}" if isinstance(value, float) else str(value)]
-    return shlex.join(line)
+            line += [option, _number(value) if isinstance(value, float) else str(value)]
+    return " ".join(map(shell, line))
 
 
-def over_time(sheets: list[Path]) -> bytes:
-    """JPEG: at most `SHEETS` of them, evenly spread, below each other, each under its step."""
+def _number(value: float) -> str:
+    """The shortest text of this very number."""
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)
+
+
+def over_time(samples: Path, warn: Warn) -> bytes | None:
+    """JPEG: at most `SHEETS` of the sheets in `samples`, evenly spread, below each other, each
+    under its step; None where there is none."""
+    named = [(re.fullmatch(r"step-(\d+)\.png", file.name), file) for file in samples.glob("*")]
+    sheets = sorted((int(found[1]), file) for found, file in named if found)
     last = len(sheets) - 1
-    chosen = sorted({round(i * last / (SHEETS - 1)) for i in range(SHEETS)})
+    chosen = sorted({round(i * last / (SHEETS - 1)) for i in range(SHEETS)}) if sheets else []
     shown = []
-    for place in chosen:
-        with Image.open(sheets[place]) as file:
-            sheet = file.convert("RGB")
+    for step, path in (sheets[place] for place in chosen):
+        try:
+            with Image.open(path) as file:
+                sheet = file.convert("RGB")
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            warn(path.name, f"{printable(path)} is left out of samples.jpg: {told(error)}")
+            continue
         size = (WIDTH, max(1, round(sheet.height * WIDTH / sheet.width)))
-        shown.append((sheets[place], sheet.resize(size, Image.Resampling.LANCZOS)))
+        shown.append((step, sheet.resize(size, Image.Resampling.LANCZOS)))
+    if not shown:
+        return None
     whole = Image.new("RGB", (WIDTH, sum(LINE + sheet.height for _, sheet in shown)), "white")
     draw, font, y = ImageDraw.Draw(whole), ImageFont.load_default(size=14), 0
-    for path, sheet in shown:
-        draw.text((8, y + 3), f"step {int(path.stem[5:]):,}", fill="black", font=font)
+    for step, sheet in shown:
+        draw.text((8, y + 3), f"step {step:,}", fill="black", font=font)
         whole.paste(sheet, (0, y + LINE))
         y += LINE + sheet.height
     jpeg = io.BytesIO()
@@ -140,12 +188,12 @@ def html(out: Path, text: str) -> str:
 
     body = MarkdownIt("commonmark", {"html": False}).enable("table").render(text.split("\n", 1)[1])
     for name in PICTURES:
-        if (out / name).exists():
+        if (out / name).is_file():
             kind = "png" if name.endswith("png") else "jpeg"
             data = base64.b64encode((out / name).read_bytes()).decode()
             body = body.replace(f'src="{name}"', f'src="data:image/{kind};base64,{data}"')
     return (
-        '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
+        f'<!doctype html>\n{MARK}\n<html lang="en">\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(out.name)}</title>\n<style>{STYLE}</style>\n{body}</html>\n"
+        f"<title>{escape(printable(out.name))}</title>\n<style>{STYLE}</style>\n{body}</html>\n"
     )

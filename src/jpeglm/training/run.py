@@ -23,7 +23,16 @@ import numpy as np
 import torch
 
 from jpeglm.config import InputError, differences
-from jpeglm.files import atomic_write, explain, read_json, to_json, write_json
+from jpeglm.files import (
+    atomic_write,
+    explain,
+    printable,
+    read_bytes,
+    read_json,
+    to_json,
+    write_json,
+)
+from jpeglm.training.curves import parse_rows
 
 PACKAGES = ("torch", "transformers", "accelerate", "numpy")
 """Whose versions decide the numbers."""
@@ -52,7 +61,7 @@ def refuse_other_run(
     """
     changed = [
         f"{name} {old['settings'].get(name)!r} (now {value!r})"
-        for name, value in new["settings"].items()
+        for name, value in json.loads(to_json(new["settings"])).items()
         if name not in free and old["settings"].get(name) != value
     ]
     if changed:
@@ -73,12 +82,17 @@ def refuse_other_run(
         )
 
 
+def source(data: Path | str) -> dict[str, str]:
+    """Where a run's data are, as given and from everywhere."""
+    return {"path": str(data), "absolute": os.path.realpath(data)}
+
+
 def cut_metrics(file: Path, step: int) -> None:
     """Drop rows after `step`, which are about to be written again, and a half-written last one."""
     if not file.exists():
         return
-    lines = file.read_bytes().split(b"\n")[:-1]
-    kept = [line for line in lines if json.loads(line)["step"] <= step]
+    lines = read_bytes(file).split(b"\n")[:-1]
+    kept = [line for line, row in zip(lines, parse_rows(lines, file)) if row["step"] <= step]
     atomic_write(file, b"".join(line + b"\n" for line in kept))
 
 
@@ -105,6 +119,11 @@ def open_metrics(out: Path, resumed: int) -> Iterator[Metrics]:
             yield Metrics(file, board)
     except OSError as error:
         raise explain(error, Path(error.filename or out)) from error
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"TensorBoard takes no folder whose name is not UTF-8, as {printable(out)}; give "
+            "another --out"
+        ) from error
     finally:
         threading.excepthook = hook
 

@@ -26,7 +26,7 @@ from jpeglm.training.baselines import code_bits
 from jpeglm.training.choice import advice, attention, resolve
 from jpeglm.training.job import Job, Objective
 from jpeglm.training.optimizers import optimizers
-from jpeglm.training.run import PACKAGES, Checkpoints, refuse_other_run
+from jpeglm.training.run import PACKAGES, Checkpoints, refuse_other_run, source
 from jpeglm.training.saving import load_weights, read_last, restore
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def start(
         else str(tokenizer.folder),
         "codec": tokenizer.codec.to_dict(),
         "data": {
-            "path": str(data),
+            **source(data),
             "fingerprint": _data_fingerprint(tokens, held_out),
             "pictures": len(tokens),
             "tokens": len(tokens.tokens),

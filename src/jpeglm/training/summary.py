@@ -7,16 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from jpeglm.files import read_json
-from jpeglm.folders import quoted
+from jpeglm.folders import argument, quoted
 from jpeglm.training import WARMUP, TrainConfig
 from jpeglm.training.curves import ERROR, Curves
 from jpeglm.training.job import Job
 from jpeglm.training.pages import (
     MARK,
     STATES,
+    code,
     command_line,
     files_table,
     picture,
+    plain,
     write_pages,
 )
 
@@ -48,13 +50,13 @@ def write_summary(job: Job, stopped: bool | None = None) -> None:
 
 def command(out: Path, record: dict[str, Any]) -> str:
     """The command line of a run: every setting that is not the default."""
-    settings, words = record["settings"], ["jpeglm", "train", record["data"]["path"]]
+    settings, words = record["settings"], ["jpeglm", "train", argument(record["data"]["path"])]
     if record["processes"] > 1:
         launcher = f"torchrun --nproc-per-node {record['processes']} -m jpeglm train"
         words[:2] = launcher.split()
     if record.get("tokenizer_path") and record["tokenizer_path"] != settings["init"]:
         words += ["--tokenizer", record["tokenizer_path"]]
-    words += ["--out", str(out)]
+    words += ["--out", argument(out)]
     usual = {field.name: field.default for field in fields(TrainConfig)} | {"model": {}}
     usual["optimizer"] = "muon"  # what auto stood for
     if settings["init"]:
@@ -102,14 +104,15 @@ def readme(job: Job, record: dict[str, Any], curves: Curves, stopped: bool | Non
     if sources and sources != streams:
         held_out += f" (crops of {sources:,} pictures)"
     size = ", ".join(f"{k} {v}" for k, v in codec.items() if k != "codec")
-    table = "\n".join(f"| {' | '.join(row)} |" for row in standing(record, curves))
+    table = "\n".join(f"| {' | '.join(map(plain, row))} |" for row in standing(record, curves))
     own, *shipped = curves.others or [""]
     explained = f"`{own}`: what the streams themselves take. " if own else ""
     for name in shipped:
         explained += f"`{name}`: the model that ships with jpeglm, in its own tokens. "
+    record = {**record, "data": data | {"path": str(job.data)}}  # as it is, were it no UTF-8
     parts = [
         MARK,
-        f"# {out.name}: a Llama of {record['parameters'] / 1e6:.1f} M parameters on "
+        f"# {plain(out.name)}: a Llama of {record['parameters'] / 1e6:.1f} M parameters on "
         f"{codec['codec']} streams",
         f"Step {last['step']:,}{of}, {last['seconds'] / 60:.1f}{minutes} minutes, "
         f"{last['images']:,} pictures seen. {STATES[stopped]}",
@@ -125,9 +128,9 @@ def readme(job: Job, record: dict[str, Any], curves: Curves, stopped: bool | Non
         ]
     parts += picture(out, "samples.jpg")
     if told:
-        parts.append("**Warnings.**\n\n" + "\n".join(f"- {line}" for line in told))
+        parts.append("**Warnings.**\n\n" + "\n".join(f"- {plain(line)}" for line in told))
     if job.advice:
-        parts.append("**At its start.**\n\n" + "\n".join(f"- {line}" for line in job.advice))
+        parts.append("**At its start.**\n\n" + "\n".join(f"- {plain(line)}" for line in job.advice))
     parts += [
         f"## How to go on\n\n    {command(out, record)}",
         "The same command resumes after a stop or a kill. The budget and the intervals of "
@@ -138,10 +141,10 @@ def readme(job: Job, record: dict[str, Any], curves: Curves, stopped: bool | Non
         f"--checkpoint {run}\n"
         f"    tensorboard --logdir {run}/tensorboard",
         "## What it was made of\n\n"
-        f"- data: `{data['path']}`, {data['pictures']:,} training streams of {data['tokens']:,} "
-        f"tokens\n- codec: {codec['codec']} ({size})\n"
+        f"- data: {code(data['path'])}, {data['pictures']:,} training streams of "
+        f"{data['tokens']:,} tokens\n- codec: {codec['codec']} ({size})\n"
         f"- model: {record['parameters']:,} parameters, "
-        + (f"begun with the weights of {settings['init']}" if settings["init"] else
+        + (f"begun with the weights of {plain(settings['init'])}" if settings["init"] else
            f"size {settings['preset']}, random weights of seed {settings['seed']}")
         + f", {record['model']['max_position_embeddings']:,} tokens of context\n"
         f"- machine: {record['hardware']}, {record['processes']} process(es), mixed precision "
