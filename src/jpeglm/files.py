@@ -14,7 +14,7 @@ import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -46,14 +46,14 @@ def _flush_folder(folder: Path) -> None:
 
 def atomic_write(path: Path, data: bytes) -> None:
     """Write `data` to `path`; on any failure the old content stays and no trace is left."""
-    with staged(path, data):
+    with staged(path, [data]):
         pass
 
 
 @contextmanager
-def staged(path: Path, data: bytes) -> Iterator[None]:
-    """`data` lies on the disk while the body runs, and is `path` after it; if the body raises,
-    the old content stays."""
+def staged(path: Path, parts: Iterable[bytes | memoryview]) -> Iterator[None]:
+    """`parts`, one after the other, lie on the disk while the body runs, and are `path` after it;
+    if they or the body raise, the old content stays."""
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -62,7 +62,8 @@ def staged(path: Path, data: bytes) -> Iterator[None]:
         raise explain(error, path) from error
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(data)
+            for part in parts:
+                file.write(part)
             file.flush()
             os.fsync(file.fileno())
         umask = os.umask(0)

@@ -23,6 +23,7 @@ from jpeglm.checkpoint.safetensors import (
     read_safetensors,
     to_bfloat16,
     write_safetensors,
+    write_stream,
 )
 from jpeglm.checkpoint.weights import (
     INDEX,
@@ -106,17 +107,14 @@ def write_checkpoint(
 ) -> None:
     """Write a whole checkpoint folder, or nothing; the files of an older one there are replaced.
 
-    weights: name → float32 numpy array or torch tensor; dtype: `bfloat16` or `float32`; beside:
-    what the card shows, by the file's name.
+    weights: name → float32 numpy array or torch tensor, one of which is in memory at a time where
+    it lies on many processes (all of them gather in this order); dtype: `bfloat16` or `float32`;
+    beside: what the card shows, by the file's name.
     """
     if dtype not in ("bfloat16", "float32"):
         raise InputError(f"dtype is {dtype!r}; a checkpoint is stored as bfloat16 or float32")
-    arrays = {
-        name: np.asarray(value if isinstance(value, np.ndarray) else value.detach().float().cpu())
-        for name, value in weights.items()
-    }
-    if dtype == "bfloat16":
-        arrays = {name: to_bfloat16(array) for name, array in arrays.items()}
+    shapes = {name: tuple(value.shape) for name, value in weights.items()}
+    arrays = map(_float32, weights.values())
     code = "BF16" if dtype == "bfloat16" else "F32"
     config = {
         **config,
@@ -128,7 +126,8 @@ def write_checkpoint(
         "dtype": dtype,
     }
     with atomic_folder(folder, CHECKPOINT.names) as draft:
-        write_safetensors(draft / "model.safetensors", arrays, dict.fromkeys(arrays, code))
+        stored = map(to_bfloat16, arrays) if dtype == "bfloat16" else arrays
+        write_stream(draft / "model.safetensors", shapes, dict.fromkeys(shapes, code), stored)
         write_json(draft / "config.json", config)
         write_json(
             draft / "generation_config.json",
@@ -142,6 +141,15 @@ def write_checkpoint(
         tokenizer.save(draft)
         for name, data in {"README.md": card.encode(), **(beside or {})}.items():
             atomic_write(draft / name, data)
+
+
+def _float32(value: Any) -> np.ndarray:
+    """An array or a tensor, a DTensor's gathered, as an array."""
+    if isinstance(value, np.ndarray):
+        return value
+    value = value.detach()
+    value = value.full_tensor() if hasattr(value, "full_tensor") else value
+    return np.asarray(value.float().cpu())
 
 
 def load_checkpoint(folder: Path | str) -> Checkpoint:

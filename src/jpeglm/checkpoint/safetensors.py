@@ -9,7 +9,8 @@ overlap, to the end of the file, each as long as its shape and type say.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import chain
 from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jpeglm.config import InputError, fits, shorten
-from jpeglm.files import MAX_JSON, atomic_write, file_size, parse_json
+from jpeglm.files import MAX_JSON, file_size, parse_json, staged
 
 NUMPY = {
     "F64": np.float64,
@@ -110,19 +111,34 @@ def write_safetensors(
     path: Path, arrays: Mapping[str, np.ndarray], dtypes: Mapping[str, str]
 ) -> None:
     """Write arrays; a uint16 array may be named BF16 in `dtypes`."""
+    shapes = {name: array.shape for name, array in arrays.items()}
+    write_stream(path, shapes, dtypes, arrays.values())
+
+
+def write_stream(
+    path: Path,
+    shapes: Mapping[str, tuple[int, ...]],
+    dtypes: Mapping[str, str],
+    arrays: Iterable[np.ndarray],
+) -> None:
+    """The same of arrays that come one after the other in the order of `shapes`, each written
+    before the next one is asked for."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     offset = 0
-    for name, array in arrays.items():
+    for name, shape in shapes.items():
+        size = prod(shape) * np.dtype(NUMPY[dtypes[name]]).itemsize
         header[name] = {
             "dtype": dtypes[name],
-            "shape": list(array.shape),
-            "data_offsets": [offset, offset + array.nbytes],
+            "shape": list(shape),
+            "data_offsets": [offset, offset + size],
         }
-        offset += array.nbytes
+        offset += size
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    body = b"".join(np.ascontiguousarray(array).tobytes() for array in arrays.values())
-    atomic_write(path, len(text).to_bytes(8, "little") + text + body)
+    beginning = len(text).to_bytes(8, "little") + text
+    bodies = (np.ascontiguousarray(array).reshape(-1).view(np.uint8).data for array in arrays)
+    with staged(path, chain([beginning], bodies)):
+        pass
 
 
 def to_bfloat16(array: np.ndarray) -> np.ndarray:
