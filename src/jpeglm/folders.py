@@ -48,7 +48,7 @@ class Kind:
 CHECKPOINT_FILES = (
     "config.json", "model.safetensors", "generation_config.json", "tokenizer.json",
     "tokenizer_config.json", "codec.json", "codec.safetensors", "training_state.pt", "README.md",
-    "samples.jpg",
+    "samples.jpg", "shard-*.safetensors",
 )  # fmt: skip
 PICTURES = Kind(
     "pictures of an earlier run",

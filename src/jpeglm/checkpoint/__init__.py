@@ -110,7 +110,8 @@ def write_checkpoint(
     """Write a whole checkpoint folder, or nothing; the files of an older one there are replaced.
 
     weights: name → float numpy array, bfloat16 as its uint16 bits, or torch tensor; they are
-    converted one by one. dtype: `bfloat16` or `float32`; beside: what the card shows, by the file's
+    converted one by one, and gathered so where they lie on many processes (all of which gather in
+    this order). dtype: `bfloat16` or `float32`; beside: what the card shows, by the file's
     name.
     """
     if dtype not in ("bfloat16", "float32"):
@@ -124,9 +125,12 @@ def write_checkpoint(
 
 
 def _stored(value: Any, code: str) -> np.ndarray:
-    """An array or tensor as values of a type of safetensors, BF16 or F32."""
+    """An array or tensor as values of a type of safetensors, BF16 or F32; one that lies on many
+    processes is gathered."""
     if not isinstance(value, np.ndarray):
-        value = value.detach().float().cpu().numpy()
+        value = value.detach()
+        value = value.full_tensor() if hasattr(value, "full_tensor") else value  # a DTensor
+        value = value.float().cpu().numpy()
     if value.dtype == np.uint16:
         return value if code == "BF16" else from_bfloat16(value)
     return to_bfloat16(value) if code == "BF16" else np.asarray(value, np.float32)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+import time
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
@@ -31,6 +32,7 @@ from jpeglm.cli import (
 )
 from jpeglm.cli.common import note
 from jpeglm.config import InputError, LeftOut, Stopped, install
+from jpeglm.launch import join_slurm, launched, rank
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -55,6 +57,9 @@ EXTRAS = {
     ),
 }
 """The extra that brings a module; those not named here come with `train`."""
+
+GRACE = 5.0
+"""Seconds in which the first of several processes may say what went wrong, before another does."""
 
 for room in (data, training, generation, exchange, inspection, serving):
     app.registered_commands += room.verbs.registered_commands
@@ -95,6 +100,7 @@ def main() -> None:
 
     warnings.showwarning = show
     try:
+        join_slurm()
         command = typer.main.get_command(app)
         code = command.main(prog_name="jpeglm", standalone_mode=False)
         if sys.stdout is not None:  # closed by `>&-`
@@ -157,10 +163,20 @@ def _hang_up() -> NoReturn:
     sys.exit(0)
 
 
+def _other() -> str:
+    """Which of several processes this is; "" of the first, which speaks for all."""
+    try:
+        return f"process {rank()} of {launched()}: " if rank() and launched() > 1 else ""
+    except InputError:  # this is what is being told
+        return ""
+
+
 def fail(message: str, code: int) -> NoReturn:
     from jpeglm.files import printable
 
     # One line; blanks inside a path stay as they are.
     line = " ".join(map(str.strip, message.splitlines()))
-    print(f"jpeglm: {printable(line)}", file=sys.stderr)
+    if who := _other():
+        time.sleep(GRACE)  # what all meet the first one says, and the launcher ends the others
+    print(f"jpeglm: {who}{printable(line)}", file=sys.stderr)
     sys.exit(code)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +10,7 @@ import typer
 from jpeglm.cli.common import JsonOption, note, show, table
 from jpeglm.cli.options import Fields, with_options
 from jpeglm.config import InputError, Stopped
+from jpeglm.launch import launched, rank
 
 if TYPE_CHECKING:
     from jpeglm.data.settings import PrepareConfig
@@ -45,8 +45,10 @@ def train(
     The same command resumes a stopped run. With --minutes alone it chooses size and warm-up for
     this machine and says what to expect. OUT holds README.md, which explains the run; curves.png;
     model, the best checkpoint; samples, sheets drawn at each evaluation; metrics.jsonl, a row for
-    every --log-every steps and each evaluation, from step 0 on; tensorboard. Under torchrun or
-    accelerate launch it trains data-parallel.
+    every --log-every steps and each evaluation, from step 0 on; tensorboard. Processes that
+    torchrun, accelerate launch or srun start together train one run (torchrun
+    --nproc-per-node 8 -m jpeglm train …); --strategy fsdp splits a model over them
+    (docs/scaling.md).
 
     \b
     Examples:
@@ -80,9 +82,14 @@ def train(
     tokenizer = tokenizer or _tokenizer(data, out)
     loaded = Tokenizer.load(tokenizer)
     record = data / "dataset.json"
-    if loaded.text is None and record.exists() and read_json(record).get("captions"):
+    if (
+        rank() == 0
+        and loaded.text is None
+        and record.exists()
+        and read_json(record).get("captions")
+    ):
         note(f"{data} has captions, but the tokenizer {tokenizer} no text: they are left out")
-    if os.environ.get("RANK", "0") == "0":
+    if rank() == 0:
         read = [data, *([Path(init)] if init else [])]
         claim(out, RUN, inputs=read if tokenizer == out / "model" else [*read, tokenizer])
     from jpeglm.generation.preview import draw
@@ -93,7 +100,7 @@ def train(
         held_out = list(islice(found, max(2, count if own.text else 0)))
         return draw(model, own, count, seed, held_out)
 
-    with Reporter("train", "steps") as report:
+    with Reporter("train", "steps", quiet=rank() > 0) as report:
         result = run(
             data,
             loaded,
@@ -104,7 +111,8 @@ def train(
             say=report.say,
             sampler=sampler,
         )
-    show(result, as_json, _trained(out, result))
+    if rank() == 0:
+        show(result, as_json, _trained(out, result))
     _end(result)
 
 
@@ -126,7 +134,7 @@ def _tokenizer(data: Path, out: Path) -> Path:
     for found in (out / "model", data / "tokenizer", made):
         if record_of(found, TOKENIZER) is not None:
             return found
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if launched() > 1:
         raise InputError(
             f"--tokenizer is missing and {data} has no token shards; run: jpeglm train-tokenizer "
             f"{quoted(data)} --out {quoted(made)}, and then this command"
@@ -256,6 +264,9 @@ def _autoencoder(
     config: AutoencoderConfig,
     as_json: bool,
 ) -> None:
+    if launched() > 1:
+        raise InputError(f"{title} runs in one process, and {launched()} were launched; start it "
+                         "without a launcher")  # fmt: skip
     from jpeglm.data.arrays import load_images
     from jpeglm.folders import RUN, claim
     from jpeglm.progress import Reporter

@@ -9,7 +9,9 @@ Three ways, all over one flat array of ids:
             batch has one shape, which a GPU's compiler needs; what is left at the end of a row is
             padding, half a picture of it on average.
 
-No batch is remembered: a plan is made again from the seed, so training resumes at any step.
+A plan is one for all processes, which share the rows of its batches: what a step learns does not
+depend on how many there are. No batch is remembered: a plan is made again from the seed, so
+training resumes at any step.
 Labels are as transformers takes them: a copy of the ids, -100 on padding, on captions and on the
 BOS or class behind one, and on what says where a hole is, shifted by the model: what is learnt is
 pictures.
@@ -98,10 +100,9 @@ class Batches:
             raise InputError(f"packing is {mode!r}; choose {' or '.join(MODES)}")
         if length < 2:
             raise InputError(f"max_length is {length}; it must be at least 2")
-        if batch_tokens < length * world_size:
+        if batch_tokens < length:
             raise InputError(
-                f"batch_tokens is {batch_tokens}; {world_size} process(es) with rows of {length} "
-                f"tokens need at least {length * world_size}"
+                f"batch_tokens is {batch_tokens}; a row of {length} tokens needs at least {length}"
             )
         assert 0 <= rank < world_size
         self.tokens, self.offsets = tokens, np.asarray(offsets, np.int64)
@@ -129,8 +130,8 @@ class Batches:
         if not self.plan(0):
             raise InputError(
                 f"the {len(self.whole)} training sequences ({int(self.whole.sum())} tokens, "
-                f"{self.n_dropped} longer than {length}) do not fill one batch for {world_size} "
-                "process(es); prepare more pictures or lower max_length"
+                f"{self.n_dropped} longer than {length}) do not fill one batch; prepare more "
+                "pictures or lower max_length"
             )
 
     def plan(self, epoch: int) -> list[np.ndarray]:
@@ -156,8 +157,7 @@ class Batches:
         else:
             batches = length_batches(self._lengths, order, self.batch_tokens)
             batches = [batches[index] for index in rng.permutation(len(batches))]
-        # Every rank needs a row; the few sequences of a smaller batch have their turn next epoch.
-        self._plan = [batch for batch in batches if len(batch) >= self.world_size]
+        self._plan = batches
         self._drop = None
         if self.droppable is not None:
             self._drop = self.droppable & (rng.random(len(self.whole)) < self.class_dropout)
@@ -173,12 +173,12 @@ class Batches:
             before = ends[edges[-1] - 1] if edges[-1] else 0
             edges.append(int(np.searchsorted(ends, before + self.length, side="right")))
         self._order, self._ends = order, np.array(edges, np.int64)
-        rows, step = np.arange(len(edges) - 1), self._rows_each() * self.world_size
+        rows, step = np.arange(len(edges) - 1), self.batch_tokens // self.length
         return [rows[start : start + step] for start in range(0, len(rows), step)]
 
     def _rows_each(self) -> int:
-        """Rows of a batch of `rows` that this rank has."""
-        return self.batch_tokens // self.length // self.world_size
+        """Rows of a batch of `rows` that a rank has, of which the last may be padding."""
+        return -(-(self.batch_tokens // self.length) // self.world_size)
 
     def _learnt_before(self, places: np.ndarray) -> np.ndarray:
         """How many of the ids before these places of the epoch's string are no caption's."""
@@ -199,10 +199,14 @@ class Batches:
         self._starts, self._lengths = self.offsets[:-1] + left, self.whole - left
 
     def batch(self, epoch: int, index: int) -> dict[str, np.ndarray]:
-        """This rank's rows of batch `index`: int64 input_ids and labels, both [rows, ids]."""
+        """This rank's rows of batch `index`: int64 input_ids and labels, both [rows, ids]; where
+        there is none for it, one of padding, from which nothing is learnt."""
         rows = self.plan(epoch)[index][self.rank :: self.world_size]
         if self.mode == "rows":
             return self._in_rows(rows, epoch)
+        if not len(rows):
+            empty = np.zeros((1, 2), np.int64)
+            return {"input_ids": empty, "labels": np.full_like(empty, IGNORE)}
         if self.mode == "pictures":
             found = pad_rows(
                 self.tokens, self._starts, self._lengths, self._heads, rows, self._drop, self.bos

@@ -167,7 +167,7 @@ class Gallery:
         told |= {"files": [*sorted(names, key=order.__getitem__), "run.json"]}
         with ExitStack() as stack:
             for name, data in files.items():
-                stack.enter_context(staged(self.out / name, data))
+                stack.enter_context(staged(self.out / name, [data]))
             write_json(self.out / "run.json", told)
             self._files = names
         return told

@@ -251,24 +251,37 @@ def build(config: dict[str, Any], seed: int, attention: str = "causal") -> Llama
     up to SHORT on a CPU.
     """
     import torch
+
+    with torch.random.fork_rng(devices=[]):
+        model = unfilled(config, attention)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            fill(name, parameter, config, generator)
+    return model
+
+
+def unfilled(config: dict[str, Any], attention: str = "causal") -> LlamaForCausalLM:
+    """The model with weights of no meaning; under `torch.device("meta")` they take no memory."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     _register()
     settings = LlamaConfig(**{k: v for k, v in config.items() if k != "architectures"})
     settings._attn_implementation = attention
-    with torch.random.fork_rng(devices=[]):
-        model = LlamaForCausalLM(settings)
-    generator = torch.Generator().manual_seed(seed)
+    return LlamaForCausalLM(settings)
+
+
+def fill(
+    name: str, parameter: torch.Tensor, config: dict[str, Any], generator: torch.Generator
+) -> None:
+    """First values of one parameter, in place; equal ones need the order of named_parameters."""
     deviation = config["initializer_range"]
-    residual = deviation / (2 * config["num_hidden_layers"]) ** 0.5
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if parameter.dim() < 2:
-                parameter.fill_(1.0)  # RMSNorm gains
-            else:
-                writes = name.endswith(("o_proj.weight", "down_proj.weight"))
-                parameter.normal_(0.0, residual if writes else deviation, generator=generator)
-    return model
+    if parameter.dim() < 2:
+        parameter.fill_(1.0)  # RMSNorm gains
+        return
+    if name.endswith(("o_proj.weight", "down_proj.weight")):  # they write into the residual stream
+        deviation /= (2 * config["num_hidden_layers"]) ** 0.5
+    parameter.normal_(0.0, deviation, generator=generator)
 
 
 def _short_attention(

@@ -17,6 +17,7 @@ PACKINGS = ("auto", "pictures", "rows", "chunks")
 PRECISIONS = ("auto", "float32", "bfloat16")
 COMPILE = ("auto", "on", "off")
 OPTIMIZERS = ("auto", "muon", "adamw")
+STRATEGIES = ("auto", "ddp", "fsdp")
 AUTO = "auto"
 PRESET = "2m"
 """Where nothing says which: what has been measured most (docs/log.md)."""
@@ -54,8 +55,7 @@ class TrainConfig(Settings):
     """Budget in minutes, including evaluation, saving and compilation, but not loading the data or
     measuring before the first step."""
     optimizer: str = "auto"
-    """`muon` (layers' matrices, the rest AdamW), `adamw`, or `auto`: muon, but adamw under FSDP,
-    which splits matrices."""
+    """`muon` (layers' matrices, the rest AdamW), `adamw`, or `auto`: muon."""
     learning_rate: float = bounded(0.0, least=0)
     """Peak learning rate; 0: the size's default, doubled for muon, halved with --init."""
     warmup: int | None = bounded(None, least=0)
@@ -96,6 +96,12 @@ class TrainConfig(Settings):
     compile: str = "auto"
     """`on`, `off`, or `auto`: on for CUDA; on a CPU it needs g++ and about a minute, then gains 6
     to 33 %."""
+    strategy: str = "auto"
+    """How processes launched together share a run: `ddp`, each with a whole model; `fsdp`, with
+    weights, gradients and optimizer split among them; `auto`: ddp."""
+    replicas: int = bounded(1, least=1)
+    """Groups of processes that under fsdp hold all weights each (HSDP), as 4 of 32 processes on 4
+    machines; 1: they are split over all processes."""
     activation_checkpointing: bool = False
     """Save memory by computing activations twice."""
     ema: float = bounded(0.0, least=0, below=1)
@@ -124,6 +130,7 @@ class TrainConfig(Settings):
             ("precision", PRECISIONS),
             ("compile", COMPILE),
             ("optimizer", OPTIMIZERS),
+            ("strategy", STRATEGIES),
         ):
             if getattr(self, name) not in choices:
                 value = getattr(self, name)
@@ -131,6 +138,13 @@ class TrainConfig(Settings):
         self.check_bounds()
         if not (self.steps or self.epochs or self.minutes):
             raise InputError("training has no end; give --steps, --epochs or --minutes")
+        if self.strategy == "fsdp" and self.timed:
+            raise InputError(
+                "minutes alone are measured with whole models, which fsdp is there to avoid; give "
+                "--steps or --epochs"
+            )
+        if self.replicas > 1 and self.strategy != "fsdp":
+            raise InputError("replicas are groups under the strategy fsdp; choose it or leave them")
         if self.fim and self.packing == "chunks":
             raise InputError("fim needs whole pictures in a row; use packing pictures or rows")
         if self.init and self.model:

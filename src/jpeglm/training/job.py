@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -55,7 +56,6 @@ class Objective(torch.nn.Module):
     def __init__(self, model: transformers.LlamaForCausalLM) -> None:
         super().__init__()
         self.model = model
-        self._no_split_modules = model._no_split_modules  # what FSDP shards by
 
     def forward(self, ids: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """ids, targets: int64 [B, T], targets[b, t] follows ids[b, t], -100 is left out."""
@@ -92,7 +92,7 @@ class Job:
     sharded: bool
     """Whether a process holds only its share of the weights."""
     objective: Any
-    """`Objective`, compiled and wrapped as accelerate has it; model: the Llama inside."""
+    """`Objective`, compiled and wrapped; `nats` calls it. model: the Llama inside."""
     model: Any
     optimizers: list[torch.optim.Optimizer]
     window: torch.Tensor
@@ -133,6 +133,12 @@ class Job:
         if about not in self.told:
             self.say(f"warning: {line}")
         self.told[about] = line
+
+    def nats(self, part: dict[str, np.ndarray]) -> torch.Tensor:
+        """What `Objective` says of a batch, in the run's precision."""
+        # accelerate has put the precision round what it wrapped itself.
+        with self.accelerator.autocast() if self.sharded else nullcontext():
+            return cast(torch.Tensor, self.objective(*self.inputs(part)))
 
     def inputs(self, part: dict[str, np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
         """(ids, targets), int64 [B, T], as `Objective` takes them."""

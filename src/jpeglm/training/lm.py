@@ -22,8 +22,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -37,9 +37,10 @@ from jpeglm.training.baselines import baselines
 from jpeglm.training.card import result
 from jpeglm.training.feed import feed
 from jpeglm.training.job import Job, Progress, Sampler
-from jpeglm.training.parallel import joined
+from jpeglm.training.parallel import joined, what_runs
 from jpeglm.training.run import open_metrics, stop_on_signals
 from jpeglm.training.saving import save
+from jpeglm.training.sharding import local, whole
 from jpeglm.training.start import start
 from jpeglm.training.summary import write_summary
 from jpeglm.training.validation import begin, evaluate
@@ -78,6 +79,7 @@ def train(
         job.sampler = sampler
         if job.main:
             job.progress, job.say = progress or job.progress, say or job.say
+            job.say(what_runs(job.config, accelerator))
             for line in job.advice if not job.state.step else ():
                 job.say(line)
             if job.captions:
@@ -89,6 +91,11 @@ def train(
                 job.warn("length", f"{job.loader.n_dropped} of {len(whole)} training pictures have "
                          f"more than {job.loader.batches.length} tokens and are left out; "
                          f"--max-length {whole.max()} takes all")  # fmt: skip
+            rows = max(map(len, job.loader.batches.plan(0)))
+            if rows < accelerator.num_processes:
+                job.warn("rows", f"a batch has {rows} rows at most, so that "
+                         f"{accelerator.num_processes - rows} of {accelerator.num_processes} "
+                         "processes learn nothing; raise --batch-tokens")  # fmt: skip
         return loop(job)
 
 
@@ -185,13 +192,13 @@ def step(job: Job, batch: list[dict[str, np.ndarray]], tokens: int, rate: float)
         for group in optimizer.param_groups:
             group["lr"] = rate
     for index, part in enumerate(batch):
-        last = index + 1 == len(batch)
-        with nullcontext() if last else accelerator.no_sync(job.objective):
-            loss = job.objective(*job.inputs(part))
-            # DDP averages over processes; the sum over all of them is wanted.
+        with accumulating(job, last=index + 1 == len(batch)):
+            loss = job.nats(part)
+            # Gradients are averaged over processes; the sum over all of them is wanted.
             accelerator.backward(loss * (accelerator.num_processes / tokens))
         job.window += loss.detach()
-    job.norm = accelerator.clip_grad_norm_(job.objective.parameters(), config.clip or math.inf)
+    norm = accelerator.clip_grad_norm_(job.objective.parameters(), config.clip or math.inf)
+    job.norm = whole(norm)
     for optimizer in job.optimizers:
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -200,7 +207,21 @@ def step(job: Job, batch: list[dict[str, np.ndarray]], tokens: int, rate: float)
         # Young averages would otherwise remember the initial weights.
         decay = min(config.ema, (1 + job.state.step) / (10 + job.state.step))
         with torch.no_grad():
-            torch._foreach_lerp_(list(job.ema.values()), list(job.model.parameters()), 1 - decay)
+            averages = [local(average) for average in job.ema.values()]
+            present = [local(weight) for weight in job.model.parameters()]
+            torch._foreach_lerp_(averages, present, 1 - decay)
+
+
+@contextmanager
+def accumulating(job: Job, last: bool) -> Iterator[None]:
+    """Gradients of several passes are added before processes exchange them, as far as they fit:
+    shares are always summed, their replicas only after the last pass."""
+    if job.sharded:
+        job.objective.set_requires_all_reduce(last)
+        yield
+    else:
+        with nullcontext() if last else job.accelerator.no_sync(job.objective):
+            yield
 
 
 def log(job: Job) -> str:

@@ -6,9 +6,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch.distributed.tensor import DTensor
 
 from jpeglm.training import TrainConfig
+from jpeglm.training.exchange import whole_matrices
 from jpeglm.training.run import has_bfloat16
+from jpeglm.training.sharding import local
 
 
 def optimizers(model: torch.nn.Module, config: TrainConfig) -> list[torch.optim.Optimizer]:
@@ -76,26 +79,46 @@ class Muon(torch.optim.Muon):
                     self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
             if not moved:
                 continue
-            momenta = [self.state[parameter]["momentum_buffer"] for parameter in moved]
-            torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
+            own = [local(parameter) for parameter in moved]
+            slopes = [local(gradient) for gradient in gradients]
+            momenta = [local(self.state[parameter]["momentum_buffer"]) for parameter in moved]
+            torch._foreach_lerp_(momenta, slopes, 1 - group["momentum"])
             updates: Sequence[torch.Tensor] = momenta
             if group["nesterov"]:
-                updates = torch._foreach_lerp(gradients, momenta, group["momentum"])
-            torch._foreach_mul_(moved, 1 - group["lr"] * group["weight_decay"])
+                updates = torch._foreach_lerp(slopes, momenta, group["momentum"])
+            torch._foreach_mul_(own, 1 - group["lr"] * group["weight_decay"])
+            turned = _turned(moved, updates, group)
             for rows in _together(moved):
-                update = _orthogonal(
-                    torch.stack([updates[row] for row in rows]),
-                    group["ns_coefficients"],
-                    group["ns_steps"],
-                    group["eps"],
-                )
-                size = 0.2 * max(update.shape[1:]) ** 0.5  # match_rms_adamw
-                parts = [moved[row] for row in rows]
-                torch._foreach_add_(parts, list(update.unbind()), alpha=-group["lr"] * size)
+                size = 0.2 * max(moved[rows[0]].shape) ** 0.5  # match_rms_adamw
+                parts = [own[row] for row in rows]
+                steps = [turned[row] for row in rows]
+                torch._foreach_add_(parts, steps, alpha=-group["lr"] * size)
         return loss
 
 
-def _together(matrices: list[torch.nn.Parameter]) -> list[list[int]]:
+def _turned(
+    parameters: list[torch.nn.Parameter], updates: Sequence[torch.Tensor], group: dict[str, Any]
+) -> list[torch.Tensor]:
+    """Updates, orthogonalised; of parameters that are split over processes, this one's rows."""
+
+    def work(matrices: list[torch.Tensor]) -> list[torch.Tensor]:
+        found = list(matrices)
+        for rows in _together(matrices):
+            stack = torch.stack([matrices[row] for row in rows])
+            stack = _orthogonal(stack, group["ns_coefficients"], group["ns_steps"], group["eps"])
+            for row, matrix in zip(rows, stack.unbind()):
+                found[row] = matrix
+        return found
+
+    shards = [parameter for parameter in parameters if isinstance(parameter, DTensor)]
+    if not shards:
+        return work(list(updates))
+    kind = _kind(updates[0].device)  # what is iterated in may travel so: half the bytes
+    turned = whole_matrices(shards, [update.to(kind) for update in updates], work)
+    return [matrix.to(updates[0].dtype) for matrix in turned]
+
+
+def _together(matrices: Sequence[torch.Tensor]) -> list[list[int]]:
     """Numbers of those that are orthogonalised at once: on a GPU all of a shape; on a processor,
     where a product of stacks is a tenth slower, each by itself."""
     if matrices[0].device.type != "cuda":
@@ -112,7 +135,7 @@ def _orthogonal(
     """Matrices [N, rows, columns] with singular values near 1, by a quintic Newton-Schulz
     iteration; in bfloat16 where the device has it."""
     a, b, c = coefficients
-    kind = torch.bfloat16 if has_bfloat16(stack.device) else torch.float32
+    kind = _kind(stack.device)
     tall = stack.shape[1] > stack.shape[2]
     x = (stack.mT if tall else stack).to(kind)
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=eps)
@@ -120,3 +143,8 @@ def _orthogonal(
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return (x.mT if tall else x).to(stack.dtype)
+
+
+def _kind(device: torch.device) -> torch.dtype:
+    """What matrices are orthogonalised in."""
+    return torch.bfloat16 if has_bfloat16(device) else torch.float32

@@ -5,12 +5,11 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType
 
 from jpeglm.checkpoint import Checkpoint, load_checkpoint
 from jpeglm.config import InputError, differences
@@ -19,15 +18,16 @@ from jpeglm.data.loader import TokenSet, TrainingLoader, load_tokens
 from jpeglm.environment import commit, processor, versions
 from jpeglm.files import read_json, remove_halves, write_json
 from jpeglm.folders import RUN, claim, quoted
-from jpeglm.models.llama import build, like, parameters, preset
+from jpeglm.models.llama import like, parameters, preset
 from jpeglm.places import checkpoint_folder
-from jpeglm.training import TrainConfig
+from jpeglm.training import AUTO, TrainConfig
 from jpeglm.training.baselines import code_bits
 from jpeglm.training.choice import advice, attention, resolve
-from jpeglm.training.job import Job, Objective
-from jpeglm.training.optimizers import optimizers
+from jpeglm.training.job import Job
+from jpeglm.training.parallel import strategy_of
 from jpeglm.training.run import PACKAGES, Checkpoints, refuse_other_run, source
-from jpeglm.training.saving import load_weights, read_last, restore
+from jpeglm.training.saving import read_last, restore, resuming
+from jpeglm.training.wrapping import wrapped
 
 if TYPE_CHECKING:
     from jpeglm.tokenizer import Tokenizer
@@ -36,7 +36,7 @@ PICTURES = 4
 """Pictures of mean length that a row of several holds at least: an eighth of it is padding then."""
 FREE = (
     "steps", "epochs", "minutes", "log_every", "eval_every", "save_every", "samples", "keep",
-    "threads", "compile", "activation_checkpointing",
+    "threads", "compile", "activation_checkpointing", "strategy", "replicas",
 )  # fmt: skip
 """Settings that a resumed run may change: the budget, which sets the learning rate from then on,
 and what no loss depends on but by rounding."""
@@ -51,9 +51,9 @@ def start(
     resume: bool,
 ) -> Job:
     """Data and model of a run, new or where it was left; claims `out` for it."""
-    if config.optimizer == "auto":
-        split = accelerator.distributed_type == DistributedType.FSDP
-        config = replace(config, optimizer="adamw" if split else "muon")
+    if config.optimizer == AUTO:
+        config = replace(config, optimizer="muon")
+    strategy = strategy_of(config, accelerator)
     config = packed(config, accelerator)
     tokens = load_tokens(data, tokenizer, "train")
     held_out = None
@@ -70,7 +70,7 @@ def start(
     flat = grammar.shortest(grammar.start()) + 2  # with BOS and EOS
     length = config.max_length or -(-max(longest, flat + int(tokens.text.max())) // 64) * 64
     if config.packing == "rows" and not config.max_length:
-        length = row_length(length, PICTURES * float(tokens.lengths.mean()), config, accelerator)
+        length = row_length(length, PICTURES * float(tokens.lengths.mean()), config)
     cut = 0
     if config.packing != "chunks":
         tokens, cut = tokens.fitted(length)
@@ -127,6 +127,7 @@ def start(
             **captions,
         },
         "processes": accelerator.num_processes,
+        "strategy": strategy,
         "device": str(accelerator.device),
         "hardware": _hardware(accelerator.device),
         "precision": accelerator.mixed_precision,
@@ -134,30 +135,17 @@ def start(
         "commit": commit(),
     }
     _claim_folder(out, about, accelerator, checkpoints, resume)
-    model = build(shape, config.seed, attention(accelerator, length))
-    torch.manual_seed(config.seed)
-    saved = read_last(checkpoints, shape, model)
-    if init and not saved:
-        load_weights(model, init.folder, init.config)
-    # The order matters: checkpointing changes the layers, compile traces them, DDP or FSDP
-    # wraps the result (accelerate's prepare).
-    if config.activation_checkpointing:
-        # transformers 5.23 renames it, older ones know only the old name.
-        old = model.gradient_checkpointing_enable
-        getattr(model, "activation_checkpointing_enable", old)({"use_reentrant": False})
-    objective = Objective(model)
-    if config.compile == "on" or (config.compile == "auto" and accelerator.device.type == "cuda"):
-        # Rows have one shape, but in chunks for the last batch of an epoch.
-        objective.compile(dynamic=config.packing == "pictures")
-    sharded = accelerator.distributed_type == DistributedType.FSDP
-    if config.ema and sharded:
-        raise InputError("ema is kept on whole weights; set it to 0 under FSDP")
-    if config.optimizer == "muon" and sharded:
-        raise InputError("muon works on whole matrices; choose the optimizer adamw under FSDP")
     own = float(own_bits.mean()) if held_out else 0.0
     said = advice(config, about_budget, shape, tokens, tokenizer, own, data)
-    wrapped, *stepping = accelerator.prepare(objective, *optimizers(model, config))
-    model = accelerator.unwrap_model(wrapped).model
+    begin = (init.folder, init.config) if init else None
+    with resuming(checkpoints):
+        saved = read_last(checkpoints)
+        if saved:
+            last = cast(Path, checkpoints.last())
+            begin = (last, shape) if "optimizer" in saved else None  # shares come with the rest
+        objective, model, stepping = wrapped(
+            shape, config, accelerator, strategy, attention(accelerator, length), begin
+        )
     window = torch.zeros(
         (), dtype=torch.float64 if accelerator.device.type == "cpu" else torch.float32
     )
@@ -176,17 +164,18 @@ def start(
         data=data,
         steps=steps,
         checkpoints=checkpoints,
-        sharded=sharded,
-        objective=wrapped,
+        sharded=strategy == "fsdp",
+        objective=objective,
         model=model,
-        optimizers=[one.optimizer for one in stepping],
+        optimizers=stepping,
         window=window.to(accelerator.device),
         ema={name: p.detach().clone() for name, p in model.named_parameters() if config.ema},
         captions=captions,
         advice=said,
     )
     if saved:
-        restore(job, saved)
+        with resuming(checkpoints):
+            restore(job, saved)
     return job
 
 
@@ -197,11 +186,10 @@ def packed(config: TrainConfig, accelerator: Accelerator) -> TrainConfig:
     return replace(config, packing="rows" if accelerator.device.type == "cuda" else "pictures")
 
 
-def row_length(least: int, wanted: float, config: TrainConfig, accelerator: Accelerator) -> int:
-    """Tokens of a row: a share of a process's batch, so that rows fill it, a multiple of 8."""
-    each = int(config.batch_tokens // accelerator.num_processes)
-    rows = max(1, int(each // max(least, wanted)))
-    return max(least, each // rows // 8 * 8)
+def row_length(least: int, wanted: float, config: TrainConfig) -> int:
+    """Tokens of a row: a share of a batch, so that rows fill it, a multiple of 8."""
+    rows = max(1, int(config.batch_tokens // max(least, wanted)))
+    return max(least, config.batch_tokens // rows // 8 * 8)
 
 
 def held_out_sources(data: Path, streams: int) -> int:

@@ -13,10 +13,12 @@ import torch
 
 from jpeglm.data.loader import TokenSet, validation_batches
 from jpeglm.files import atomic_write
+from jpeglm.folders import quoted
 from jpeglm.training.advice import held_out_warning
 from jpeglm.training.curves import AGAINST, ERROR, HOLE, OTHERS, worth
 from jpeglm.training.job import Job
 from jpeglm.training.saving import write_model
+from jpeglm.training.sharding import local, reshard
 from jpeglm.training.summary import write_summary
 
 
@@ -109,7 +111,8 @@ def held_out_bits(job: Job, held_out: TokenSet) -> np.ndarray:
             index = first + accelerator.process_index
             part = batches[min(index, len(batches) - 1)]
             rows = torch.from_numpy(part["index"]).to(accelerator.device)
-            nats[rows] += job.objective(*job.inputs(part)) * float(index < len(batches))
+            nats[rows] += job.nats(part) * float(index < len(batches))
+    reshard(job.objective)
     summed = cast(torch.Tensor, accelerator.reduce(nats, "sum"))
     return cast(np.ndarray, summed.cpu().numpy().astype(np.float64) / math.log(2))
 
@@ -129,7 +132,11 @@ def error_of_ratio(above: np.ndarray, below: np.ndarray, sources: int) -> float 
 
 
 def draw(job: Job) -> None:
-    if not (job.main and job.sampler and job.config.samples) or job.sharded:
+    if not (job.main and job.sampler and job.config.samples):
+        return
+    if job.sharded:
+        job.warn("samples", "no samples are drawn under fsdp, where no process has the whole "
+                 f"model; jpeglm generate --checkpoint {quoted(job.out)} draws some")  # fmt: skip
         return
     with torch.no_grad(), torch.random.fork_rng():
         sheet = job.sampler(job.model, job.tokenizer, job.config.samples, job.config.seed)
@@ -147,10 +154,19 @@ def draw(job: Job) -> None:
 def averaged(job: Job) -> Iterator[None]:
     """The averaged weights in the model's place, where there are any."""
     pairs = [(p, job.ema[name]) for name, p in job.model.named_parameters() if job.ema]
-    for parameter, average in pairs:
-        parameter.data, average.data = average.data, parameter.data
+    _swap(pairs, job.sharded)
     try:
         yield
     finally:
-        for parameter, average in pairs:
+        _swap(pairs, job.sharded)
+
+
+@torch.no_grad()
+def _swap(pairs: list[tuple[torch.nn.Parameter, torch.Tensor]], sharded: bool) -> None:
+    for parameter, average in pairs:
+        if sharded:  # FSDP gathers from where the share lies
+            present = local(parameter).clone()
+            local(parameter).copy_(local(average))
+            local(average).copy_(present)
+        else:
             parameter.data, average.data = average.data, parameter.data
