@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,7 @@ from jpeglm.training.baselines import code_bits
 from jpeglm.training.choice import advice, attention, resolve
 from jpeglm.training.job import Job, Objective
 from jpeglm.training.optimizers import optimizers
-from jpeglm.training.run import PACKAGES, Checkpoints, refuse_other_run, source
+from jpeglm.training.run import PACKAGES, Checkpoints, alone, refuse_other_run, source
 from jpeglm.training.saving import load_weights, read_last, restore
 
 if TYPE_CHECKING:
@@ -49,8 +50,10 @@ def start(
     config: TrainConfig,
     accelerator: Accelerator,
     resume: bool,
+    held: ExitStack,
 ) -> Job:
-    """Data and model of a run, new or where it was left; claims `out` for it."""
+    """Data and model of a run, new or where it was left; claims `out` for it, and for it alone
+    until `held` is closed."""
     if config.optimizer == "auto":
         split = accelerator.distributed_type == DistributedType.FSDP
         config = replace(config, optimizer="adamw" if split else "muon")
@@ -133,7 +136,7 @@ def start(
         "versions": versions(*PACKAGES),
         "commit": commit(),
     }
-    _claim_folder(out, about, accelerator, checkpoints, resume)
+    _claim_folder(out, about, accelerator, checkpoints, resume, held)
     model = build(shape, config.seed, attention(accelerator, length))
     torch.manual_seed(config.seed)
     saved = read_last(checkpoints, shape, model)
@@ -217,10 +220,12 @@ def _claim_folder(
     accelerator: Accelerator,
     checkpoints: Checkpoints,
     resume: bool,
+    held: ExitStack,
 ) -> None:
     """Check that `out` is free or holds this very run; then write its config.json."""
     if accelerator.is_main_process:
         claim(out, RUN)
+        held.enter_context(alone(out))
     file = out / "config.json"
     if file.exists():
         if not resume:
