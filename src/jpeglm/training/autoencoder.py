@@ -70,13 +70,13 @@ class AutoencoderConfig(Settings):
     """Budget in minutes."""
     batch: int = bounded(128, least=1)
     """Pictures a step."""
-    learning_rate: float = bounded(1e-3, least=1e-7)
+    learning_rate: float = bounded(1e-3, least=1e-7, most=1000)
     """Peak learning rate."""
     warmup: int = bounded(100, least=0)
     """Steps of linear warm-up."""
-    weight_decay: float = bounded(0.0, least=0)
+    weight_decay: float = bounded(0.0, least=0, most=1000)
     """Weight decay of AdamW."""
-    clip: float = bounded(1.0, least=0)
+    clip: float = bounded(1.0, least=0, most=1e6)
     """Largest norm of the whole gradient; 0 is off."""
     eval_every: int = bounded(500, least=1)
     """Steps between evaluations."""
