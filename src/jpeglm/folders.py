@@ -15,8 +15,8 @@ import json
 import os
 import shlex
 import tempfile
-from collections.abc import Callable, Collection, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -235,6 +235,30 @@ def check_writable(folder: Path) -> None:
         for new in made:
             with suppress(OSError):
                 new.rmdir()
+
+
+@contextmanager
+def only_one(out: Path, what: str) -> Iterator[None]:
+    """InputError if another `what` is writing to the folder `out`; while the body runs, no other
+    one may."""
+    try:
+        import fcntl
+    except ImportError:  # Windows knows no lock of a folder
+        yield
+        return
+    handle = os.open(out, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(
+                f"another {what} is writing to {out}; wait for it, or give another folder"
+            ) from error
+        except OSError:
+            pass  # a network file system without locks
+        yield
+    finally:
+        os.close(handle)
 
 
 def same(one: Path, other: Path) -> bool:

@@ -57,6 +57,8 @@ WRONG = {
     "empty folder's name": (("complete", "photo.png", "--out", "", *MODEL), 2, "--out is empty"),
     "empty name after =": (("complete", "photo.png", "--out=", *MODEL), 2, "--out is empty"),
     "empty photo": (("complete", "", *MODEL), 2, "an argument is empty"),
+    "empty argument behind an option": (("generate", "--text=a", ""), 2, "an argument is empty"),
+    "huge rate": (("train-vae", ".", "--steps", 1, "--learning-rate", 1e300), 2, "--learning-rate"),
     "empty page": (("inspect", "photo.png", "--html", "", *MODEL), 2, "--html is empty"),
     "engine": (("generate", "--engine", "abacus", *MODEL), 1, "abacus"),
     "label": (("generate", "--label", "3", *MODEL), 1, "class"),
@@ -114,3 +116,16 @@ def test_an_output_that_cannot_be_written(jpeglm, folder):
 def test_help_teaches(jpeglm, verb):
     result = jpeglm(*verb.split(), "--help")
     assert result.code == 0 and "Usage: jpeglm" in result.out and not result.err
+
+
+@pytest.mark.parametrize(("option", "number"), [("--batch", 10**9), ("--channels", 10**6)])
+def test_what_no_memory_holds_is_one_line(jpeglm, tmp_path, option, number):
+    """Of numpy's arrays and of torch's."""
+    pytest.importorskip("torch")
+    (tmp_path / "photos").mkdir()
+    for level in range(16):
+        Image.new("RGB", (16, 16), (16 * level, 0, 0)).save(tmp_path / f"photos/{level}.png")
+    words = ("--size", 16, "--steps", 1, "--validation", 0.5, "--threads", 1, option, number)
+    ended = jpeglm("train-vae", tmp_path / "photos", "--out", tmp_path / "run", *words)
+    assert ended.code == 1 and "Traceback" not in ended.err, ended.err
+    assert ended.err.splitlines()[-1].startswith("jpeglm: the memory does not suffice (")

@@ -15,12 +15,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jpeglm.config import install
+from jpeglm.config import InputError, install
 from jpeglm.data.open import open_data
 from jpeglm.data.prepare import prepare
 from jpeglm.data.settings import PrepareConfig
 from jpeglm.evaluation.inputs import chosen_split
 from jpeglm.evaluation.likelihood import model_bits, ratio_interval
+from jpeglm.folders import only_one
 from jpeglm.generation.loading import load
 from jpeglm.places import shipped_checkpoint
 from jpeglm.tokenizer import Tokenizer
@@ -277,6 +278,18 @@ def test_minutes_alone_choose_for_this_machine(jpeglm: Any, data: Path, tmp_path
     assert kept["advice"] == about and kept["settings"]["warmup"] == settings["warmup"]
     assert "size 1m" not in again.err and "resuming" in again.err
     assert "--tokenizer" not in (out / "README.md").read_text()
+
+
+def test_two_runs_never_share_a_folder(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    out.mkdir()
+    config = replace(CONFIG, steps=1)
+    with only_one(out, "training"), pytest.raises(InputError, match="another training is writing"):
+        train(data, PHOTOS, out, config)
+    assert not list(out.iterdir())
+    train(data, PHOTOS, out, config)
+    with only_one(out, "training"):
+        pass
 
 
 def test_a_budget_in_steps_chooses_nothing(data: Path, tmp_path: Path) -> None:

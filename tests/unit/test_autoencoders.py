@@ -15,6 +15,7 @@ torch = pytest.importorskip("torch")
 from jpeglm.codecs import open_codec  # noqa: E402
 from jpeglm.config import InputError  # noqa: E402
 from jpeglm.evaluation.quality import psnr  # noqa: E402
+from jpeglm.folders import only_one  # noqa: E402
 from jpeglm.models.autoencoder import flops_per_picture, to_pictures, to_tensor  # noqa: E402
 from jpeglm.models.vae import Vae, VaeConfig, gaussian_kl, gaussian_nll  # noqa: E402
 from jpeglm.models.vqvae import Quantiser, VqVae, VqVaeConfig, usage  # noqa: E402
@@ -253,3 +254,19 @@ def test_a_run_folder_that_tensorboard_cannot_name(tmp_path: Path) -> None:
     config = AutoencoderConfig(steps=1, batch=2, threads=1)
     with pytest.raises(InputError, match=r"not UTF-8, as .*caf\\xe9"):
         train_autoencoder(pixels, pixels, tmp_path / "caf\udce9", VaeConfig(16, 16), config)
+
+
+def test_two_runs_never_share_a_folder(tmp_path: Path) -> None:
+    """The second would remove what the first has half-written."""
+    pixels = np.zeros((8, 16, 16, 3), np.uint8)
+    config = AutoencoderConfig(steps=1, batch=2, threads=1)
+    (tmp_path / "run").mkdir()
+    with (
+        only_one(tmp_path / "run", "training"),
+        pytest.raises(InputError, match=r"another training is writing to .*run; wait for it"),
+    ):
+        train_autoencoder(pixels, pixels, tmp_path / "run", VaeConfig(16, 16), config)
+    assert not list((tmp_path / "run").iterdir())
+    train_autoencoder(pixels, pixels, tmp_path / "run", VaeConfig(16, 16), config)
+    with only_one(tmp_path / "run", "training"):
+        pass

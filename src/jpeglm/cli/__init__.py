@@ -129,6 +129,9 @@ def main() -> None:
         if type(error).__name__ == "NoArgsIsHelpError":
             print(error)
             sys.exit(2)
+        if _no_memory(error):
+            why = " ".join(str(error).split()) or "all of it is taken"
+            fail(f"the memory does not suffice ({why}); give smaller numbers", 1)
         message = getattr(error, "format_message", None)
         if message is None:
             raise
@@ -149,8 +152,16 @@ def _refuse_empty(words: Sequence[str]) -> None:
     for before, word in pairwise(["", *words]):
         option = word[:-1] if word.startswith("--") and word.endswith("=") else before
         if (not word or option is not before) and option not in MAY_BE_EMPTY:
-            what = option if option.startswith("-") else "an argument"
+            # After --option=value comes an argument.
+            what = option if option.startswith("-") and "=" not in option else "an argument"
             fail(f"{what} is empty; write its value, or leave it out", 2)
+
+
+def _no_memory(error: Exception) -> bool:
+    """Of a processor or of a GPU; torch has no class of its own for the former."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and "t allocate memory" in str(error)
 
 
 def _hang_up() -> NoReturn:

@@ -14,11 +14,9 @@ are a few seconds and some megabytes.
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +41,7 @@ from jpeglm.files import (
     to_json,
     write_json,
 )
-from jpeglm.folders import DATA, DATA_FORMAT, claim, kind_of, quoted, same
+from jpeglm.folders import DATA, DATA_FORMAT, claim, kind_of, only_one, quoted, same
 from jpeglm.folders import TOKENIZER as TOKENIZER_FOLDER
 from jpeglm.places import checkpoint_name
 
@@ -55,27 +53,6 @@ EXTRA = re.compile(r"jpeglm\[(\w+)\]")
 """How the reason of a rejected file names the extra that would read it."""
 Progress = Callable[[int, int, int], None]
 """Called with pictures done, pictures in all, streams written."""
-
-
-@contextmanager
-def _only_one(out: Path) -> Iterator[None]:
-    """Hold the folder against a second run at the same time; a kill lets it go."""
-    try:
-        import fcntl
-    except ImportError:  # Windows: two runs write the same shards, each of them whole
-        yield
-        return
-    handle = os.open(out, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(f"another jpeglm prepare is writing to {out}; wait for it") from error
-        except OSError:
-            pass  # a network file system without locks; as on Windows
-        yield
-    finally:
-        os.close(handle)
 
 
 def prepare(
@@ -125,7 +102,7 @@ def prepare(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise explain(error, out) from error
-    with _only_one(out):
+    with only_one(out, "jpeglm prepare"):
         _begin(out, listed, codec, config)
         remove_halves(out, DATA.names)
         metas = _write_shards(out, listed, codec, config, pool, progress)

@@ -56,20 +56,20 @@ class TrainConfig(Settings):
     measuring before the first step."""
     optimizer: str = "auto"
     """`muon` (layers' matrices, the rest AdamW), `adamw`, or `auto`: muon."""
-    learning_rate: float = bounded(0.0, least=0)
+    learning_rate: float = bounded(0.0, least=0, most=1000)
     """Peak learning rate; 0: the size's default, doubled for muon, halved with --init."""
     warmup: int | None = bounded(None, least=0)
     """Steps of linear warm-up. Default: 100, but with --minutes alone at most a tenth of the steps
     that fit into the budget."""
     min_lr_ratio: float = bounded(0.1, least=0, most=1)
     """Learning rate at the end of the cosine, as a share of the peak."""
-    weight_decay: float = bounded(0.1, least=0)
+    weight_decay: float = bounded(0.1, least=0, most=1000)
     """Weight decay of matrices and embeddings; norms have none."""
     beta1: float = bounded(0.9, least=0, below=1)
     """AdamW's decay of the mean gradient."""
     beta2: float = bounded(0.95, least=0, below=1)
     """AdamW's decay of the mean squared gradient."""
-    clip: float = bounded(1.0, least=0)
+    clip: float = bounded(1.0, least=0, most=1e6)
     """Largest norm of the whole gradient; 0 is off."""
     batch_tokens: int = bounded(4096, least=2)
     """Tokens of a forward pass, over all processes, padding included."""

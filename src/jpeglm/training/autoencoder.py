@@ -45,6 +45,7 @@ from jpeglm.training.reconstruction import Autoencoder, measure, sheet
 from jpeglm.training.run import (
     PACKAGES,
     Metrics,
+    alone,
     has_bfloat16,
     open_metrics,
     refuse_other_run,
@@ -69,13 +70,13 @@ class AutoencoderConfig(Settings):
     """Budget in minutes."""
     batch: int = bounded(128, least=1)
     """Pictures a step."""
-    learning_rate: float = bounded(1e-3, least=1e-7)
+    learning_rate: float = bounded(1e-3, least=1e-7, most=1000)
     """Peak learning rate."""
     warmup: int = bounded(100, least=0)
     """Steps of linear warm-up."""
-    weight_decay: float = bounded(0.0, least=0)
+    weight_decay: float = bounded(0.0, least=0, most=1000)
     """Weight decay of AdamW."""
-    clip: float = bounded(1.0, least=0)
+    clip: float = bounded(1.0, least=0, most=1e6)
     """Largest norm of the whole gradient; 0 is off."""
     eval_every: int = bounded(500, least=1)
     """Steps between evaluations."""
@@ -164,12 +165,14 @@ def train_autoencoder(
     if config.threads:
         torch.set_num_threads(config.threads)
     origin = {"path": str(data), "views": views or PrepareConfig()}
-    job = start(train, held_out, Path(out), model_config, config, origin)
-    state, job.say = job.state, say
-    if state.step and say:
-        say(f"resuming from step {state.step} of {job.out}")
-    loop(job, progress)
-    write_summary(job.out, job.record, _usual(job), job.warn, stopped=job.share < 1)
+    claim(Path(out), RUN)
+    with alone(Path(out)):
+        job = start(train, held_out, Path(out), model_config, config, origin)
+        state, job.say = job.state, say
+        if state.step and say:
+            say(f"resuming from step {state.step} of {job.out}")
+        loop(job, progress)
+        write_summary(job.out, job.record, _usual(job), job.warn, stopped=job.share < 1)
     best = read_json(job.out / "model" / "codec.json")["measured"]
     return {
         "out": str(job.out),
@@ -188,8 +191,7 @@ def start(
     config: AutoencoderConfig,
     origin: dict[str, Any],
 ) -> Job:
-    """Data and model of a run, new or where it was left; claims `out` for it."""
-    claim(out, RUN)
+    """Data and model of a run, new or where it was left, in a folder that is claimed."""
     torch.manual_seed(config.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model: Autoencoder = (

@@ -23,7 +23,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -74,8 +74,8 @@ def train(
     """
     if config.threads:
         torch.set_num_threads(config.threads)
-    with joined(config) as accelerator:
-        job = start(Path(data), tokenizer, Path(out), config, accelerator, resume)
+    with joined(config) as accelerator, ExitStack() as held:
+        job = start(Path(data), tokenizer, Path(out), config, accelerator, resume, held)
         job.sampler = sampler
         if job.main:
             job.progress, job.say = progress or job.progress, say or job.say

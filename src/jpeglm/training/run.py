@@ -32,6 +32,7 @@ from jpeglm.files import (
     to_json,
     write_json,
 )
+from jpeglm.folders import only_one
 from jpeglm.training.curves import parse_rows
 
 PACKAGES = ("torch", "transformers", "accelerate", "numpy")
@@ -85,6 +86,17 @@ def refuse_other_run(
 def source(data: Path | str) -> dict[str, str]:
     """Where a run's data are, as given and from everywhere."""
     return {"path": str(data), "absolute": os.path.realpath(data)}
+
+
+@contextmanager
+def alone(out: Path) -> Iterator[None]:
+    """A run folder, made where there is none, that no other training writes to meanwhile."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise explain(error, out) from error
+    with only_one(out, "training"):
+        yield
 
 
 def cut_metrics(file: Path, step: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -25,7 +26,7 @@ from jpeglm.training.baselines import code_bits
 from jpeglm.training.choice import advice, attention, resolve
 from jpeglm.training.job import Job
 from jpeglm.training.parallel import strategy_of
-from jpeglm.training.run import PACKAGES, Checkpoints, refuse_other_run, source
+from jpeglm.training.run import PACKAGES, Checkpoints, alone, refuse_other_run, source
 from jpeglm.training.saving import read_last, restore, resuming
 from jpeglm.training.wrapping import wrapped
 
@@ -49,8 +50,10 @@ def start(
     config: TrainConfig,
     accelerator: Accelerator,
     resume: bool,
+    held: ExitStack,
 ) -> Job:
-    """Data and model of a run, new or where it was left; claims `out` for it."""
+    """Data and model of a run, new or where it was left; claims `out` for it, and for it alone
+    until `held` is closed."""
     if config.optimizer == AUTO:
         config = replace(config, optimizer="muon")
     strategy = strategy_of(config, accelerator)
@@ -134,7 +137,7 @@ def start(
         "versions": versions(*PACKAGES),
         "commit": commit(),
     }
-    _claim_folder(out, about, accelerator, checkpoints, resume)
+    _claim_folder(out, about, accelerator, checkpoints, resume, held)
     own = float(own_bits.mean()) if held_out else 0.0
     said = advice(config, about_budget, shape, tokens, tokenizer, own, data)
     begin = (init.folder, init.config) if init else None
@@ -205,10 +208,12 @@ def _claim_folder(
     accelerator: Accelerator,
     checkpoints: Checkpoints,
     resume: bool,
+    held: ExitStack,
 ) -> None:
     """Check that `out` is free or holds this very run; then write its config.json."""
     if accelerator.is_main_process:
         claim(out, RUN)
+        held.enter_context(alone(out))
     file = out / "config.json"
     if file.exists():
         if not resume:
