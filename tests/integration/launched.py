@@ -74,16 +74,22 @@ def free_port() -> int:
 
 
 def torchrun(
-    processes: int, *words: object, options: tuple[str, ...] = (), **environment: str
+    processes: int,
+    *words: object,
+    options: tuple[str, ...] = (),
+    cwd: Path | None = None,
+    **environment: str,
 ) -> subprocess.CompletedProcess[str]:
     """torchrun of a script or, with `-m`, of a module, one thread each."""
+    place = () if "--standalone" in options else ("--master-port", str(free_port()))
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes),
-               "--master-port", str(free_port()), *options, *map(str, words)]  # fmt: skip
+               *place, *options, *map(str, words)]  # fmt: skip
     with subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        cwd=cwd,
         env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
     ) as running:
         try:
@@ -96,12 +102,12 @@ def torchrun(
 
 
 def launch(
-    processes: int, *jobs: dict[str, Any], options: tuple[str, ...] = ()
+    processes: int, *jobs: dict[str, Any], options: tuple[str, ...] = (), **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """Trainings, one after the other, in so many processes."""
     asked = Path(jobs[0]["out"]).with_suffix(".jobs.json")
     write_json(asked, {"jobs": jobs, "ports": [free_port() for _ in jobs]})
-    return torchrun(processes, __file__, asked, options=options)
+    return torchrun(processes, __file__, asked, options=options, **environment)
 
 
 def job(data: Path, out: Path, config: TrainConfig, **more: Any) -> dict[str, Any]:

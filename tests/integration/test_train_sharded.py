@@ -194,6 +194,18 @@ def test_killed_and_gone_on_with(
         agree(out, whole)
 
 
+def test_torchrun_starts_again_after_a_kill(
+    data: Path, sharded: dict[str, Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    asked = job(data, out, replace(MUON, strategy="fsdp"), kill=[0, 15])
+    again = ("--standalone", "--max-restarts", "1")
+    succeeded(launch(2, asked, options=again, TORCH_DISABLE_SHARE_RDZV_TCP_STORE="1"))
+    assert rows(out) == rows(sharded["muon"])
+    said = json.loads((out / "rank-0.json").read_text())["said"]
+    assert said[1] == f"resuming from step 10 of {out}"
+
+
 def test_a_run_of_one_process_is_gone_on_with_by_shares(
     data: Path, one: Callable[[str], Path], tmp_path: Path
 ) -> None:

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
@@ -48,11 +47,20 @@ def joined(config: TrainConfig) -> Iterator[Accelerator]:
             mixed_precision=_precision(config),
             step_scheduler_with_optimizer=False,
         )
-    except dist.DistError as error:
-        place = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+    except RuntimeError as error:  # DistError is one
+        if launched() == 1:
+            raise
+        place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        what = "see that all were started and reach it"
+        if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0":
+            # torch 2.13 meets in one store again, in which the addresses of the dead are.
+            what = (
+                "processes start again only if torchrun has TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 "
+                "in its environment and --standalone or --rdzv-backend c10d"
+            )
         raise InputError(
-            f"process {rank()} of {launched()} did not find the others at {place}: "
-            f"{shorten(str(error).splitlines()[0])}; see that all were started and reach it"
+            f"process {rank()} of {launched()} did not find the others at {place} "
+            f"({shorten(str(error).splitlines()[0])}); {what}"
         ) from error
     try:
         if launched() != accelerator.num_processes:
