@@ -9,7 +9,7 @@ A real `jpeglm serve` of the shipped photo model, in a process of its own, and c
    some are sent away (429) and come again. In turns with them the session alone draws here, with as
    many rows and always enough to draw. The files are all judged, after the clock has stopped.
 2. four clients that stream: seconds to the first partial picture.
-3. requests whose clients hang up, before or while they are drawn; then the server must be as it was.
+3. requests whose clients hang up, before or while they are drawn; the server is as it was then.
 4. SIGTERM while all clients wait.
 
 Shares of the machine are what is compared, so it should be idle; the load at the start is recorded.

@@ -42,10 +42,15 @@ def read_choices(
     tokenizer = model.tokenizer
     head = tokenizer.head(label, text)
     ids = np.concatenate([tokenizer.encode_stream(stream), [tokenizer.eos]])
-    if len(head) + len(ids) > model.engine.max_length:
+    most, media = model.engine.max_length, model.codec.media
+    if len(ids) + 1 > most:
         raise InputError(
-            f"the picture takes {len(head) + len(ids)} tokens, more than the model's context of "
-            f"{model.engine.max_length}"
+            f"the {media} takes {len(ids) + 1} tokens, more than the model's context of {most}"
+        )
+    if len(head) + len(ids) > most:
+        raise InputError(
+            f"the words take {len(head)} tokens and the {media} {len(ids)}, together more than the "
+            f"model's context of {most}; say less"
         )
     matcher = Matcher(model.constraint)
     at = 0

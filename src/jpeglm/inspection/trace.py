@@ -63,15 +63,20 @@ class Subject:
 
 
 def read_subject(
-    model: Model, media: Any, label: int | str | None = None, text: str | None = None
+    model: Model,
+    media: Any,
+    label: int | str | None = None,
+    text: str | None = None,
+    picture: Image.Image | None = None,
 ) -> Subject:
-    """`trace_picture`'s first step; InputError for a model of other media, and for no picture."""
+    """`trace_picture`'s first step; picture: what media shows, where it is open already. InputError
+    for a model of other media, and for no picture."""
     codec = model.codec
     if not isinstance(codec, JpegCodec):
         raise InputError(
             f"the model writes {codec.media}s as {codec.name}; what can be looked into is JPEG"
         )
-    return Subject(*_read(codec, media), label, text)
+    return Subject(*_read(codec, media, picture), label, text)
 
 
 def trace_of(model: Model, subject: Subject, choices: list[Choice]) -> dict[str, Any]:
@@ -120,7 +125,9 @@ def trace_of(model: Model, subject: Subject, choices: list[Choice]) -> dict[str,
     }
 
 
-def _read(codec: JpegCodec, media: Any) -> tuple[bytes, Image.Image | None]:
+def _read(
+    codec: JpegCodec, media: Any, picture: Image.Image | None
+) -> tuple[bytes, Image.Image | None]:
     """A stream, and the fitted picture it was made of; None where the stream itself was given."""
     name = "the picture"
     if isinstance(media, str | os.PathLike):
@@ -130,7 +137,8 @@ def _read(codec: JpegCodec, media: Any) -> tuple[bytes, Image.Image | None]:
         if stream is not None:
             return stream, None
     config = codec.config
-    picture = fit_image(as_picture(media, name), config.width, config.height, config.fit)
+    picture = as_picture(media, name) if picture is None else picture
+    picture = fit_image(picture, config.width, config.height, config.fit)
     return codec.encode(picture), picture
 
 

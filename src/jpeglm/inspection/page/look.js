@@ -186,7 +186,7 @@ export function look(root, trace) {
   function step6() {
     const own = links.tokensIn(links.spanOf(state.mcu));
     const most = Math.max(...own.map((token) => token.bits), 1);
-    return section("6", "Symbols become tokens", `The model’s alphabet is ${model.alphabet}, merged by byte-pair encoding into a vocabulary of ${number(model.vocabulary)}. The deeper the colour, the more the token surprised the model.`,
+    return section("6", "Symbols become tokens", `The model’s alphabet is ${model.alphabet}, merged by byte-pair encoding into a vocabulary of ${number(model.vocabulary)}. The deeper the colour, the more the token surprised the model. A token knows no borders: the first one here may hold the end of the MCU before.`,
       make("div", { class: "look-chips" }, ...own.map((token) => make("button", {
         type: "button", class: `look-chip${token.index === state.token ? " chosen" : ""}${links.touches(state.runs, token) ? " on" : ""}`, "data-key": `token-${token.index}`,
         style: `--share: ${(token.bits / most).toFixed(3)}`, onclick: () => set({ token: token.index, runs: token.runs }),
