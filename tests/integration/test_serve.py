@@ -480,7 +480,9 @@ def test_other_kinds_of_bodies(server, photo):
     sentence(httpx.post(f"{url}/generations", data={"prompt": "a"}), 415, "application/json")
     sentence(httpx.post(f"{url}/edits", json={"prompt": "a"}), 415, "multipart/form-data")
     sentence(server.edit({"picture": photo}, prompt="a"), 400, "picture is a file")
-    sentence(server.edit({"image": photo}, hue="1"), 400, "this request has no setting 'hue'; it knows")
+    sentence(
+        server.edit({"image": photo}, hue="1"), 400, "this request has no setting 'hue'; it knows"
+    )
     traces = f"{server.url}/v1/images/traces"
     answer = httpx.post(traces, files={"image": photo}, data={"zzz": "1"})
     sentence(answer, 400, "this request has no setting 'zzz'; it knows model, prompt")
