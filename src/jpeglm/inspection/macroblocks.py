@@ -69,6 +69,8 @@ class Block:
     """Of its plane in the macroblock, in blocks; of DC 0."""
     levels: list[int]
     """In zigzag order: 16, of AC alone 15, of chroma DC 4."""
+    parts: tuple[int, int]
+    """Its first part of those given, and the one behind its last."""
 
 
 @dataclass
@@ -231,7 +233,8 @@ class _Reader:
                 self._block(one, plane, number % 2, number // 2, 15)
 
     def _block(self, one: Macroblock, name: str, column: int, row: int, most: int) -> None:
-        one.blocks.append(Block(name, column, row, self._levels(most)))
+        begin, levels = self.at, self._levels(most)
+        one.blocks.append(Block(name, column, row, levels, (begin, self.at)))
 
     def _levels(self, most: int) -> list[int]:
         """9.2.2 to 9.2.4."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -80,3 +81,21 @@ def _choice(logits: np.ndarray, legal: np.ndarray, token: int) -> Choice:
         illegal_mass=1 - allowed,
         likeliest=[(int(one), float(chances[one]), bool(legal[one])) for one in first],
     )
+
+
+def names_of(model: Model, told: list[dict[str, Any]]) -> dict[int, str]:
+    """What the tokens that a trace speaks of say, symbol by symbol."""
+    tokenizer = model.tokenizer
+    spoken = {one["token"] for one in told}
+    spoken |= {token for one in told for token, *_ in one["likeliest"]}
+    return {token: token_name(tokenizer, token) for token in sorted(spoken)}
+
+
+def token_name(tokenizer: Any, token: int) -> str:
+    """`DC 3 · amp 011`: the names of a token's symbols."""
+    if token < len(tokenizer.spelling):
+        names = map(tokenizer.alphabet.symbol_name, tokenizer.spelling[token])
+        return " · ".join(names)
+    if token == tokenizer.eos:
+        return "end"
+    return "begin" if token == tokenizer.bos else f"token {token}"
