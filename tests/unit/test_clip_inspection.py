@@ -1,18 +1,31 @@
 """A clip's macroblocks taken apart: bits are the stream's, motion and samples are FFmpeg's."""
 
+import base64
+import io
+import json
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from jpeglm.checkpoint import Checkpoint
 from jpeglm.codecs import make_codec
 from jpeglm.codecs.clips import read_clip
+from jpeglm.config import InputError
+from jpeglm.generation.engine_cpu import CpuEngine
+from jpeglm.generation.loading import load
+from jpeglm.generation.model import Model
+from jpeglm.inspection.clip import trace_clip
 from jpeglm.inspection.elements import PREVENTION, byte_kinds, take_clip_apart
 from jpeglm.inspection.macroblocks import read_macroblocks
 from jpeglm.inspection.motion import SKIPPED
 from jpeglm.inspection.prediction import PLANES, rebuild
 from jpeglm.syntax.avc.nal import read_header, split_nals
+from jpeglm.tokenizer import Tokenizer
+
+from .conftest import random_llama
 
 av = pytest.importorskip("av")
 
@@ -182,3 +195,105 @@ def test_every_kind_of_macroblock_occurs():
     quarters = {(m.vector[0] & 3, m.vector[1] & 3) for one in told for m in one.motion}
     assert len(quarters) >= 12
     assert any(m.reference for one in told for m in one.motion)
+
+
+# A whole trace
+
+
+@cache
+def model():
+    return load("clips")
+
+
+@cache
+def trace(frame):
+    return json.loads(json.dumps(trace_clip(model(), FILMS / "pan.mp4", frame), allow_nan=False))
+
+
+def model_of(alphabet, streams, codec):
+    tokenizer = Tokenizer.train(streams, codec, alphabet, 700)
+    engine = CpuEngine(*random_llama(tokenizer.vocab_size, 9000), threads=1)
+    return Model(Checkpoint(Path(), {}, tokenizer, {}), engine)
+
+
+@pytest.mark.parametrize("frame", [0, 3])
+def test_a_trace_links_bits_levels_and_samples(frame):
+    told = trace(frame)
+    codec = model().codec
+    stream = codec.encode(FILMS / "pan.mp4")
+    own = bytes.fromhex(told["stream"]["hex"])
+    nal = split_nals(stream)[frame]
+    assert own == b"\0\0\1" + nal and len(told["stream"]["kinds"]) == len(own)
+    digits = "".join(f"{byte:08b}" for byte in own)
+    for _, bits, first, end, *_ in told["parts"]:
+        assert bits == digits[first:end] or 1 in told["stream"]["kinds"]
+    assert sum(one["file"] for one in told["macroblocks"]) == told["frames"][frame]["file"]
+    assert sum(one["model"] for one in told["macroblocks"]) == pytest.approx(
+        told["frames"][frame]["model"]
+    )
+    for one in told["macroblocks"]:
+        names = [part[0] for part in told["parts"][slice(*one["parts"])]]
+        assert names and all(not name.startswith("NAL") for name in names)
+        for block in one["blocks"]:
+            says = [part[0] for part in told["parts"][slice(*block["parts"])]]
+            count = int(says[0].replace("chroma ", "").split()[1].rstrip(","))
+            assert count == sum(level != 0 for level in block["levels"])
+    given = Image.open(io.BytesIO(base64.b64decode(told["frames"][0]["shown"].split(",")[1])))
+    assert (np.asarray(given) == codec.decode(stream)[0]).all()
+
+
+def test_the_models_bits_are_those_of_score():
+    told = [trace(frame) for frame in (0, 3)]
+    score = model().score_streams([model().codec.encode(FILMS / "pan.mp4")])[0]
+    assert [one["model"] for one in told[0]["frames"]] == pytest.approx(score.of_units, abs=0.1)
+    assert told[0]["all_tokens"] == len(score.ids)
+    for each in told:
+        for one in each["tokens"]:
+            assert one["token"] == score.ids[one["number"]]
+            assert one["bits"] == pytest.approx(score.bits[one["number"]], abs=1e-3)
+
+
+@pytest.mark.parametrize("alphabet", ["avc-placed-symbols", "avc-symbols", "bytes"])
+@pytest.mark.parametrize("encoder", ["default", "paper"])
+def test_tokens_cover_a_frame_in_every_alphabet(alphabet, encoder):
+    settings = {"codec": "avc", "width": 64, "height": 48, "frames": 3, "fps": 8.0, "fit": "crop"}
+    codec = make_codec(settings | {"qp": 22, "encoder": encoder})
+    stream = codec.encode(FILMS / "ball.mp4")
+    one = model_of(alphabet, [stream], codec)
+    for frame in range(3):
+        told = trace_clip(one, codec.wrap(stream), frame)
+        assert told["clip"]["drawn"]
+        seen = np.zeros(8 * len(told["stream"]["kinds"]), int)
+        for token in told["tokens"]:
+            for begin, end in token["runs"]:
+                seen[max(begin, 0) : end] += 1
+        parts = told["parts"]
+        if alphabet == "bytes":
+            assert (seen >= 1).all()
+        else:
+            elements = np.zeros(len(seen), bool)
+            for _, _, first, end, _, symbol in parts:
+                if symbol >= 0:
+                    elements[first:end] = True
+            assert (seen[elements] >= 1).all()
+            free = np.repeat(np.array(told["stream"]["kinds"]) == PREVENTION, 8)
+            assert not seen[~elements & ~free].any()
+        for place, block in enumerate(told["macroblocks"]):
+            begin, end = (told["parts"][i] for i in (block["parts"][0], block["parts"][1] - 1))
+            near = [token for token in told["tokens"] if place in token["macroblocks"]]
+            inside = {run for token in near for run in map(tuple, token["runs"])}
+            if block["type"] != SKIPPED:
+                assert any(a < end[3] and begin[2] < b for a, b in inside), (frame, place)
+            assert near
+
+
+def test_a_clip_that_was_drawn_is_taken_as_it_is_and_others_are_coded(tmp_path):
+    drawn = model().generate(1, seed=4)
+    told = trace_clip(model(), model().codec.wrap(drawn.streams[0]), 2)
+    assert told["clip"]["drawn"]
+    assert bytes.fromhex(told["stream"]["hex"]) == b"\0\0\1" + split_nals(drawn.streams[0])[2]
+    assert not trace(0)["clip"]["drawn"]
+    with pytest.raises(InputError, match="frame is 8; the model's clips have 0 to 7"):
+        trace_clip(model(), FILMS / "pan.mp4", 8)
+    with pytest.raises(InputError, match="give the checkpoint of a model of clips"):
+        trace_clip(load("photos"), FILMS / "pan.mp4")

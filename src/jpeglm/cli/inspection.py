@@ -88,6 +88,12 @@ def inspect(
         trace = trace_clip(model, photo, frame, label, text)
         size = trace["clip"]
         lines, told = table.clip_summary(trace, name), table.macroblock
+    elif model.codec.name == "vq":
+        from jpeglm.inspection.codes import trace_codes
+
+        trace = trace_codes(model, photo, label, text)
+        size = trace["picture"]
+        lines, told = table.codes_summary(trace, name), table.patch
     else:
         from jpeglm.inspection.trace import trace_picture
 

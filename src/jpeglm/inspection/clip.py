@@ -68,7 +68,7 @@ def trace_clip(
     macroblocks, made = _take_frame_apart(codec, stream, parts, frame)
     own = [part for part in parts if part.frame == frame]
     begin, end = own[0].first // 8, -(-own[-1].end // 8)
-    told = _told(whole, said, frame, 8 * begin)
+    told = _told(whole, said, frame, 8 * begin, 8 * end)
     spent = np.zeros((count, len(macroblocks)), np.int64)
     for part in parts:
         spent[part.frame, part.macroblock] += len(part.bits)
@@ -198,15 +198,19 @@ def _model_bits(
 
 
 def _told(
-    tokens: Sequence[dict[str, Any]], said: Sequence[Spoken], frame: int, begin: int
+    tokens: Sequence[dict[str, Any]], said: Sequence[Spoken], frame: int, begin: int, end: int
 ) -> list[dict[str, Any]]:
-    """The tokens that say something of a frame. begin: its first bit."""
+    """The tokens that say something of a frame, and its bits [begin, end) that they say."""
     return [
         one
         | {
             "number": number,
             "symbols": spoken_.symbols,
-            "runs": [[a - begin, b - begin] for a, b in spoken_.runs],
+            "runs": [
+                [max(a, begin) - begin, min(b, end) - begin]
+                for a, b in spoken_.runs
+                if a < end and begin < b
+            ],
             "macroblocks": sorted(place for at, place in spoken_.about if at == frame),
         }
         for number, (one, spoken_) in enumerate(zip(tokens, said))

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jpeglm.syntax.avc import BASE, FRAME, KIND, MB, start_state, step, symbol_name
+from jpeglm.syntax.avc import BASE, FRAME, KIND, MB, SLICE, start_state, step, symbol_name
 from jpeglm.syntax.avc.bits import element_bits
 from jpeglm.syntax.avc.nal import START, Bits, split_nals
 from jpeglm.syntax.avc.state import SLICES_DONE, STAGE
@@ -75,6 +75,7 @@ def take_clip_apart(stream: bytes, alphabet: AvcSymbols) -> list[Part]:
         byte = begin + len(nal)
         own = begin + np.flatnonzero(kinds[begin:byte] == DATA)
         bits = _SliceBits(np.frombuffer(stream, np.uint8)[own], own)
+        slice_number = int(state[SLICE])
         frame, macroblock, done = int(state[FRAME]), int(state[MB]), int(state[SLICES_DONE])
         beside = (frame, macroblock, -1, -1, -1, -1)
         first, code = 8 * (begin - len(START)), f"{int.from_bytes(START, 'big'):024b}"
@@ -94,6 +95,7 @@ def take_clip_apart(stream: bytes, alphabet: AvcSymbols) -> list[Part]:
             parts.append(Part(name, *run, frame, macroblock, kind, value, stage, number))
             number += 1
         run = bits.take(len(bits.digits) - bits.at)
+        macroblock = int(spec.first[slice_number + 1]) - 1
         parts.append(Part("end of the slice", *run, frame, macroblock, -1, -1, -1, -1))
     return parts
 

@@ -13,10 +13,14 @@ from jpeglm.config import InputError
 from jpeglm.files import printable, read_bytes
 from jpeglm.folders import check_writable
 
-SCRIPTS = ("dom.js", "jpeg.js", "model.js", "steps.js", "look.js", "clip.js")
+SCRIPTS = ("dom.js", "jpeg.js", "model.js", "steps.js", "look.js", "clip.js", "codes.js")
 """Modules, each after those that it imports."""
 STYLES = ("base.css", "look.css")
-KINDS = {"jpeg": ("look", "a JPEG", "a picture"), "clip": ("lookClip", "a clip", "a clip")}
+KINDS = {
+    "jpeg": ("look", "a JPEG", "a picture"),
+    "clip": ("lookClip", "a clip", "a clip"),
+    "codes": ("lookCodes", "a VQ-VAE", "a picture of codes"),
+}
 """Of a trace's kind: the function that shows it, and what the page is said to be about."""
 
 BY = "jpeglm inspect"

@@ -68,48 +68,62 @@ def spoken(model: Model, stream: bytes, parts: Sequence[Part]) -> list[Spoken]:
 def _symbols(alphabet: Any, stream: bytes, parts: Sequence[Part]) -> Iterator[_Symbol]:
     if isinstance(alphabet, AvcBytes):
         return _bytes(alphabet, stream, parts)
-    return _elements(parts, alphabet.spec, isinstance(alphabet, AvcPlaced))
+    return _elements(parts, isinstance(alphabet, AvcPlaced))
+
+
+def _runs(parts: Sequence[Part]) -> list[tuple[int, int, range]]:
+    """Skip runs: their first part, the one behind the last, and the macroblocks that they say
+    something of: those skipped, and the coded one behind them if there is one."""
+    found = []
+    at = 0
+    while at < len(parts):
+        begin = at
+        at += 1
+        if parts[begin].kind == SKIP:
+            while parts[at].kind == BITS:
+                at += 1
+            found.append((begin, at, range(parts[begin].macroblock, parts[at].macroblock + 1)))
+    return found
 
 
 def _bytes(alphabet: AvcBytes, stream: bytes, parts: Sequence[Part]) -> Iterator[_Symbol]:
     """Bytes and start codes: about whatever they hold bits of."""
+    about = [range(part.macroblock, part.macroblock + 1) for part in parts]
+    for begin, end, places in _runs(parts):
+        about[begin:end] = [places] * (end - begin)
     width = np.where(alphabet.split(stream) > 255, 24, 8)
     ends = np.cumsum(width)
     first = np.array([part.first for part in parts])
     for begin, end in zip((ends - width).tolist(), ends.tolist()):
         one = max(0, int(np.searchsorted(first, begin, "right")) - 1)
         last = max(one, int(np.searchsorted(first, end, "left")) - 1)
-        place, frame = parts[one].macroblock, parts[one].frame
-        about = range(place, parts[last].macroblock + 1)
-        yield _Symbol(begin, end, frame, about, place)
+        places = range(about[one].start, max(each.stop for each in about[one : last + 1]))
+        yield _Symbol(begin, end, parts[one].frame, places, parts[one].macroblock)
 
 
-def _elements(parts: Sequence[Part], spec: Any, placed: bool) -> Iterator[_Symbol]:
+def _elements(parts: Sequence[Part], placed: bool) -> Iterator[_Symbol]:
     """Syntax elements; placed: an address before each macroblock in place of skip runs."""
-    run: list[Part] = []
-    ends = (spec.elements if placed else spec).first[1:].tolist()
-    for part in parts:
-        kind = part.kind
-        if kind == SKIP or (run and kind == BITS):
-            run.append(part)
-            continue
-        if run:
-            begin = run[0].macroblock
-            over = kind < 0
-            stop = next(end for end in ends if end > begin) if over else part.macroblock + 1
-            about = range(begin, stop)
+    runs = {begin: (end, about) for begin, end, about in _runs(parts)}
+    at = 0
+    while at < len(parts):
+        part = parts[at]
+        own = range(part.macroblock, part.macroblock + 1)
+        if at in runs:
+            end, about = runs[at]
+            over = parts[end].kind < 0
             if placed:  # row and column of the next one, or END: both say what the run says
-                owner = begin if over else part.macroblock
+                owner = part.macroblock if over else parts[end].macroblock
                 for _ in range(1 if over else 2):
-                    yield _Symbol(run[0].first, run[-1].end, part.frame, about, owner)
+                    yield _Symbol(part.first, parts[end - 1].end, part.frame, about, owner)
             else:
-                for one in run:
+                for one in parts[at:end]:
                     yield _Symbol(one.first, one.end, one.frame, about, one.macroblock)
-            run = []
-        if kind < 0:
+            at = end
             continue
-        about = range(part.macroblock, part.macroblock + 1)
-        if placed and kind == TYPE_I:
+        at += 1
+        if part.kind < 0:
+            continue
+        if placed and part.kind == TYPE_I:
             for _ in range(2):
-                yield _Symbol(part.first, part.first, part.frame, about, part.macroblock)
-        yield _Symbol(part.first, part.end, part.frame, about, part.macroblock)
+                yield _Symbol(part.first, part.first, part.frame, own, part.macroblock)
+        yield _Symbol(part.first, part.end, part.frame, own, part.macroblock)

@@ -97,6 +97,47 @@ def macroblock(trace: dict[str, Any], column: int, row: int) -> list[str]:
     return lines + _tokens(trace, own)
 
 
+def codes_summary(trace: dict[str, Any], name: str) -> list[str]:
+    """A picture of codes as a whole: bits at each step, the codes, and what each costs."""
+    picture, patches, book = trace["picture"], trace["patches"], trace["codebook"]
+    side = picture["patch"]
+    lines = [
+        f"{name}: {picture['width']} × {picture['height']} pixels, {len(patches)} patches of "
+        f"{side} × {side}, each one of {book['codes']} codes",
+        f"  {24 * picture['width'] * picture['height']:9,} bits of pixels, 24 each",
+        f"  {len(patches) * book['bits']:9,.0f} bits as codes",
+        f"  {sum(one['model'] for one in patches):9,.0f} bits under the model, "
+        f"{len(trace['tokens']):,} tokens",
+        "code of each patch, and its bits under the model:",
+    ]
+    columns = picture["columns"]
+    for row in range(picture["rows"]):
+        cells = patches[row * columns : (row + 1) * columns]
+        left = " ".join(f"{one['code']:5d}" for one in cells)
+        right = " ".join(f"{one['model']:4.1f}" for one in cells)
+        lines.append(f"  {left}    {right}")
+    return lines
+
+
+def patch(trace: dict[str, Any], column: int, row: int) -> list[str]:
+    """One patch: the encoder's vector, the codes nearest to it, and the tokens."""
+    number = row * trace["picture"]["columns"] + column
+    one, codes = trace["patches"][number], trace["codes"]
+    lines = [f"patch {column},{row}: code {one['code']}", "", "the encoder's vector"]
+    lines += _wrapped(f"{value:.3f}" for value in one["vector"])
+    lines += ["", "nearest codes: distance, vector"]
+    for code, length in one["nearest"]:
+        lines.append(f"  code {code}: {length:.3f}")
+        lines += _wrapped(f"{value:.3f}" for value in codes[code]["vector"])
+    last = number + 1 == len(trace["patches"])
+    own = [
+        token
+        for token in trace["tokens"]
+        if number in token["patches"] or (last and not token["patches"])
+    ]
+    return lines + _tokens(trace, own)
+
+
 def _way(length: float, forth: str, back: str) -> str:
     return f"{abs(length):g} {forth if length >= 0 else back}"
 

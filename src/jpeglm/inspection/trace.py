@@ -73,7 +73,7 @@ def read_subject(
     codec = model.codec
     if not isinstance(codec, JpegCodec):
         raise InputError(
-            f"the model writes {codec.media}s as {codec.name}; what can be looked into is JPEG"
+            f"the model writes {codec.media}s as {codec.name}; what can be looked into here is JPEG"
         )
     return Subject(*_read(codec, media, picture), label, text)
 
