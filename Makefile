@@ -89,6 +89,7 @@ acceptance: install
 	$(BIN)/python recipes/acceptance_clips.py
 	$(BIN)/python recipes/same_everywhere.py
 	$(BIN)/python recipes/kills.py --kills 100
+	$(BIN)/python recipes/load.py
 
 # Mutants of every kind of file that is read, for MINUTES in all.
 fuzz: install

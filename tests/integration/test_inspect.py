@@ -97,7 +97,9 @@ def test_other_media_end_in_a_sentence(jpeglm, photo):
 
 
 def test_a_title_cannot_leave_its_place():
-    text = page({"name": "</script><script>alert(1)"}, '"><script>alert(2)</script>')
+    text = page(
+        {"kind": "jpeg", "name": "</script><script>alert(1)"}, '"><script>alert(2)</script>'
+    )
     assert "alert(1)" in text and "</script><script>alert" not in text
     assert "<script>alert(2)" not in text
 

@@ -401,7 +401,7 @@ def test_what_a_picture_costs(server, home, photo):
     sentence(httpx.post(url, data={"prompt": "a"}, files={"mask": mask}), 400, "image is missing",
              param="image")  # fmt: skip
     sentence(httpx.post(url, files={"image": b"no"}), 400, "no known format", param="image")
-    sentence(httpx.post(url, files={"image": photo}, data={"n": "2"}), 400, "no setting n")
+    sentence(httpx.post(url, files={"image": photo}, data={"n": "2"}), 400, "no setting 'n'")
     sentence(httpx.post(url, json={}), 415, "multipart/form-data")
 
 
@@ -444,9 +444,9 @@ def test_one_goes_on_from_what_was_drawn_and_loses_nothing(server, home):
         ({"top_p": 0}, "above 0", "top_p"),
         ({"seed": -1}, "at least 0", "seed"),
         ({"seed": 2**63}, "it must be finite and below", "seed"),
-        ({"temprature": 1}, "no setting temprature", None),
-        ({"keep": 0.5}, "no setting keep", None),
-        ({"grammar": False}, "no setting grammar", None),
+        ({"temprature": 1}, "no setting 'temprature'", None),
+        ({"keep": 0.5}, "no setting 'keep'", None),
+        ({"grammar": False}, "no setting 'grammar'", None),
         ({"prompt": ["a"]}, "prompt is ['a']", "prompt"),
         ({"prompt": "x" * 32_001}, "32001 characters", "prompt"),
         ({"prompt": "long " * 2000}, "shorten it", None),
@@ -480,7 +480,12 @@ def test_other_kinds_of_bodies(server, photo):
     sentence(httpx.post(f"{url}/generations", data={"prompt": "a"}), 415, "application/json")
     sentence(httpx.post(f"{url}/edits", json={"prompt": "a"}), 415, "multipart/form-data")
     sentence(server.edit({"picture": photo}, prompt="a"), 400, "picture is a file")
-    sentence(server.edit({"image": photo}, hue="1"), 400, "Edit has no setting hue")
+    sentence(
+        server.edit({"image": photo}, hue="1"), 400, "this request has no setting 'hue'; it knows"
+    )
+    traces = f"{server.url}/v1/images/traces"
+    answer = httpx.post(traces, files={"image": photo}, data={"zzz": "1"})
+    sentence(answer, 400, "this request has no setting 'zzz'; it knows model, prompt")
     sentence(server.edit({"mask": photo}, prompt="a"), 400, "image is missing", param="image")
     sentence(server.edit([("image[]", photo)] * 2), 400, "2 times", param="image")
     sentence(server.edit([("image[]", photo)] * 3), 400, "Too many files")
@@ -757,7 +762,8 @@ def test_a_trace_is_that_of_inspect(server, home, photo):
     mask, _ = mask_of(photo)
     both = {"image": photo, "mask": mask}
     sentence(httpx.post(url, files=both), 400, "mask has no meaning", param="mask")
-    sentence(httpx.post(url, files={"image": photo}, data={"prompt": "x " * 900}), 400, "context")
+    answer = httpx.post(url, files={"image": photo}, data={"prompt": "x " * 10_000})
+    sentence(answer, 400, "the words take 200", "the model's context of 1200; say less")
     assert server.batcher("words").open == 0
 
 

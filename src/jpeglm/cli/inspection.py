@@ -1,4 +1,4 @@
-"""The verb that looks into a picture: inspect."""
+"""The verb that looks into a picture or a clip: inspect."""
 
 from __future__ import annotations
 
@@ -24,12 +24,22 @@ verbs = typer.Typer()
 @verbs.command()
 def inspect(
     photo: Annotated[
-        Path, typer.Argument(help="A picture of any kind, or a file that the model drew.")
+        Path,
+        typer.Argument(help="A picture or film of any kind, or a file that the model drew."),
     ],
     checkpoint: CheckpointOption = None,
     mcu: Annotated[
         str | None,
-        typer.Option(metavar="X,Y", help="Show this MCU, counted from the upper left, from 0,0."),
+        typer.Option(
+            metavar="X,Y",
+            help="Show this MCU, macroblock or patch, counted from the upper left, from 0,0.",
+        ),
+    ] = None,
+    frame: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="Of a clip: the frame to take apart, from 0; default the second."
+        ),
     ] = None,
     html: Annotated[
         Path | None, typer.Option(help="Write a page to look around in; it needs no network.")
@@ -38,9 +48,10 @@ def inspect(
     text: TextOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Look inside a JPEG as the model reads it: pixels, blocks, waves, symbols, bits, tokens.
+    """Look inside a picture or clip as the model reads it, from pixels to bits and tokens.
 
-    Each step of the way is linked to all the others by the bits of the file. --json prints
+    A JPEG: blocks, waves, symbols. A clip: motion, prediction, residual. A picture of a VQ-VAE:
+    patches, vectors, codes. Each step of the way is linked to all the others. --json prints
     everything; docs/inspect.md describes its keys.
 
     \b
@@ -48,32 +59,56 @@ def inspect(
       jpeglm inspect photo.jpg
       jpeglm inspect photo.jpg --mcu 2,1
       jpeglm inspect samples/sample-00.jpg --html inside.html
+      jpeglm inspect film.mp4 --frame 3 --mcu 1,2
+      jpeglm inspect photo.jpg --checkpoint runs/vq --mcu 2,1
     """
-    from jpeglm.data.sources.base import FILMS
+    from jpeglm.data.films import is_film
     from jpeglm.files import atomic_write, printable
     from jpeglm.generation.model import Model
     from jpeglm.inspection import page, table
-    from jpeglm.inspection.trace import trace_picture
+    from jpeglm.places import shipped_checkpoint
 
-    if photo.suffix.lower() in FILMS:
-        raise InputError(f"{printable(photo)} is a film; what can be looked into is a picture")
+    name = printable(photo)
+    film = is_film(photo, checkpoint)
+    if frame is not None and not film:
+        raise InputError(f"{name} is a picture; --frame is for clips")
     if html:
         page.check_place(html)
-    model = open_model(checkpoint, "cpu", None, None)
+    model = open_model(
+        checkpoint or (shipped_checkpoint("clips") if film else None), "cpu", None, None
+    )
     if not isinstance(model, Model):
-        raise InputError("a VAE writes no JPEG; give the checkpoint of a language model")
-    trace = trace_picture(model, photo, label, text)
-    name = printable(photo)
-    lines = table.summary(trace, name)
+        raise InputError("a VAE writes no tokens; give the checkpoint of a language model")
+    if film != (model.codec.media == "clip"):
+        kinds = ("film", "pictures") if film else ("picture", "clips")
+        raise InputError(f"{name} is a {kinds[0]}, but the model writes {kinds[1]}")
+    if film:
+        from jpeglm.inspection.clip import trace_clip
+
+        trace = trace_clip(model, photo, frame, label, text)
+        size = trace["clip"]
+        lines, told = table.clip_summary(trace, name), table.macroblock
+    elif model.codec.name == "vq":
+        from jpeglm.inspection.codes import trace_codes
+
+        trace = trace_codes(model, photo, label, text)
+        size = trace["picture"]
+        lines, told = table.codes_summary(trace, name), table.patch
+    else:
+        from jpeglm.inspection.trace import trace_picture
+
+        trace = trace_picture(model, photo, label, text)
+        size = trace["picture"]
+        lines, told = table.summary(trace, name), table.mcu
     if mcu is not None:
         column, row = numbers(mcu, "--mcu", "2,1")
-        columns, rows = (trace["picture"][key] for key in ("columns", "rows"))
+        columns, rows = size["columns"], size["rows"]
         if not (0 <= column < columns and 0 <= row < rows):
             raise InputError(
-                f"--mcu is {mcu}; this picture has {columns} × {rows}, so from 0,0 to "
+                f"--mcu is {mcu}; here are {columns} × {rows}, so from 0,0 to "
                 f"{columns - 1},{rows - 1}"
             )
-        lines = table.mcu(trace, column, row)
+        lines = told(trace, column, row)
     if html:
         atomic_write(html, page.page(trace, photo.name).encode())
         lines += ["", f"{printable(html)}: all of it, to look around in with a browser"]

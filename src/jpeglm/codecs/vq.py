@@ -142,6 +142,34 @@ class VqCodec(LearnedCodec[VqConfig]):
             grid = torch.from_numpy(np.asarray(codes, np.int64)).reshape(-1, *self.grid)
             return to_pictures(self.model.decode(grid))
 
+    @cached_property
+    def codebook(self) -> np.ndarray:
+        """float32 [codes, d]: the vectors that codes stand for."""
+        return np.asarray(self.model.codebook.detach().float().numpy())
+
+    def vectors(self, pictures: np.ndarray) -> np.ndarray:
+        """uint8 [B, H, W, 3] of the codec's size → float32 [B, units, d]: what the encoder makes of
+        each patch, before the nearest code takes its place."""
+        import torch
+
+        from jpeglm.models.autoencoder import to_tensor
+
+        with torch.inference_mode():
+            found = self.model.vectors(to_tensor(pictures)).flatten(2)
+            return np.asarray(found.permute(0, 2, 1).numpy())
+
+    def alone(self, codes: np.ndarray) -> np.ndarray:
+        """Codes int64 [N] → uint8 [N, f, f, 3]: what the decoder draws of each where it stands
+        among its like."""
+        import torch
+
+        from jpeglm.models.autoencoder import to_pictures
+
+        f = self.config.downsampling
+        with torch.inference_mode():
+            grid = torch.from_numpy(np.asarray(codes, np.int64))[:, None, None].expand(-1, 3, 3)
+            return to_pictures(self.model.decode(grid))[:, f : 2 * f, f : 2 * f]
+
 
 def _fill(model: Any, state: dict[str, Any]) -> None:
     try:
@@ -151,7 +179,7 @@ def _fill(model: Any, state: dict[str, Any]) -> None:
 
 
 class _Diffusers:
-    """A diffusers VQModel behind `encode` and `decode` of our own."""
+    """A diffusers VQModel behind the methods of `models.vqvae.VqVae` that are used here."""
 
     def __init__(self, settings: dict[str, Any], state: dict[str, Any]) -> None:
         from diffusers import VQModel
@@ -163,8 +191,15 @@ class _Diffusers:
         _fill(self._model, state)
         self._model.eval()
 
+    @property
+    def codebook(self) -> Any:
+        return self._model.quantize.embedding.weight
+
+    def vectors(self, x: Any) -> Any:
+        return self._model.encode(x).latents
+
     def encode(self, x: Any) -> Any:
-        latents = self._model.encode(x).latents
+        latents = self.vectors(x)
         _, _, (_, _, indices) = self._model.quantize(latents)
         return indices.reshape(latents.shape[0], *latents.shape[2:])
 

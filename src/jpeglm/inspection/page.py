@@ -13,9 +13,15 @@ from jpeglm.config import InputError
 from jpeglm.files import printable, read_bytes
 from jpeglm.folders import check_writable
 
-SCRIPTS = ("dom.js", "jpeg.js", "model.js", "look.js")
+SCRIPTS = ("dom.js", "jpeg.js", "model.js", "steps.js", "look.js", "clip.js", "codes.js")
 """Modules, each after those that it imports."""
 STYLES = ("base.css", "look.css")
+KINDS = {
+    "jpeg": ("look", "a JPEG", "a picture"),
+    "clip": ("lookClip", "a clip", "a clip"),
+    "codes": ("lookCodes", "a VQ-VAE", "a picture of codes"),
+}
+"""Of a trace's kind: the function that shows it, and what the page is said to be about."""
 
 BY = "jpeglm inspect"
 """What made a page."""
@@ -24,14 +30,14 @@ PAGE = """\
 <!doctype html>
 <html lang="en">
 <meta charset="utf-8">
-<title>{title}: inside a JPEG</title>
+<title>{title}: inside {inside}</title>
 <meta name="generator" content="{by}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <style>
 {styles}
 </style>
 <main>
-<h1>What a language model reads in a picture</h1>
+<h1>What a language model reads in {about}</h1>
 <div class="look" id="look"></div>
 <noscript><p>This page needs JavaScript.</p></noscript>
 </main>
@@ -40,7 +46,7 @@ PAGE = """\
 (() => {{
 "use strict";
 {scripts}
-look(document.getElementById("look"), JSON.parse(document.getElementById("trace").textContent));
+{look}(document.getElementById("look"), JSON.parse(document.getElementById("trace").textContent));
 }})();
 </script>
 </html>
@@ -55,7 +61,11 @@ def asset(name: str) -> str:
 def page(trace: dict[str, Any], title: str) -> str:
     """`trace` (inspection.trace) with everything that shows it."""
     told = json.dumps(trace, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    look, inside, about = KINDS[trace["kind"]]
     return PAGE.format(
+        look=look,
+        inside=inside,
+        about=about,
         title=escape(title),
         by=BY,
         styles="\n".join(asset(name) for name in STYLES),

@@ -7,6 +7,9 @@ libjpeg, so that a level now and then is another by one.
 
 from __future__ import annotations
 
+import base64
+import io
+
 import numpy as np
 from PIL import Image
 
@@ -88,3 +91,10 @@ def rows_of(zigzag: np.ndarray) -> np.ndarray:
 def backward(levels: np.ndarray, steps: np.ndarray) -> np.ndarray:
     """float64 [8, 8]: the samples that levels [64] in zigzag order stand for."""
     return np.asarray(BASIS.T @ (rows_of(levels) * steps) @ BASIS + 128)
+
+
+def png_uri(image: Image.Image) -> str:
+    """A PNG as a data URI."""
+    out = io.BytesIO()
+    image.save(out, "PNG")
+    return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()

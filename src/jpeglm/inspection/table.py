@@ -32,6 +32,116 @@ def summary(trace: dict[str, Any], name: str) -> list[str]:
     return lines
 
 
+def clip_summary(trace: dict[str, Any], name: str) -> list[str]:
+    """A clip as a whole: bits of each frame, and of each macroblock of the one taken apart."""
+    clip, frames = trace["clip"], trace["frames"]
+    of = "the file as it is" if clip["drawn"] else "its H.264"
+    scan, under = (sum(one[key] for one in frames) for key in ("file", "model"))
+    lines = [
+        f"{name}: {len(frames)} frames of {clip['width']} × {clip['height']}, {of}: quantiser "
+        f"{clip['qp']}, {clip['fps']:g} frames a second",
+        f"  {24 * clip['width'] * clip['height'] * len(frames):9,} bits of pixels, 24 each",
+        f"  {scan:9,} bits in the file's slices",
+        f"  {under:9,.0f} bits under the model, {trace['all_tokens']:,} tokens",
+        "bits of each frame in the file:",
+        "  " + " ".join(f"{one['slice']} {one['file']:,}" for one in frames),
+        "and under the model:",
+        "  " + " ".join(f"{one['slice']} {one['model']:,.0f}" for one in frames),
+        f"frame {clip['frame']}: bits of each macroblock in the file, and under the model:",
+    ]
+    own, columns = trace["macroblocks"], clip["columns"]
+    for row in range(clip["rows"]):
+        cells = own[row * columns : (row + 1) * columns]
+        left = " ".join(f"{one['file']:4d}" for one in cells)
+        right = " ".join(f"{one['model']:4.0f}" for one in cells)
+        lines.append(f"  {left}    {right}")
+    return lines
+
+
+def macroblock(trace: dict[str, Any], column: int, row: int) -> list[str]:
+    """One macroblock: where it comes from, prediction, residual, levels, elements, tokens."""
+    number = row * trace["clip"]["columns"] + column
+    one = trace["macroblocks"][number]
+    coded = f", quantiser {one['qp']}" if one["blocks"] else ", no residual"
+    lines = [f"frame {trace['clip']['frame']}, macroblock {column},{row}: {one['type']}{coded}"]
+    for part in one["motion"]:
+        x, y = part["vector"]
+        lines.append(
+            f"  {part['width']} × {part['height']} at {part['x']},{part['y']}: "
+            f"{_way(x / 4, 'right', 'left')}, {_way(y / 4, 'down', 'up')} in the frame before"
+            + f", {part['reference'] + 1} back"
+            * (part["reference"] > 0)
+        )
+    if one["modes"]:
+        lines.append(f"  modes {' '.join(map(str, one['modes']))}, chroma {one['chroma_mode']}")
+    if one["blocks"]:
+        lines += ["", "brightness: prediction, and what the levels add"]
+        for at in range(0, 256, 16):
+            told = " ".join(f"{value:3d}" for value in one["prediction"]["Y"][at : at + 16])
+            added = " ".join(f"{value:4d}" for value in one["residual"]["Y"][at : at + 16])
+            lines.append(f"  {told}    {added}")
+        lines += ["", "levels in zigzag order"]
+        for block in one["blocks"]:
+            if any(block["levels"]):
+                where = "" if "DC" in block["name"] else f" {block['column']},{block['row']}"
+                lines.append(f"  {block['name'] + where:8}  {' '.join(map(str, block['levels']))}")
+    begin, stop = one["parts"]
+    parts = trace["parts"][begin:stop]
+    lines += ["", "syntax elements"]
+    lines += _wrapped(_said(*part[:2]) for part in parts)
+    first, end = parts[0][2], parts[-1][3]
+    lines += ["", f"bits {first:,} to {end:,} of the frame, in the bytes"]
+    data = bytes.fromhex(trace["stream"]["hex"])
+    lines += _wrapped(data[first // 8 : -(-end // 8)].hex(" ").upper().split())
+    own = [token for token in trace["tokens"] if number in token["macroblocks"]]
+    return lines + _tokens(trace, own)
+
+
+def codes_summary(trace: dict[str, Any], name: str) -> list[str]:
+    """A picture of codes as a whole: bits at each step, the codes, and what each costs."""
+    picture, patches, book = trace["picture"], trace["patches"], trace["codebook"]
+    side = picture["patch"]
+    lines = [
+        f"{name}: {picture['width']} × {picture['height']} pixels, {len(patches)} patches of "
+        f"{side} × {side}, each one of {book['codes']} codes",
+        f"  {24 * picture['width'] * picture['height']:9,} bits of pixels, 24 each",
+        f"  {len(patches) * book['bits']:9,.0f} bits as codes",
+        f"  {sum(one['model'] for one in patches):9,.0f} bits under the model, "
+        f"{len(trace['tokens']):,} tokens",
+        "code of each patch, and its bits under the model:",
+    ]
+    columns = picture["columns"]
+    for row in range(picture["rows"]):
+        cells = patches[row * columns : (row + 1) * columns]
+        left = " ".join(f"{one['code']:5d}" for one in cells)
+        right = " ".join(f"{one['model']:4.1f}" for one in cells)
+        lines.append(f"  {left}    {right}")
+    return lines
+
+
+def patch(trace: dict[str, Any], column: int, row: int) -> list[str]:
+    """One patch: the encoder's vector, the codes nearest to it, and the tokens."""
+    number = row * trace["picture"]["columns"] + column
+    one, codes = trace["patches"][number], trace["codes"]
+    lines = [f"patch {column},{row}: code {one['code']}", "", "the encoder's vector"]
+    lines += _wrapped(f"{value:.3f}" for value in one["vector"])
+    lines += ["", "nearest codes: distance, vector"]
+    for code, length in one["nearest"]:
+        lines.append(f"  code {code}: {length:.3f}")
+        lines += _wrapped(f"{value:.3f}" for value in codes[code]["vector"])
+    last = number + 1 == len(trace["patches"])
+    own = [
+        token
+        for token in trace["tokens"]
+        if number in token["patches"] or (last and not token["patches"])
+    ]
+    return lines + _tokens(trace, own)
+
+
+def _way(length: float, forth: str, back: str) -> str:
+    return f"{abs(length):g} {forth if length >= 0 else back}"
+
+
 def mcu(trace: dict[str, Any], column: int, row: int) -> list[str]:
     """One MCU: its blocks' samples and levels, their symbols and bits, and the tokens."""
     number = row * trace["picture"]["columns"] + column
@@ -52,11 +162,21 @@ def mcu(trace: dict[str, Any], column: int, row: int) -> list[str]:
     scan = bytes.fromhex(trace["scan"]["hex"])
     lines += ["", f"bits {first:,} to {end:,} of the scan, in the bytes"]
     lines += _wrapped(scan[first // 8 : -(-end // 8)].hex(" ").upper().split())
-    lines += ["", "tokens: bits, likelier ones of those that are legal, what the token says"]
-    for token in trace["tokens"]:
-        if any(run[0] < end and first < run[1] for run in token["runs"]):
-            known = f"{token['bits']:5.1f}  {token['rank']:3d} of {token['legal']:4d}"
-            lines.append(f"  {known}  {trace['names'][token['token']]}")
+    return lines + _tokens(
+        trace,
+        [
+            token
+            for token in trace["tokens"]
+            if any(run[0] < end and first < run[1] for run in token["runs"])
+        ],
+    )
+
+
+def _tokens(trace: dict[str, Any], own: list[dict[str, Any]]) -> list[str]:
+    lines = ["", "tokens: bits, likelier ones of those that are legal, what the token says"]
+    for token in own:
+        known = f"{token['bits']:5.1f}  {token['rank']:3d} of {token['legal']:4d}"
+        lines.append(f"  {known}  {trace['names'][token['token']]}")
     return lines
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -42,10 +43,15 @@ def read_choices(
     tokenizer = model.tokenizer
     head = tokenizer.head(label, text)
     ids = np.concatenate([tokenizer.encode_stream(stream), [tokenizer.eos]])
-    if len(head) + len(ids) > model.engine.max_length:
+    most, media = model.engine.max_length, model.codec.media
+    if len(ids) + 1 > most:
         raise InputError(
-            f"the picture takes {len(head) + len(ids)} tokens, more than the model's context of "
-            f"{model.engine.max_length}"
+            f"the {media} takes {len(ids) + 1} tokens, more than the model's context of {most}"
+        )
+    if len(head) + len(ids) > most:
+        raise InputError(
+            f"the words take {len(head)} tokens and the {media} {len(ids)}, together more than the "
+            f"model's context of {most}; say less"
         )
     matcher = Matcher(model.constraint)
     at = 0
@@ -75,3 +81,21 @@ def _choice(logits: np.ndarray, legal: np.ndarray, token: int) -> Choice:
         illegal_mass=1 - allowed,
         likeliest=[(int(one), float(chances[one]), bool(legal[one])) for one in first],
     )
+
+
+def names_of(model: Model, told: list[dict[str, Any]]) -> dict[int, str]:
+    """What the tokens that a trace speaks of say, symbol by symbol."""
+    tokenizer = model.tokenizer
+    spoken = {one["token"] for one in told}
+    spoken |= {token for one in told for token, *_ in one["likeliest"]}
+    return {token: token_name(tokenizer, token) for token in sorted(spoken)}
+
+
+def token_name(tokenizer: Any, token: int) -> str:
+    """`DC 3 · amp 011`: the names of a token's symbols."""
+    if token < len(tokenizer.spelling):
+        names = map(tokenizer.alphabet.symbol_name, tokenizer.spelling[token])
+        return " · ".join(names)
+    if token == tokenizer.eos:
+        return "end"
+    return "begin" if token == tokenizer.bos else f"token {token}"

@@ -9,8 +9,6 @@ the terminal or as a page. The keys are described in docs/inspect.md.
 
 from __future__ import annotations
 
-import base64
-import io
 import os
 from dataclasses import asdict, dataclass
 from itertools import chain
@@ -31,10 +29,11 @@ from jpeglm.inspection.pixels import (
     block_of,
     forward,
     planes,
+    png_uri,
     rows_of,
 )
 from jpeglm.inspection.scan import Block, Part, byte_kinds, take_apart
-from jpeglm.inspection.tokens import Choice, read_choices
+from jpeglm.inspection.tokens import Choice, names_of, read_choices
 from jpeglm.syntax.alphabet import JpegBytes, JpegSymbols
 
 FORMAT = 1
@@ -63,15 +62,20 @@ class Subject:
 
 
 def read_subject(
-    model: Model, media: Any, label: int | str | None = None, text: str | None = None
+    model: Model,
+    media: Any,
+    label: int | str | None = None,
+    text: str | None = None,
+    picture: Image.Image | None = None,
 ) -> Subject:
-    """`trace_picture`'s first step; InputError for a model of other media, and for no picture."""
+    """`trace_picture`'s first step; picture: what media shows, where it is open already. InputError
+    for a model of other media, and for no picture."""
     codec = model.codec
     if not isinstance(codec, JpegCodec):
         raise InputError(
-            f"the model writes {codec.media}s as {codec.name}; what can be looked into is JPEG"
+            f"the model writes {codec.media}s as {codec.name}; what can be looked into here is JPEG"
         )
-    return Subject(*_read(codec, media), label, text)
+    return Subject(*_read(codec, media, picture), label, text)
 
 
 def trace_of(model: Model, subject: Subject, choices: list[Choice]) -> dict[str, Any]:
@@ -88,6 +92,7 @@ def trace_of(model: Model, subject: Subject, choices: list[Choice]) -> dict[str,
     config, (rows, columns) = codec.config, codec.config.grid
     return {
         "format": FORMAT,
+        "kind": "jpeg",
         "picture": {
             "width": config.width,
             "height": config.height,
@@ -97,8 +102,8 @@ def trace_of(model: Model, subject: Subject, choices: list[Choice]) -> dict[str,
             "rows": rows,
             "columns": columns,
             "drawn": picture is None,
-            "given": _png(picture or shown),
-            "decoded": _png(shown),
+            "given": png_uri(picture or shown),
+            "decoded": png_uri(shown),
             "file_bytes": len(codec.wrap(stream)),
         },
         "model": {
@@ -116,11 +121,13 @@ def trace_of(model: Model, subject: Subject, choices: list[Choice]) -> dict[str,
         "parts": [[*one] for one in parts],
         "scan": {"hex": scan.hex(), "kinds": byte_kinds(scan).tolist()},
         "tokens": told,
-        "names": _names(model, told),
+        "names": names_of(model, told),
     }
 
 
-def _read(codec: JpegCodec, media: Any) -> tuple[bytes, Image.Image | None]:
+def _read(
+    codec: JpegCodec, media: Any, picture: Image.Image | None
+) -> tuple[bytes, Image.Image | None]:
     """A stream, and the fitted picture it was made of; None where the stream itself was given."""
     name = "the picture"
     if isinstance(media, str | os.PathLike):
@@ -130,15 +137,9 @@ def _read(codec: JpegCodec, media: Any) -> tuple[bytes, Image.Image | None]:
         if stream is not None:
             return stream, None
     config = codec.config
-    picture = fit_image(as_picture(media, name), config.width, config.height, config.fit)
+    picture = as_picture(media, name) if picture is None else picture
+    picture = fit_image(picture, config.width, config.height, config.fit)
     return codec.encode(picture), picture
-
-
-def _png(image: Image.Image) -> str:
-    """A data URI."""
-    out = io.BytesIO()
-    image.save(out, "PNG")
-    return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()
 
 
 def _steps(codec: JpegCodec) -> list[np.ndarray]:
@@ -237,21 +238,3 @@ def _mcus(
             place = blocks[parts[max(at, 0)].block].mcu
         under[place] += one["bits"]
     return [{"scan": int(a), "model": float(b)} for a, b in zip(scan, under)]
-
-
-def _names(model: Model, told: list[dict[str, Any]]) -> dict[int, str]:
-    """What the tokens that a trace speaks of say, symbol by symbol."""
-    tokenizer = model.tokenizer
-    spoken = {one["token"] for one in told}
-    spoken |= {token for one in told for token, *_ in one["likeliest"]}
-    return {token: token_name(tokenizer, token) for token in sorted(spoken)}
-
-
-def token_name(tokenizer: Any, token: int) -> str:
-    """`DC 3 · amp 011`: the names of a token's symbols."""
-    if token < len(tokenizer.spelling):
-        names = map(tokenizer.alphabet.symbol_name, tokenizer.spelling[token])
-        return " · ".join(names)
-    if token == tokenizer.eos:
-        return "end"
-    return "begin" if token == tokenizer.bos else f"token {token}"

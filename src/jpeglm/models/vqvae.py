@@ -12,7 +12,7 @@ vector of the batch (Dhariwal et al. 2020), which keeps the whole codebook in us
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import nn
@@ -160,9 +160,18 @@ class VqVae(nn.Module):
         }
         return total, parts
 
+    @property
+    def codebook(self) -> torch.Tensor:
+        """float32 [codes, d]."""
+        return self.quantiser.codebook
+
+    def vectors(self, x: torch.Tensor) -> torch.Tensor:
+        """Pictures → what the encoder makes of each patch, float32 [B, d, h, w]."""
+        return cast(torch.Tensor, self.encoder(x).float())
+
     def encode(self, x: torch.Tensor) -> torch.Tensor:
         """Pictures → codes int64 [B, h, w]."""
-        z = self.encoder(x).float()
+        z = self.vectors(x)
         codes = self.quantiser.assign(z.permute(0, 2, 3, 1).flatten(0, 2))
         return codes.reshape(z.shape[0], *z.shape[2:])
 

@@ -61,6 +61,12 @@ class Asked(Settings):
                 name: _unspelt(name, value, kinds.get(name, "str"))
                 for name, value in values.items()
             }
+        unknown = sorted(values.keys() - set(cls.names()))
+        if unknown:
+            raise InputError(
+                f"this request has no setting {shorten(', '.join(unknown))}; it knows "
+                f"{', '.join(sorted(cls.names()))}"
+            )
         warning = f"ignored: {', '.join(ignored)}, which mean nothing here" if ignored else ""
         return cls.from_dict(values), warning
 

@@ -194,8 +194,8 @@ class Service:
             raise InputError("image is missing; send the picture as a form's file")
 
         def read() -> Subject:
-            picture_of(image, "image", self.config.max_pixels)  # which refuses what is too large
-            return read_subject(model, image, label, text)
+            picture = picture_of(image, "image", self.config.max_pixels)
+            return read_subject(model, image, label, text, picture)
 
         subject = await self.aside(read)
         try:

@@ -3,6 +3,7 @@
 import { bitmapOf, choices, grey, make, number } from "./dom.js";
 import { ZIGZAG, basis, decode, samplesOf } from "./jpeg.js";
 import { Links } from "./model.js";
+import { byteBoxes, expected, section, tokenChips, tokensAre } from "./steps.js";
 
 const TINTS = [["none", "as it is"], ["scan", "bits in the file"], ["model", "bits under the model"]];
 const NOTES = ["", " A 00 behind FF is stuffed in, so that no data look like a marker.", " FF D0 to FF D7 are restart markers: one can begin to decode behind them."];
@@ -39,11 +40,6 @@ export function look(root, trace) {
 
   function draw() {
     root.replaceChildren(whole(), step1(), step2(), step3(), step4(), step5(), step6(), step7());
-  }
-
-  function section(digit, title, words, ...content) {
-    return make("section", { class: "look-step", "aria-labelledby": `look-${digit}` },
-      make("h2", { id: `look-${digit}` }, make("span", { class: "look-digit" }, digit), title), make("p", {}, words), ...content);
   }
 
   // The picture, its MCUs as buttons over it.
@@ -168,41 +164,23 @@ export function look(root, trace) {
   function step5() {
     const span = links.spanOf(state.mcu);
     const notes = [...new Set(links.bytesIn(span).map((byte) => NOTES[byte.kind]))].join("");
-    const own = links.bytesIn(span).map((byte) => {
-      const first = 8 * byte.index;
-      const inside = links.parts.filter((part) => part.first < first + 8 && part.end > first);
-      const digits = parseInt(byte.hex, 16).toString(2).padStart(8, "0");
-      const bits = byte.kind === 1 ? [make("span", { class: "look-stuffed" }, digits)] : inside.map((part) => {
-        const from = Math.max(0, part.first - first), to = Math.min(8, part.end - first);
-        return make("button", { type: "button", class: links.touches(state.runs, part) ? "on" : part.mcu === state.mcu ? null : "other", title: part.name, onclick: () => point([part], part.k >= 0 && part.mcu === state.mcu ? { block: part.block, place: ZIGZAG[part.k] } : {}) }, digits.slice(from, to));
-      });
-      return make("div", { class: `look-byte kind-${byte.kind}`, title: KINDS[byte.kind] || null }, make("b", {}, byte.hex.toUpperCase()), make("span", {}, ...bits));
+    const own = byteBoxes(links.bytesIn(span), links.parts, {
+      kinds: KINDS, on: (part) => links.touches(state.runs, part), other: (part) => part.mcu !== state.mcu,
+      choose: (part) => point([part], part.k >= 0 && part.mcu === state.mcu ? { block: part.block, place: ZIGZAG[part.k] } : {}),
     });
     const [first, end] = span;
-    return section("5", "Bits become bytes", `Bits ${number(first)} to ${number(end)} of the file’s scan, this MCU’s, packed eight to a byte. Codes begin anywhere in a byte, which is why bytes are a hard alphabet for a language model.${notes}`,
-      make("div", { class: "look-bytes" }, ...own));
+    return section("5", "Bits become bytes", `Bits ${number(first)} to ${number(end)} of the file’s scan, this MCU’s, packed eight to a byte. Codes begin anywhere in a byte, which is why bytes are a hard alphabet for a language model.${notes}`, own);
   }
 
   function step6() {
-    const own = links.tokensIn(links.spanOf(state.mcu));
-    const most = Math.max(...own.map((token) => token.bits), 1);
-    return section("6", "Symbols become tokens", `The model’s alphabet is ${model.alphabet}, merged by byte-pair encoding into a vocabulary of ${number(model.vocabulary)}. The deeper the colour, the more the token surprised the model.`,
-      make("div", { class: "look-chips" }, ...own.map((token) => make("button", {
-        type: "button", class: `look-chip${token.index === state.token ? " chosen" : ""}${links.touches(state.runs, token) ? " on" : ""}`, "data-key": `token-${token.index}`,
-        style: `--share: ${(token.bits / most).toFixed(3)}`, onclick: () => set({ token: token.index, runs: token.runs }),
-      }, make("b", {}, links.name(token.token)), make("code", {}, `${number(token.bits, 1)} bits`)))));
+    return section("6", "Symbols become tokens", `${tokensAre(model)} A token knows no borders: the first one here may hold the end of the MCU before.`,
+      tokenChips(links.tokensIn(links.spanOf(state.mcu)), {
+        name: (token) => links.name(token), on: (token) => links.touches(state.runs, token), chosen: state.token,
+        choose: (token) => set({ token: token.index, runs: token.runs }),
+      }));
   }
 
-  function step7() {
-    const token = links.tokens[state.token ?? 0];
-    const rows = token.likeliest.map(([id, chance, legal]) => [id, chance, legal]);
-    if (!rows.some(([id]) => id === token.token)) rows.push([token.token, 2 ** -token.bits, true]);
-    const most = Math.max(...rows.map(([, chance]) => chance));
-    return section("7", "What the model expected here", `Of ${number(model.vocabulary)} tokens the grammar of JPEG allows ${number(token.legal)} here; the model gave ${number(100 * token.illegal_mass, 2)} % to the others, which are never drawn. The true one was ${token.rank ? `expected after ${number(token.rank)} others` : "what it expected most"} and costs ${number(token.bits, 1)} bits.`,
-      make("table", { class: "look-chances" }, make("tbody", {}, ...rows.map(([id, chance, legal]) => make("tr", { class: id === token.token ? "true" : legal ? null : "illegal" },
-        make("th", { scope: "row" }, links.name(id)), make("td", { class: "look-bar" }, make("i", { style: `width: ${Math.max(0.5, (100 * chance) / most)}%` })),
-        make("td", {}, `${number(100 * chance, 1)} %`), make("td", {}, id === token.token ? "the true one" : legal ? "" : "not allowed"))))));
-  }
+  const step7 = () => expected("7", links.tokens[state.token ?? 0], model, "grammar of JPEG", (id) => links.name(id));
 
   openMcu(Math.floor(picture.rows / 2) * picture.columns + Math.floor(picture.columns / 2));
 }

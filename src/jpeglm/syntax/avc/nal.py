@@ -69,6 +69,9 @@ class Sets:
     columns: int
     rows: int
     deblocking: bool
+    qp: int
+    """Of a slice that changes nothing."""
+    chroma_qp_offset: int
 
 
 def read_sets(sequence: bytes, picture: bytes) -> Sets:
@@ -100,10 +103,10 @@ def read_sets(sequence: bytes, picture: bytes) -> Sets:
     bits.ue()
     if bits.u(3):
         raise InputError("the stream has weighted prediction")
+    qp = 26 + bits.se()
     bits.se()
-    bits.se()
-    bits.se()
-    return Sets(frame_bits, order_type, columns, rows, bool(bits.u(1)))
+    offset = bits.se()
+    return Sets(frame_bits, order_type, columns, rows, bool(bits.u(1)), qp, offset)
 
 
 @dataclass(frozen=True)
@@ -117,6 +120,8 @@ class Header:
     tail: str
     size: int
     """Bits in all."""
+    qp_delta: int
+    """On top of the picture parameter set's."""
 
     def write(self, first: int, frame: int, frame_bits: int) -> str:
         """The header of another slice of this kind."""
@@ -146,8 +151,8 @@ def read_header(nal: bytes, sets: Sets) -> Header:
             raise InputError("a slice reorders its references")
     if nal[0] >> 5 & 3:
         bits.u(2 if idr else 1)
-    bits.se()
+    delta = bits.se()
     if sets.deblocking and bits.ue() != 1:
         bits.se()
         bits.se()
-    return Header(first, idr, frame, bits.text[start : bits.at], bits.at)
+    return Header(first, idr, frame, bits.text[start : bits.at], bits.at, delta)

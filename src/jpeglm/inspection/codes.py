@@ -1,0 +1,128 @@
+"""A picture of a VQ-VAE patch by patch: the encoder's vector, the codes next to it, the decoder's.
+
+    trace = trace_codes(load("runs/vq"), "photo.jpg")
+
+As `inspection.trace` for JPEG: a dict that JSON takes; its keys are described in docs/inspect.md.
+What links its steps is the patch: a code each, in raster order.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import asdict
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from jpeglm.codecs.images import as_picture, fit_image
+from jpeglm.codecs.vq import VqCodec
+from jpeglm.config import InputError
+from jpeglm.files import printable
+from jpeglm.generation.model import Model
+from jpeglm.inspection.pixels import png_uri
+from jpeglm.inspection.tokens import names_of, read_choices
+from jpeglm.inspection.trace import FORMAT
+
+__all__ = ["NEAREST", "trace_codes"]
+
+NEAREST = 6
+"""Codes that are told of each patch."""
+
+
+def trace_codes(
+    model: Model, media: Any, label: int | str | None = None, text: str | None = None
+) -> dict[str, Any]:
+    """The trace of a picture, as `Codec.encode` takes it. InputError for a model of other codecs,
+    and for no picture."""
+    codec = model.codec
+    if not isinstance(codec, VqCodec):
+        raise InputError(
+            f"the model writes {codec.media}s as {codec.name}; give the checkpoint of one over the "
+            "codes of a VQ-VAE"
+        )
+    config, (rows, columns) = codec.config, codec.grid
+    name = printable(Path(media)) if isinstance(media, str | os.PathLike) else "the picture"
+    picture = fit_image(as_picture(media, name), config.width, config.height, config.fit)
+    stream = codec.encode(picture)
+    codes = codec.alphabet("codes").split(stream)
+    vectors = codec.vectors(np.asarray(picture)[None])[0]
+    near, distances = _nearest(vectors, codec.codebook, codes)
+    choices = chain.from_iterable(read_choices(model, stream, label, text))
+    told = [asdict(one) for one in choices]
+    costs, at = np.zeros(codec.units), 0
+    for one in told:
+        spelling = model.tokenizer.spelling
+        count = len(spelling[one["token"]]) if one["token"] < len(spelling) else 0
+        one |= {"symbols": count, "patches": list(range(at, at + count))}
+        costs[min(at, codec.units - 1)] += one["bits"]
+        at += count
+    spoken = np.unique(near)
+    return {
+        "format": FORMAT,
+        "kind": "codes",
+        "picture": {
+            "width": config.width,
+            "height": config.height,
+            "patch": config.downsampling,
+            "rows": rows,
+            "columns": columns,
+            "given": png_uri(picture),
+            "decoded": png_uri(codec.decode(stream)),
+        },
+        "codebook": {
+            "codes": codec.size,
+            "dimensions": codec.codebook.shape[1],
+            "bits": math.log2(codec.size),
+        },
+        "model": {
+            "alphabet": model.tokenizer.alphabet.name,
+            "vocabulary": model.tokenizer.vocab_size,
+            "label": label,
+            "text": text,
+        },
+        "patches": [
+            {
+                "code": int(codes[number]),
+                "vector": _rounded(vectors[number]),
+                "nearest": [
+                    [int(code), float(length)]
+                    for code, length in zip(near[number], distances[number])
+                ],
+                "model": float(costs[number]),
+            }
+            for number in range(codec.units)
+        ],
+        "codes": {
+            int(code): {
+                "vector": _rounded(codec.codebook[code]),
+                "alone": png_uri(Image.fromarray(drawn)),
+            }
+            for code, drawn in zip(spoken, codec.alone(spoken))
+        },
+        "tokens": told,
+        "names": names_of(model, told),
+    }
+
+
+def _rounded(vector: np.ndarray) -> list[float]:
+    return [round(float(value), 5) for value in vector]
+
+
+def _nearest(
+    vectors: np.ndarray, codebook: np.ndarray, codes: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """(int64, float64) [units, NEAREST]: the nearest codes of each vector, and how far they are.
+    codes: the ones that were taken, which stand first even where another is as near, but for the
+    encoder's rounding."""
+    book = codebook.astype(np.float64)
+    near, lengths = [], []
+    for vector, code in zip(vectors.astype(np.float64), codes):
+        distances = np.sqrt(np.square(book - vector).sum(1))
+        order = np.lexsort((np.arange(len(book)) != code, distances.round(6)))[:NEAREST]
+        near.append(order)
+        lengths.append(distances[order])
+    return np.array(near), np.array(lengths)
