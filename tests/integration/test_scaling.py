@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -22,7 +26,9 @@ from jpeglm.training import TrainConfig  # noqa: E402
 from tests.integration.launched import torchrun  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGE = (ROOT / "docs" / "scaling.md").read_text() if (ROOT / "docs/scaling.md").exists() else ""
+PAGE = (ROOT / "docs" / "scaling.md").read_text()
+SBATCH = ROOT / "docs" / "cluster" / "train.sbatch"
+JOB = ROOT / "docs" / "cluster" / "train.yaml"
 PROCESSES, TOKENS = 4, 32
 
 
@@ -45,6 +51,91 @@ def test_seven_billion_on_four_processes(tmp_path: Path) -> None:
         # Layers travel in bfloat16, twice; tables in float32, once; gradients in float32.
         assert one["gathered"] == pytest.approx(2 * 2 * (two - tables) + 4 * tables, rel=0.01)
         assert one["reduced"] == pytest.approx(4 * two, rel=0.01)
+
+
+def words_of(line: str) -> list[str]:
+    """The arguments of `jpeglm train` in a line of any launcher."""
+    return shlex.split(line.split("jpeglm train ", 1)[1])
+
+
+def taken(words: list[str]) -> TrainConfig:
+    """The settings that the command line makes of arguments, if it takes them."""
+    import typer
+
+    from jpeglm.cli import app
+
+    command: Any = typer.main.get_command(app)
+    given = command.commands["train"].make_context("train", list(words)).params
+    named = {name: given[name] for name in TrainConfig.names() if given.get(name) is not None}
+    return TrainConfig(**{**named, "model": {}})
+
+
+def test_commands_of_the_page_are_taken() -> None:
+    lines = re.findall(r"^ {4}(.*torchrun.* jpeglm train .*)$", PAGE, re.MULTILINE)
+    assert len(lines) == 3
+    for line in lines:
+        assert taken(words_of(line)).steps == 20000
+
+
+def test_slurm_script() -> None:
+    """bash parses it, srun would start what the command line takes, for as many tasks as stated."""
+    subprocess.run(["bash", "-n", str(SBATCH)], check=True)
+    if shutil.which("shellcheck"):
+        subprocess.run(["shellcheck", str(SBATCH)], check=True)
+    text = SBATCH.read_text()
+    asked = dict(re.findall(r"^#SBATCH --([\w-]+)=(\S+)$", text, re.MULTILINE))
+    assert (asked["nodes"], asked["ntasks-per-node"], asked["gpus-per-node"]) == ("4", "8", "8")
+    lines = text.replace("\\\n", " ").splitlines()
+    seven_billion(taken(words_of(next(line for line in lines if line.startswith("srun ")))))
+
+
+def test_kubernetes_job() -> None:
+    """Its parts belong together, and torchrun and the command line take its arguments."""
+    yaml = pytest.importorskip("yaml")
+    from torch.distributed.run import parse_args
+
+    service, job = yaml.safe_load_all(JOB.read_text())
+    spec, name = job["spec"], job["metadata"]["name"]
+    pod = spec["template"]["spec"]
+    (container,) = pod["containers"]
+    assert service["spec"] == {"clusterIP": "None", "selector": {"job-name": name}}
+    assert pod["subdomain"] == service["metadata"]["name"]
+    assert {one["name"] for one in container["volumeMounts"]} == {v["name"] for v in pod["volumes"]}
+    given = parse_args(container["args"])
+    assert int(given.nnodes) == spec["completions"] == spec["parallelism"]
+    assert int(given.nproc_per_node) == container["resources"]["limits"]["nvidia.com/gpu"] == 8
+    assert given.rdzv_endpoint.startswith(f"{name}-0.{pod['subdomain']}:")
+    assert given.module and given.training_script == "jpeglm"
+    assert given.training_script_args[0] == "train"
+    seven_billion(taken(given.training_script_args[1:]))
+
+
+def seven_billion(config: TrainConfig) -> None:
+    """Both examples launch the run that the page is about, a row for each of 32 processes."""
+    assert (config.preset, config.strategy, config.packing) == ("7b", "fsdp", "chunks")
+    assert config.batch_tokens == 32 * config.max_length == 32 * 12288
+    assert config.batch_tokens * config.gradient_accumulation == 1_572_864
+    assert config.activation_checkpointing and "1,572,864 tokens a step" in PAGE
+
+
+def test_the_page_says_what_was_measured() -> None:
+    told = json.loads((ROOT / "docs" / "results" / "scaling.json").read_text())
+    assert told["flops_a_pass"] == told["flops_by_formula"]
+    memory, moved = told["memory"], told["moved"]
+    for value, words in (
+        (told["memory_without_checkpointing"] / 1e9, "95.6"),
+        (told["memory_with_checkpointing"] / 1e9, "15.0"),
+        (memory["activations"] / 1e9, "89.8"),
+        (memory["activations, checkpointed"] / 1e9, "9.3"),
+        (3 * memory["weights"] / 1e9, "2.4"),
+        (moved["gradients"] / 1e9, "25.1"),
+        (told["flops_a_pass"] / 1e12, "715 TFLOPs"),
+        (told["seconds"]["communication"], "1.0 s"),
+        (told["seconds"]["compute, checkpointed"], "3.0 s"),
+        (114e9 / told["tokens_a_second"] / 86400, "10 days"),
+    ):
+        digits = len(words.split()[0].partition(".")[2])
+        assert f"{value:.{digits}f}" == words.split()[0] and words in PAGE, words
 
 
 def two_layers(width: int) -> dict[str, Any]:
