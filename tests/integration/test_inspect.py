@@ -4,18 +4,18 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from jpeglm.inspection.page import SCRIPTS, asset, page
 
 PHOTO = "src/jpeglm/assets/astronaut.jpg"
+FILM = Path(__file__).parents[2] / "src" / "jpeglm" / "assets" / "ball.mp4"
 
 
 @pytest.fixture
 def photo(tmp_path):
-    from pathlib import Path
-
     source = Path(__file__).parents[2] / PHOTO
     (tmp_path / "photo.jpg").write_bytes(source.read_bytes())
     return tmp_path / "photo.jpg"
@@ -74,7 +74,6 @@ def test_the_page_holds_all_and_replaces_pages_alone(jpeglm, photo):
         (("--mcu", "4,0"), "from 0,0 to 3,3"),
         (("--mcu", "-1,0"), "from 0,0 to 3,3"),
         (("--mcu", "one"), "2 whole numbers: 2,1"),
-        (("--mcu", ""), "2 whole numbers: 2,1"),
         (("--text", "a cat"), "text"),
         (("--label", "cat"), "class"),
     ],
@@ -88,12 +87,87 @@ def test_other_media_end_in_a_sentence(jpeglm, photo):
     (photo.parent / "notes.jpg").write_text("no picture")
     code, _, err = jpeglm("inspect", photo.parent / "notes.jpg")
     assert code == 1 and "notes.jpg" in err
+    code, _, err = jpeglm("inspect", photo, "--frame", 1)
+    assert code == 1 and "photo.jpg is a picture; --frame is for clips" in err
+    pytest.importorskip("av")
     (photo.parent / "film.mp4").write_bytes(b"x")
     code, _, err = jpeglm("inspect", photo.parent / "film.mp4")
-    assert code == 1 and "film.mp4 is a film; what can be looked into is a picture" in err
-    pytest.importorskip("av")
+    assert code == 1 and "film.mp4" in err
     code, _, err = jpeglm("inspect", photo, "--checkpoint", "clips")
-    assert code == 1 and "what can be looked into is JPEG" in err
+    assert code == 1 and "photo.jpg is a picture, but the model writes clips" in err
+    code, _, err = jpeglm("inspect", FILM, "--checkpoint", "photos")
+    assert code == 1 and "ball.mp4 is a film, but the model writes pictures" in err
+    code, _, err = jpeglm("inspect", FILM, "--frame", 8)
+    assert code == 1 and "frame is 8; the model's clips have 0 to 7" in err
+    code, _, err = jpeglm("inspect", FILM, "--mcu", "4,0")
+    assert code == 1 and "from 0,0 to 3,2" in err
+
+
+def test_a_clip_and_one_macroblock_of_it(jpeglm, tmp_path):
+    pytest.importorskip("av")
+    told = jpeglm.told("inspect", FILM, "--frame", 6)
+    _, out, _ = jpeglm("inspect", FILM, "--frame", 6)
+    total = sum(one["file"] for one in told["frames"])
+    assert f"{total:,} bits in the file's slices" in out and "frame 6: bits of each" in out
+    places = range(len(told["macroblocks"]))
+    place = max(places, key=lambda i: len(told["macroblocks"][i]["blocks"]))
+    one = told["macroblocks"][place]
+    assert one["motion"] and one["blocks"]
+    _, out, _ = jpeglm("inspect", FILM, "--frame", 6, "--mcu", f"{place % 4},{place // 4}")
+    assert f"macroblock {place % 4},{place // 4}: {one['type']}, quantiser {one['qp']}" in out
+    x, y = one["motion"][0]["vector"]
+    assert f"{abs(x) / 4:g} {'right' if x >= 0 else 'left'}, {abs(y) / 4:g} " in out
+    first = next(block for block in one["blocks"] if any(block["levels"]))
+    assert " ".join(map(str, first["levels"])) in out
+    for name, bits, *_ in told["parts"][slice(*one["parts"])]:
+        assert name in out and bits in out
+    tokens = [token for token in told["tokens"] if place in token["macroblocks"]]
+    assert tokens and all(told["names"][str(token["token"])] in out for token in tokens)
+    page_ = tmp_path / "clip.html"
+    assert jpeglm("inspect", FILM, "--frame", 6, "--html", page_)[0] == 0
+    inside = re.search(r'id="trace">(.*?)</script>', page_.read_text())
+    assert json.loads(inside[1]) == told and "lookClip(document" in page_.read_text()
+
+
+def test_a_picture_of_codes_and_one_patch_of_it(jpeglm, photo, tmp_path):
+    folder = write_codes_model(tmp_path / "vq")
+    words = ("inspect", photo, "--checkpoint", folder)
+    told = jpeglm.told(*words)
+    _, out, _ = jpeglm(*words)
+    assert "32 patches of 4 × 4, each one of 30 codes" in out
+    assert " ".join(f"{one['code']:5d}" for one in told["patches"][:8]) in out
+    _, out, _ = jpeglm(*words, "--mcu", "2,1")
+    patch = told["patches"][8 + 2]
+    assert f"patch 2,1: code {patch['code']}" in out
+    for code, length in patch["nearest"]:
+        assert f"code {code}: {length:.3f}" in out
+    assert jpeglm(*words, "--html", tmp_path / "codes.html")[0] == 0
+    text = (tmp_path / "codes.html").read_text()
+    assert json.loads(re.search(r'id="trace">(.*?)</script>', text)[1]) == told
+    assert "lookCodes(document" in text
+    code, _, err = jpeglm(*words, "--mcu", "8,0")
+    assert code == 1 and "from 0,0 to 7,3" in err
+
+
+def write_codes_model(folder):
+    """A model of random weights over the codes of a VQ-VAE of random weights."""
+    torch = pytest.importorskip("torch")
+    from safetensors.torch import save
+
+    from jpeglm.checkpoint import write_checkpoint
+    from jpeglm.codecs.vq import VqCodec, VqConfig
+    from jpeglm.models.vqvae import VqVae, VqVaeConfig
+    from jpeglm.tokenizer import Tokenizer
+
+    from ..unit.conftest import random_llama
+
+    torch.manual_seed(0)
+    network = VqVae(VqVaeConfig(codes=30, code_dim=4, channels=8, blocks=1, downsampling=4))
+    codec = VqCodec(VqConfig(32, 16, model=network.config.to_dict()), save(network.state_dict()))
+    tokenizer = Tokenizer.train([codec.encode(codec.blank())], codec, "codes", 40)
+    config, weights = random_llama(tokenizer.vocab_size, 100)
+    write_checkpoint(folder, weights, config, tokenizer, "")
+    return folder
 
 
 def test_a_title_cannot_leave_its_place():

@@ -22,6 +22,7 @@ import jpeglm as package
 from jpeglm.codecs.check import check_file
 from jpeglm.inspection.trace import trace_picture
 
+from .test_inspect import write_codes_model
 from .test_serve import KEY, png, running, until
 
 pytestmark = pytest.mark.slow
@@ -278,6 +279,83 @@ def test_a_page_of_inspect_works_from_a_file(browser, photo, tmp_path, jpeglm):
     page.click("[data-key^=token] >> nth=2")
     assert page.locator(".look-chances tr").count() >= 6
     assert not said and asked == [f"file://{tmp_path}/inside.html"]
+    page.close()
+
+
+def watched(browser, path, width=1280):
+    """A page of a file, and what it says and asks for."""
+    page, said, asked = browser.new_page(viewport={"width": width, "height": 900}), [], []
+    page.on("console", lambda one: said.append(one.text))
+    page.on("pageerror", lambda one: said.append(str(one)))
+    page.on("request", lambda one: asked.append(one.url))
+    page.goto(f"file://{path}")
+    return page, said, asked
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_page_of_a_clip(browser, tmp_path, jpeglm, width):
+    """A macroblock, its motion, a block of its levels, an element and a token, each by a click."""
+    path = tmp_path / "clip.html"
+    film = ROOT / "src" / "jpeglm" / "assets" / "ball.mp4"
+    assert jpeglm("inspect", film, "--frame", 6, "--html", path)[0] == 0
+    told = jpeglm.told("inspect", film, "--frame", 6)
+    page, said, asked = watched(browser, path, width)
+    own = told["macroblocks"]
+    place = max(range(len(own)), key=lambda i: len(own[i]["blocks"]))
+    page.click(f"[data-key=macroblock-{place}]")
+    x, y = (part / 4 for part in own[place]["motion"][0]["vector"])
+    line = page.locator(".look-arrow").first
+    ends = [float(line.get_attribute(name)) for name in ("x1", "y1", "x2", "y2")]
+    assert (ends[2] - ends[0], ends[3] - ends[1]) == pytest.approx((x, y))
+    text = page.inner_text(".look-motion")
+    assert f"{abs(x):g} {'right' if x > 0 else 'left'}" in text
+    assert f"{abs(y):g} {'down' if y > 0 else 'up'}" in text
+    blocks = own[place]["blocks"]
+    number = next(i for i, block in enumerate(blocks) if any(block["levels"]))
+    page.click(f"[data-key=block-{number}]")
+    levels = " ".join(map(str, blocks[number]["levels"]))
+    assert f"In zigzag order: {levels}" in page.inner_text("#look")
+    begin, end = blocks[number]["parts"]
+    marked = page.locator("[data-key^=part-].on").evaluate_all(
+        "all => all.map(({ dataset }) => Number(dataset.key.slice(5)))"
+    )
+    assert marked == list(range(begin, end))
+    bits = "".join(page.locator(".look-byte button.on").all_inner_texts())
+    assert bits == "".join(part[1] for part in told["parts"][begin:end])
+    page.click("[data-key^=token-] >> nth=1")
+    assert page.locator(".look-chances tr").count() >= 6
+    still = next(i for i, one in enumerate(own) if one["type"] == "skipped")
+    page.click(f"[data-key=macroblock-{still}]")
+    assert "Nothing is written for this macroblock" in page.inner_text("#look")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert not said and asked == [f"file://{path}"]
+    if AXE.is_file():
+        page.evaluate(AXE.read_text())
+        assert not page.evaluate("axe.run()")["violations"]
+    page.close()
+
+
+def test_a_page_of_codes(browser, photo, tmp_path, jpeglm):
+    path = tmp_path / "codes.html"
+    words = ("inspect", photo, "--checkpoint", write_codes_model(tmp_path / "vq"))
+    assert jpeglm(*words, "--html", path)[0] == 0
+    told = jpeglm.told(*words)
+    page, said, asked = watched(browser, path)
+    page.click("[data-key=patch-3]")
+    near = [code for code, _ in told["patches"][3]["nearest"]]
+    shown = page.locator("[data-key^=code-]").all_inner_texts()
+    assert shown == [f"code {code}" for code in near]
+    page.click(f"[data-key=code-{near[2]}]")
+    assert page.locator(".look-vector").count() == 3
+    assert page.locator(".look-chances tr.true").count() == 2  # the nearest, and the token
+    page.keyboard.press("Tab")
+    page.focus("[data-key=patch-3]")
+    page.keyboard.press("ArrowRight")
+    assert page.get_attribute("[data-key=patch-4]", "aria-pressed") == "true"
+    assert not said and asked == [f"file://{path}"]
+    if AXE.is_file():
+        page.evaluate(AXE.read_text())
+        assert not page.evaluate("axe.run()")["violations"]
     page.close()
 
 

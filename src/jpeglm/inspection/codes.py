@@ -49,7 +49,7 @@ def trace_codes(
     picture = fit_image(as_picture(media, name), config.width, config.height, config.fit)
     stream = codec.encode(picture)
     codes = codec.alphabet("codes").split(stream)
-    vectors = codec.vectors(np.asarray(picture)[None])[0]
+    vectors = codec.vectors(np.array(picture)[None])[0]
     near, distances = _nearest(vectors, codec.codebook, codes)
     choices = chain.from_iterable(read_choices(model, stream, label, text))
     told = [asdict(one) for one in choices]

@@ -10,7 +10,7 @@ const ZIGZAG_4 = [0, 1, 4, 8, 5, 2, 3, 6, 9, 12, 13, 10, 7, 11, 14, 15];
 const CODED = Array.from({ length: 16 }, (_, i) => ((i % 2) + 2 * (Math.floor(i / 4) % 2)) + 4 * ((Math.floor(i / 2) % 2) + 2 * Math.floor(i / 8)));
 const MODES = ["↓ from above", "→ from the left", "their mean", "↙", "↘", "↓↘", "→↘", "↓↙", "→↗"];
 const AREA_MODES = ["↓ from above", "→ from the left", "their mean", "a slope"];
-const SVG = "http://www.w3.org/2000/svg";
+const SVG = Object.assign(document.createElement("template"), { innerHTML: "<svg></svg>" }).content.firstChild.namespaceURI;
 
 function svg(tag, attributes, ...children) {
   const element = document.createElementNS(SVG, tag);

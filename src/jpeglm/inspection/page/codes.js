@@ -119,7 +119,7 @@ export function lookCodes(root, trace) {
   function step5() {
     const last = state.patch === patches.length - 1;
     const own = tokens.filter((token) => token.patches.includes(state.patch) || (last && !token.patches.length));
-    return section("5", "Codes become tokens", `${tokensAre(model)} A code costs ${number(codebook.bits, 1)} bits where nothing is known of it.`,
+    return section("5", "Codes become tokens", `${model.vocabulary > codebook.codes + 16 ? tokensAre(model) : "Each code is a token of the language model. The deeper the colour, the more it surprised the model."} A code costs ${number(codebook.bits, 1)} bits where nothing is known of it.`,
       tokenChips(own, { name, on: () => false, chosen: state.token, choose: (token) => set({ token: token.index }) }));
   }
 
