@@ -12,6 +12,8 @@ from PIL import Image
 
 from jpeglm.generation.sheets import CAPTION, MARGIN, TILE
 
+from .test_inspect import write_codes_model
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
 README = (ROOT / "README.md").read_text()
@@ -249,12 +251,22 @@ def test_the_page_of_inspection_runs(clone, jpeglm):
     assert names["surprise"]["bits"] == max(one["bits"] for one in names["trace"]["tokens"])
     page = (ROOT / "docs" / "inspect.md").read_text()
     shutil.copy(ROOT / "src" / "jpeglm" / "assets" / "astronaut.jpg", clone / "photo.jpg")
+    shutil.copy(ROOT / "src" / "jpeglm" / "assets" / "ball.mp4", clone / "film.mp4")
+    pytest.importorskip("av")
     lines = re.findall(r"^    (jpeglm inspect .*?)(?: +#.*)?$", page, re.MULTILINE)
     for line in lines:
         assert jpeglm(*shlex.split(line)[1:], cwd=clone)[0] == 0
-    assert len(lines) == 3 and (clone / "inside.html").exists()
-    keys = re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)
-    assert set(keys) == set(names["trace"]) - {"format"}
+    assert len(lines) == 5 and (clone / "inside.html").exists()
+    picture, clip, codes = (
+        re.findall(r"^\| `(\w+)` \|", part, re.MULTILINE)
+        for part in re.split("^### ", page, flags=re.MULTILINE)
+    )
+    shared = {"format", "kind", "model", "names"}
+    assert set(picture) == set(names["trace"]) - {"format"}
+    assert set(clip) == set(jpeglm.told("inspect", clone / "film.mp4")) - shared
+    checkpoint = write_codes_model(clone / "vq")
+    told = jpeglm.told("inspect", clone / "photo.jpg", "--checkpoint", checkpoint)
+    assert set(codes) == set(told) - shared
 
 
 def test_the_tour_says_what_it_did(clone, capsys):

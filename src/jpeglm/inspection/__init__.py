@@ -1,1 +1,1 @@
-"""Looking inside a picture: every step from its pixels to the model's tokens, as one trace."""
+"""Looking inside a picture or clip: every step from pixels to the model's tokens, as one trace."""

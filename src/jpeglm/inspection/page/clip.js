@@ -130,6 +130,15 @@ export function lookClip(root, trace) {
           make("p", { class: "look-hint" }, "Choose a square of the frame: a macroblock of 16 × 16 samples, the piece that H.264 writes at a time. What you point at below is marked everywhere."))));
   }
 
+  // The head of an arrow; a dot where it has no way to go.
+  function tip([x, y], [to, down]) {
+    const length = Math.hypot(to - x, down - y);
+    if (length < 1) return svg("circle", { cx: to, cy: down, r: 0.8, class: "look-tip" });
+    const [a, b] = [(to - x) / length, (down - y) / length], size = Math.min(2.4, length);
+    const corners = [[to, down], [to - size * (a + b / 2), down - size * (b - a / 2)], [to - size * (a - b / 2), down - size * (b + a / 2)]];
+    return svg("polygon", { points: corners.map((corner_) => corner_.join(",")).join(" "), class: "look-tip" });
+  }
+
   // A frame with marks over it; marks: SVG in its samples.
   function marked(frame, caption, marks) {
     const over = svg("svg", { viewBox: `0 0 ${clip.width} ${clip.height}`, class: "look-marks", "aria-hidden": "true" }, ...marks);
@@ -159,7 +168,7 @@ export function lookClip(root, trace) {
       : `${pieces.length === 1 ? "The square is" : `${pieces.length} pieces of the square are each`} copied from a place in the frame before. Only how the place differs from what the neighbours’ motion suggests is written.`;
     const arrows = (list) => list.flatMap((piece) => {
       const middle = [piece.left + piece.width / 2, piece.top + piece.height / 2], origin = [piece.from[0] + piece.width / 2, piece.from[1] + piece.height / 2];
-      return [svg("line", { x1: middle[0], y1: middle[1], x2: origin[0], y2: origin[1], class: "look-arrow" }), svg("circle", { cx: origin[0], cy: origin[1], r: 1, class: "look-tip" })];
+      return [svg("line", { x1: middle[0], y1: middle[1], x2: origin[0], y2: origin[1], class: "look-arrow" }), tip(middle, origin)];
     });
     const before = [...new Set(one.motion.map(({ reference }) => reference))].sort().map((reference) => {
       const list = pieces.filter((piece) => piece.reference === reference);
