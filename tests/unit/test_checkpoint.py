@@ -1,6 +1,7 @@
 """Checkpoint folders, read and written without torch, against safetensors' own code."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -12,7 +13,9 @@ from jpeglm.checkpoint import (
     from_bfloat16,
     load_checkpoint,
     read_safetensors,
+    safetensors,
     to_bfloat16,
+    weights,
     write_checkpoint,
     write_safetensors,
 )
@@ -153,3 +156,35 @@ def test_a_tokenizer_is_named_as_a_model_is(folder, tmp_path, monkeypatch):
         assert Tokenizer.load(given).fingerprint == own, given
     with pytest.raises(InputError, match="no tokenizer folder nowhere"):
         Tokenizer.load("nowhere")
+
+
+def test_a_file_that_is_replaced_while_it_is_read_stays_the_one_that_was_opened(
+    tmp_path, monkeypatch
+):
+    path, other = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    write_safetensors(path, {"a": np.arange(6, dtype=np.float32)}, {"a": "F32"})
+    write_safetensors(other, {"a": np.zeros(2, np.float32)}, {"a": "F32"})
+    header = safetensors._header
+
+    def replacing(*given):
+        found = header(*given)
+        os.replace(other, path)
+        return found
+
+    monkeypatch.setattr(safetensors, "_header", replacing)
+    assert safetensors.read_safetensors(path)[0]["a"].tolist() == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("names", [{"a": (2, 3)}, {"model.norm.weight": (3,)}])
+def test_weights_that_are_replaced_after_they_were_judged(folder, tmp_path, monkeypatch, names):
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    read = weights.read_safetensors
+    arrays = {name: np.zeros(shape, np.float32) for name, shape in names.items()}
+
+    def replacing(path):
+        write_safetensors(path, arrays, dict.fromkeys(arrays, "F32"))
+        return read(path)
+
+    monkeypatch.setattr(weights, "read_safetensors", replacing)
+    with pytest.raises(InputError, match=r"model\.safetensors became another file while it was"):
+        load_checkpoint(copy).weights  # noqa: B018

@@ -193,7 +193,14 @@ def told_of(kind: str, stopped: bool | None, rows: int = 3) -> str:
          "elbo_bits_per_value": value, "kl_nats": 3.0, "seconds": 90.0, "images": 100 * i}
         for i, value in enumerate([3.0, 1.0, 2.0][:rows], 1)
     ]  # fmt: skip
-    usual = {"crops": 0, "validation": 0.05, "steps": 0, "minutes": 0.0, "seed": 0, "codes": 512}
+    usual = {
+        "crops": 0,
+        "validation": 0.05,
+        "steps": 0,
+        "minutes": 0.0,
+        "seed": 0,
+        "codes": 512,
+    } | dict(width=32, height=8)
     return readme(Path("runs/a"), record, usual, measured, stopped)
 
 

@@ -9,10 +9,12 @@ overlap, to the end of the file, each as long as its shape and type say.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from math import prod
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -46,16 +48,26 @@ class Entry(NamedTuple):
 
 def read_header(path: Path) -> dict[str, Entry]:
     """The arrays of a safetensors file by name; InputError says what is wrong with it."""
-    path = Path(path)
-    whole = file_size(path)
+    with _opened(path) as file:
+        return _header(Path(path), file)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    file_size(Path(path))  # InputError unless it is a regular file
     with open(path, "rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if not 2 <= length <= whole - 8 or length > MAX_JSON:
-            raise _broken(path, "its header does not fit into the file")
-        try:
-            header = parse_json(file.read(length), "its header")
-        except InputError as error:
-            raise _broken(path, str(error)) from error
+        yield file
+
+
+def _header(path: Path, file: BinaryIO) -> dict[str, Entry]:
+    whole = os.fstat(file.fileno()).st_size
+    length = int.from_bytes(file.read(8), "little")
+    if not 2 <= length <= whole - 8 or length > MAX_JSON:
+        raise _broken(path, "its header does not fit into the file")
+    try:
+        header = parse_json(file.read(length), "its header")
+    except InputError as error:
+        raise _broken(path, str(error)) from error
     found = {
         name: _entry(path, name, value, 8 + length)
         for name, value in header.items()
@@ -95,8 +107,9 @@ def _broken(path: Path, why: str) -> InputError:
 
 def read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """(arrays, dtypes) of a safetensors file, memory-mapped; BF16 comes as its uint16 bits."""
-    header = read_header(path)
-    data = np.memmap(path, np.uint8, "r")
+    with _opened(path) as file:  # header and data of one file, should another take its place
+        header = _header(Path(path), file)
+        data = np.memmap(file, np.uint8, "r")
     arrays: dict[str, np.ndarray] = {
         name: np.require(  # writers need not align what they write
             data[entry.begin : entry.end].view(NUMPY[entry.dtype]), requirements="A"

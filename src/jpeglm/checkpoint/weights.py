@@ -96,9 +96,11 @@ def read_weights(folder: Path, config: dict[str, Any]) -> dict[str, np.ndarray]:
     """Hugging Face names → float arrays, mapped from the disk; bfloat16 as its uint16 bits."""
     files = check_weights(folder, config)
     opened = {path: read_safetensors(path) for path in set(files.values())}
-    weights = {}
+    weights, wanted = {}, tensors(config)
     for name, path in files.items():
         arrays, dtypes = opened[path]
+        if name not in arrays or arrays[name].shape != wanted[name] or dtypes[name] not in FLOATS:
+            raise InputError(f"{path} became another file while it was read; load it again")
         if not finite(arrays[name].reshape(-1), dtypes[name]):
             raise InputError(f"{name} in {path} holds values that are not finite")
         weights[name] = arrays[name]
