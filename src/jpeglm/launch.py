@@ -13,7 +13,7 @@ from collections.abc import MutableMapping
 
 from jpeglm.config import InputError
 
-__all__ = ["join_slurm", "launched", "rank"]
+__all__ = ["join_slurm", "launched", "machines", "rank"]
 
 FIRST_PORT = 20000
 """Where a Slurm job's processes meet: a port by the job's number from here on."""
@@ -28,6 +28,11 @@ def rank() -> int:
 def launched() -> int:
     """How many processes were launched together."""
     return _number("WORLD_SIZE", 1)
+
+
+def machines() -> int:
+    """On how many machines they run, if each has as many as this one."""
+    return max(1, launched() // max(1, _number("LOCAL_WORLD_SIZE", launched())))
 
 
 def join_slurm(environ: MutableMapping[str, str] = os.environ) -> None:

@@ -1,8 +1,9 @@
 """Trainings in processes that torchrun launches: what such tests share.
 
 As a script, `launched.py JOBS` is what torchrun launches: JOBS, a JSON file, lists trainings, each
-{data, out, config} and perhaps {kill: [rank, step]}, to be killed there by SIGKILL. Each process
-leaves rank-N.json in OUT: what it said and which rows it saw.
+{data, out, config} and perhaps {kill: [rank, step]}, to be killed there by SIGKILL, or {limit:
+[rank, bytes]}, the largest file that it may write. Each process leaves rank-N.json in OUT: what it
+said and which rows it saw.
 """
 
 from __future__ import annotations
@@ -137,6 +138,10 @@ def _rank(one: dict[str, Any]) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         step(job, batch, tokens, rate)
 
+    if one.get("limit", [None])[0] == rank:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_FSIZE, (one["limit"][1], resource.RLIM_INFINITY))
     lm.step = watched
     try:
         config = TrainConfig.from_dict(one["config"])

@@ -4,6 +4,7 @@ other's checkpoints."""
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -224,6 +225,23 @@ def test_a_share_that_is_missing_is_one_sentence(data: Path, killed: Path, tmp_p
     last.write_bytes(whole[:-1000])
     with pytest.raises(InputError, match=r"cannot resume from .*step-000010"):
         train(data, tokenizer(), out, MUON)
+
+
+def test_a_full_disk_of_one_process_ends_all(
+    data: Path, sharded: dict[str, Path], tmp_path: Path
+) -> None:
+    """Nothing half-made stays, and the same command goes on."""
+    out = tmp_path / "run"
+    size = (sharded["muon"] / "checkpoints/step-000030").glob("shard-00002*")
+    limit = [1, next(size).stat().st_size - 1]
+    config = replace(MUON, strategy="fsdp")
+    done = launch(2, job(data, out, config, limit=limit))
+    told = set(re.findall(r"InputError: (.*)", done.stderr))
+    assert done.returncode != 0 and len(told) == 1
+    assert "process 1 cannot write its share of" in (line := told.pop()) and "step-000010" in line
+    assert not [*out.glob("checkpoints/*")] and not [*out.rglob(".*.tmp")]
+    succeeded(launch(2, job(data, out, config)))
+    agree(out, sharded["muon"])
 
 
 @pytest.mark.parametrize(

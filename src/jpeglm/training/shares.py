@@ -18,6 +18,7 @@ import torch.distributed as dist
 import torch.distributed.checkpoint.state_dict as states
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.hf_storage import (
     HuggingFaceStorageReader,
     HuggingFaceStorageWriter,
@@ -25,7 +26,7 @@ from torch.distributed.checkpoint.hf_storage import (
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
-from jpeglm.config import InputError
+from jpeglm.config import InputError, shorten
 from jpeglm.files import atomic_folder
 from jpeglm.folders import CHECKPOINT
 from jpeglm.training.job import Job
@@ -57,7 +58,14 @@ def drafted(accelerator: Accelerator, folder: Path) -> Iterator[Path]:
 def write_shares(job: Job, draft: Path) -> None:
     """Weights, optimizer and averages of all processes, a file each."""
     writer = HuggingFaceStorageWriter(str(draft), save_distributed=True)
-    save(_tensors(job), storage_writer=writer)
+    try:
+        save(_tensors(job), storage_writer=writer)
+    except CheckpointException as error:  # on every process, whichever of them it met
+        number, (met, _) = next(iter(error.failures.items()))
+        raise InputError(
+            f"process {number} cannot write its share of {job.checkpoints.place(job.state.step)}: "
+            f"{shorten(str(met))}; make room, and the same command goes on"
+        ) from error
 
 
 def read_shares(job: Job, folder: Path) -> None:

@@ -19,6 +19,7 @@ from jpeglm.data.loader import TokenSet, TrainingLoader, load_tokens
 from jpeglm.environment import commit, processor, versions
 from jpeglm.files import read_json, remove_halves, write_json
 from jpeglm.folders import RUN, claim, quoted
+from jpeglm.launch import machines
 from jpeglm.models.llama import like, parameters, preset
 from jpeglm.places import checkpoint_folder
 from jpeglm.training import AUTO, TrainConfig
@@ -130,6 +131,7 @@ def start(
             **captions,
         },
         "processes": accelerator.num_processes,
+        "machines": machines(),
         "strategy": strategy,
         "device": str(accelerator.device),
         "hardware": _hardware(accelerator.device),

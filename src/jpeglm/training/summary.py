@@ -52,8 +52,10 @@ def command(out: Path, record: dict[str, Any]) -> str:
     """The command line of a run: every setting that is not the default."""
     settings, words = record["settings"], ["jpeglm", "train", argument(record["data"]["path"])]
     if record["processes"] > 1:
-        launcher = f"torchrun --nproc-per-node {record['processes']} -m jpeglm train"
-        words[:2] = launcher.split()
+        machines = record.get("machines", 1)
+        launcher = f"torchrun --nnodes {machines}" if machines > 1 else "torchrun"
+        each = record["processes"] // machines
+        words[:2] = f"{launcher} --nproc-per-node {each} -m jpeglm train".split()
     if record.get("tokenizer_path") and record["tokenizer_path"] != settings["init"]:
         words += ["--tokenizer", record["tokenizer_path"]]
     words += ["--out", argument(out)]
