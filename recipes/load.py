@@ -252,6 +252,7 @@ def hang_up(server: Server, count: int, rng: random.Random) -> dict[str, Any]:
     asked = Client(server.place, 500)
     fields = {"seed": 7}
     assert asked.ask(**fields) == 200
+    asked.link.close()  # which would be quiet for too long
     memory = [server.memory()]
     told: Counter[str] = Counter()
     lock = threading.Lock()
