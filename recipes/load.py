@@ -180,6 +180,7 @@ def under_load(server: Server, count: int, seconds: float) -> dict[str, Any]:
     """Part 1: turns of clients and of the session alone."""
     alone, turns = Alone(), max(2, round(seconds / TURN))
     clients = [Client(server.place, number + 1) for number in range(count)]
+    together(clients[:ROWS], lambda client: client.ask())  # neither side compiles or loads any more
     served, own, memory = [], [], []
     for _ in range(turns):
         ends = time.monotonic() + seconds / turns
@@ -252,6 +253,7 @@ def hang_up(server: Server, count: int, rng: random.Random) -> dict[str, Any]:
     asked = Client(server.place, 500)
     fields = {"seed": 7}
     assert asked.ask(**fields) == 200
+    asked.link.close()  # which would be quiet for too long
     memory = [server.memory()]
     told: Counter[str] = Counter()
     lock = threading.Lock()
