@@ -74,6 +74,8 @@ EVENTS = {
 HANGS = 300.0
 """Seconds after which a run is taken to be stuck."""
 CLOCK = ("seconds", "tokens_per_second", "window_seconds")
+PAGES = ("README.md", "report.html")
+"""Which tell of the clock in words; a model's card too."""
 
 
 def make_pictures(folder: Path) -> Path:
@@ -119,7 +121,7 @@ def held(out: Path) -> dict[str, str]:
     found = {}
     for path in sorted(out.rglob("*")):
         name = str(path.relative_to(out))
-        if path.is_dir() or name == "README.md" or name.startswith("tensorboard/"):
+        if path.is_dir() or path.name in PAGES or name.startswith("tensorboard/"):
             continue
         digest = hashlib.sha256()
         if path.name == "metrics.jsonl":

@@ -144,7 +144,6 @@ def test_mask_and_region_leave_a_folder_that_says_what_was_drawn(home, jpeglm):
         (("--mask", "mask.png", "--keep", 0.5), "give one of them"),
         (("--mask", "mask.png", "--region", "0,0,9,9"), "give one of them"),
         (("--region", "0,0,9"), "give 4 whole numbers"),
-        (("--region", ""), "give 4 whole numbers"),
         (("--region", "a,b,c,d"), "give 4 whole numbers"),
         (("--region", "64,0,9,9"), "outside the picture"),
         (("--region", "0,0,9,9", "--no-grammar"), "under the grammar"),
