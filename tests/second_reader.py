@@ -297,7 +297,9 @@ class Vocabulary:
         stored = json.loads((folder / "tokenizer.json").read_text())
         vocab, merges = stored["model"]["vocab"], stored["model"]["merges"]
         self.words = "<0x00>" in vocab
-        self.first = 0x2800 if self.alphabet == "paper-bytes" else 0x4E00
+        self.whole = self.alphabet in ("paper-bytes", "paper-bytes-prefixed")
+        self.lead = [256] if self.alphabet == "paper-bytes-prefixed" else []
+        self.first = 0x2800 if self.whole else 0x4E00
         self.first = 0xF0000 if self.words else self.first
         specials = {token["content"]: token["id"] for token in stored["added_tokens"]}
         self.bos, self.eos = specials["<s>"], specials["</s>"]
@@ -359,8 +361,9 @@ class Folder(Vocabulary):
         header = self.jpeg.header(file[20:22] == b"\xff\xdb")
         assert file.startswith(header) and file.endswith(EOI)
         scan = file[len(header) : -2]
-        if self.alphabet == "paper-bytes":
-            return self.encode(list(self.jpeg.header(False) + scan + EOI), self.merges)
+        if self.whole:
+            stream = self.jpeg.header(False) + scan + EOI
+            return self.encode([*self.lead, *stream], self.merges)
         if self.alphabet == "bytes":
             symbols, rest = [], scan
             while rest:
@@ -391,8 +394,9 @@ class Folder(Vocabulary):
     def decode(self, ids: list[int]) -> bytes:
         """A whole file, of ids of any kind."""
         symbols, header = self.symbols(self.in_order(ids)), self.jpeg.header(True)
-        if self.alphabet == "paper-bytes":
-            return header + bytes(symbols)[len(self.jpeg.header(False)) :]
+        if self.whole:
+            stream = bytes(symbol for symbol in symbols if symbol < 256)
+            return header + stream[len(self.jpeg.header(False)) :]
         if self.alphabet == "bytes":
             parts = (bytes([s]) if s < 256 else bytes([0xFF, 0xD0 + s - 256]) for s in symbols)
             return header + b"".join(parts) + EOI
