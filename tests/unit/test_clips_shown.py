@@ -31,7 +31,8 @@ def film(frames=8, aspect=None, cover=None, stills=0):
         tracks = [file.add_stream("libx264", rate=8) for _ in range(1 + (stills > 0))]
         for track in tracks:
             track.width, track.height, track.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-            track.codec_context.thread_count = 1  # several need not give the same film again
+            # Several threads, and a rate that is controlled, need not give the same film again.
+            track.options = {"x264-params": "threads=1:qp=20:scenecut=0:bframes=0:weightp=0"}
         if aspect:
             tracks[-1].codec_context.sample_aspect_ratio = aspect
         for track, count in zip(tracks, ([stills] if stills else []) + [frames]):
