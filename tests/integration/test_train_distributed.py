@@ -21,7 +21,6 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("accelerate")
 
 from jpeglm.codecs import make_codec  # noqa: E402
-from jpeglm.data.shards import Row, write_shard  # noqa: E402
 from jpeglm.files import write_json  # noqa: E402
 from jpeglm.tokenizer import Tokenizer  # noqa: E402
 from jpeglm.training.lm import TrainConfig, train  # noqa: E402
@@ -55,31 +54,9 @@ def tokenizer() -> Tokenizer:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """80 pictures of noise of different strength, so that rows differ in length."""
-    from PIL import Image
+    from .launched import make_data  # a script has no packages round it
 
-    folder = tmp_path_factory.mktemp("data")
-    rng = np.random.default_rng(0)
-    rows = []
-    for number in range(80):
-        pixels = 128 + rng.normal(0, 1 + number % 40, (16, 16, 3))
-        stream = CODEC.encode(Image.fromarray(pixels.clip(0, 255).astype(np.uint8)))
-        split = "validation" if number % 8 == 0 else "train"
-        rows.append(Row(f"{number:02d}", stream, 16, 16, -1, split))
-    about = {"codec": CODEC.to_dict(), "fingerprint": CODEC.fingerprint}
-    write_shard(folder / "shard-00000.parquet", rows, about)
-    held_out = sum(row.split == "validation" for row in rows)
-    write_json(
-        folder / "dataset.json",
-        {
-            "format": "jpeglm-dataset",
-            **about,
-            "label_names": [],
-            "shards": 1,
-            "streams": {"train": 80 - held_out, "validation": held_out},
-        },
-    )
-    return folder
+    return make_data(tmp_path_factory.mktemp("data"))
 
 
 def launch(data: Path, out: Path) -> subprocess.CompletedProcess[str]:

@@ -23,13 +23,18 @@ def summary(trace: dict[str, Any], name: str) -> list[str]:
         f"  {under:9,.0f} bits under the model, {len(trace['tokens']):,} tokens",
         "bits of each MCU in the file, and under the model:",
     ]
-    columns = picture["columns"]
-    for row in range(picture["rows"]):
-        cells = mcus[row * columns : (row + 1) * columns]
-        left = " ".join(f"{one['scan']:4d}" for one in cells)
-        right = " ".join(f"{one['model']:4.0f}" for one in cells)
-        lines.append(f"  {left}    {right}")
-    return lines
+    return lines + _grids(mcus, picture["columns"], {"scan": "4d", "model": "4.0f"})
+
+
+def _grids(cells: list[dict[str, Any]], columns: int, forms: dict[str, str]) -> list[str]:
+    """Figures of cells as they lie in the picture, a grid for each key, side by side; forms: how
+    each is written."""
+    rows = (cells[at : at + columns] for at in range(0, len(cells), columns))
+    return [
+        "  "
+        + "    ".join(" ".join(f"{one[key]:{form}}" for one in row) for key, form in forms.items())
+        for row in rows
+    ]
 
 
 def clip_summary(trace: dict[str, Any], name: str) -> list[str]:
@@ -49,13 +54,7 @@ def clip_summary(trace: dict[str, Any], name: str) -> list[str]:
         "  " + " ".join(f"{one['slice']} {one['model']:,.0f}" for one in frames),
         f"frame {clip['frame']}: bits of each macroblock in the file, and under the model:",
     ]
-    own, columns = trace["macroblocks"], clip["columns"]
-    for row in range(clip["rows"]):
-        cells = own[row * columns : (row + 1) * columns]
-        left = " ".join(f"{one['file']:4d}" for one in cells)
-        right = " ".join(f"{one['model']:4.0f}" for one in cells)
-        lines.append(f"  {left}    {right}")
-    return lines
+    return lines + _grids(trace["macroblocks"], clip["columns"], {"file": "4d", "model": "4.0f"})
 
 
 def macroblock(trace: dict[str, Any], column: int, row: int) -> list[str]:
@@ -110,13 +109,7 @@ def codes_summary(trace: dict[str, Any], name: str) -> list[str]:
         f"{len(trace['tokens']):,} tokens",
         "code of each patch, and its bits under the model:",
     ]
-    columns = picture["columns"]
-    for row in range(picture["rows"]):
-        cells = patches[row * columns : (row + 1) * columns]
-        left = " ".join(f"{one['code']:5d}" for one in cells)
-        right = " ".join(f"{one['model']:4.1f}" for one in cells)
-        lines.append(f"  {left}    {right}")
-    return lines
+    return lines + _grids(patches, picture["columns"], {"code": "5d", "model": "4.1f"})
 
 
 def patch(trace: dict[str, Any], column: int, row: int) -> list[str]:
