@@ -1,0 +1,93 @@
+"""An entry with everything that a record here changes as a field; the values are record 00's."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from kit.lawful import Lawful
+from kit.model import Model
+from kit.parse import SIZES, Layout, contexts
+from task import Task
+from torch import nn
+from torch.nn import functional as F
+
+from jpeglm.data.packing import IGNORE
+from jpeglm.training.optimizers import Muon
+
+
+class Entry:
+    alphabet, vocabulary = "jpeg-block-symbols", 1024
+    width, layers, heads, inner = 128, 4, 2, 384
+    tokens_a_step = 4096
+    peak, warmup, last = 6e-3, 100, 0.1
+    """Learning rate: its peak, steps of warm-up, and where the cosine ends as a share of it."""
+    decay, betas, clip = 0.1, (0.9, 0.95), 1.0
+    table_rate = 1.0
+    """Learning rate of embeddings for that of matrices."""
+
+    context = False
+    """The model reads what a decoder knows: thirteen numbers a token (`parse.py`), each with a
+    learned vector that is added to the token's own. No matrix is multiplied for it."""
+    legal = False
+    """Probability goes to legal tokens alone that a tokenizer would write (`lawful.py`)."""
+    steps = 1
+    """Attention is computed in so many stripes of queries, each against the keys up to its end:
+    with more than one, most of what lies ahead is not computed."""
+    value_embeddings = False
+    """Each layer's values get a learned share of a second vector of the token."""
+    activation = "silu"
+    """`silu`: SwiGLU; `relu2`: two matrices and squares of what is positive (Primer, arXiv
+    2109.08668), 1.5 times as wide for the same FLOPs."""
+    query_norm = False
+    """Queries and keys are normed a head (arXiv 2302.05442), with a learned gain."""
+    skip = False
+    """Each layer reads a learned mix of its input and of the embedding."""
+
+    def __init__(self, task: Task, seed: int) -> None:
+        self.task, self.seed = task, seed
+        self.tokenizer = task.tokenizer(self.alphabet, self.vocabulary)
+        self.layout = Layout(self.tokenizer) if self.context else None
+        self.starts = np.concatenate([[0], np.cumsum(SIZES)[:-1]])
+        self.lawful = Lawful(self.tokenizer) if self.legal else None
+
+    def inputs(self, ids: np.ndarray) -> np.ndarray:
+        """The ids, the rows of legal tokens, and the contexts as rows of one table."""
+        columns = [ids[:, None]]
+        if self.lawful:
+            columns += [self.lawful.rows(ids)[:, None]]
+        if self.layout:
+            columns += [contexts(self.layout, ids) + self.starts]
+        return np.concatenate(columns, 1)
+
+    def model(self) -> nn.Module:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            model = Model(self)
+            for name, parameter in model.named_parameters():
+                if parameter.dim() > 1:
+                    last = name.endswith(("o_proj.weight", "down_proj.weight"))
+                    nn.init.normal_(parameter, 0, 0.02 / math.sqrt(2 * self.layers if last else 1))
+        return model
+
+    def optimizers(self, model: nn.Module) -> list[torch.optim.Optimizer]:
+        matrices, tables, gains = [], [], []
+        for name, parameter in model.named_parameters():
+            kind = gains if parameter.dim() < 2 else matrices if "layers." in name else tables
+            kind.append(parameter)
+        groups = [
+            {"params": tables, "weight_decay": self.decay, "lr": self.peak * self.table_rate},
+            {"params": gains, "weight_decay": 0.0},
+        ]
+        return [
+            torch.optim.AdamW(groups, lr=self.peak, betas=self.betas, fused=True),
+            Muon(matrices, lr=self.peak, weight_decay=self.decay, adjust_lr_fn="match_rms_adamw"),
+        ]
+
+    def rate(self, step: int, share: float) -> float:
+        wave = 0.5 * (1 + math.cos(math.pi * min(share, 1)))
+        return min(1, (step + 1) / self.warmup) * (self.last + (1 - self.last) * wave)
+
+    def loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORE)

@@ -1,0 +1,264 @@
+"""The race for bits: its ruler against ours, its model against transformers', what a decoder knows
+against libjpeg, and that it refuses what looks ahead."""
+
+import importlib
+import io
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+torch = pytest.importorskip("torch")
+
+ROOT = Path(__file__).resolve().parents[2]
+GOLF = ROOT / "recipes" / "golf"
+
+
+@pytest.fixture(scope="module")
+def golf():
+    """The recipe's modules, by name; what else is imported stays as it was."""
+    before, known = sys.path[:], set(sys.modules)
+    sys.path[:0] = [str(GOLF), str(GOLF.parent)]
+    yield importlib.import_module
+    sys.path[:] = before
+    for name in set(sys.modules) - known:
+        if name.split(".")[0] in ("kit", "race", "task", "steps") or name.startswith("golf_"):
+            del sys.modules[name]
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    from jpeglm.checkpoint import load_checkpoint
+    from jpeglm.places import shipped_checkpoint
+
+    return load_checkpoint(shipped_checkpoint())
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory, picture_files, jpeglm):
+    """A prepared folder of 4 photographs, in crops of 64 pixels, one of them held out."""
+    home = tmp_path_factory.mktemp("golf")
+    for number, file in enumerate(picture_files[:4]):
+        split = home / "photos" / ("validation" if number == 3 else "train")
+        split.mkdir(parents=True, exist_ok=True)
+        (split / file.name).write_bytes(file.read_bytes())
+    folder = home / "data" / "photos64"
+    ended = jpeglm(
+        "prepare", home / "photos", folder, "--split", "folder", "--crops", 24,
+        "--restart-interval", 1,
+    )  # fmt: skip
+    assert ended.code == 0, ended.err
+    return folder
+
+
+def entry(golf, task, **changes):
+    kind = type("Entry", (golf("kit.entry").Entry,), changes)
+    return kind(task, 0)
+
+
+class Given:
+    """A task whose tokenizer is a checkpoint's."""
+
+    def __init__(self, tokenizer, streams=()):
+        self.codec, self.held_out, self.given = tokenizer.codec, list(streams), tokenizer
+
+    def tokenizer(self, alphabet, vocabulary):
+        return self.given
+
+
+@pytest.fixture(scope="module")
+def streams(pictures, shipped):
+    return [shipped.tokenizer.codec.encode(picture) for picture in pictures[:6]]
+
+
+def bfloat16(bits):
+    assert bits.dtype == np.uint16
+    return (bits.astype(np.uint32) << 16).view(np.float32)
+
+
+def of_checkpoint(golf, checkpoint, streams):
+    """(entry, model) with the shape and the weights of a checkpoint."""
+    config = checkpoint.config
+    made = entry(
+        golf, Given(checkpoint.tokenizer, streams), width=config["hidden_size"],
+        layers=config["num_hidden_layers"], heads=config["num_attention_heads"],
+        inner=config["intermediate_size"],
+    )  # fmt: skip
+    model = made.model()
+    weights = {
+        name.removeprefix("model."): torch.from_numpy(bfloat16(value))
+        for name, value in checkpoint.weights.items()
+        if name != "lm_head.weight"
+    }
+    model.load_state_dict(weights)
+    return made, model
+
+
+def test_its_model_is_transformers_llama(golf, shipped, streams):
+    from jpeglm.models.llama import build
+
+    made, model = of_checkpoint(golf, shipped, streams)
+    theirs = build(shipped.config, 0)
+    theirs.model.load_state_dict(model.state_dict())
+    ids = golf("task").sequence(shipped.tokenizer, streams[0])
+    with torch.no_grad():
+        ours = model(torch.from_numpy(made.inputs(ids))[None])
+        want = theirs(input_ids=torch.from_numpy(ids)[None]).logits
+        assert want.std() > 1
+        assert torch.allclose(ours, want, atol=2e-4)
+        made.steps = 5
+        striped = made.model()
+        striped.load_state_dict(model.state_dict())
+        assert torch.allclose(striped(torch.from_numpy(made.inputs(ids))[None]), want, atol=2e-4)
+
+
+def test_its_ruler_is_ours(golf, shipped, streams):
+    """Bits of the shipped model by the race and by `Model.score_streams`."""
+    from jpeglm.generation.loading import load
+
+    made, model = of_checkpoint(golf, shipped, streams)
+    bits = golf("task").score(made, model, streams)
+    scores = load(precision="float32").score_streams(streams)
+    np.testing.assert_allclose(bits, [score.bits.sum() for score in scores], rtol=1e-4)
+
+
+def test_flops_are_palms(golf, shipped):
+    from jpeglm.models.llama import flops_per_token, preset
+
+    made = entry(golf, Given(shipped.tokenizer))
+    config = preset("1m", shipped.tokenizer.vocab_size, 512)
+    counted = golf("task").flops(made.model(), 320, 1)
+    assert counted == 320 * flops_per_token(config, 320)
+    # Stripes leave out what lies ahead, and nothing else is counted differently.
+    made.steps = 4
+    attention = 12 * made.layers * made.width * 320 * 320
+    assert counted - golf("task").flops(made.model(), 320, 1) == attention * 3 // 8
+
+
+def test_what_a_decoder_knows_is_what_libjpeg_decodes(golf, shipped, streams):
+    """Coefficients from the tokens, against a DCT of the luma that libjpeg decodes; and the columns
+    of neighbours, where blocks begin, against those coefficients."""
+    fft = pytest.importorskip("scipy.fft")
+    parse = golf("kit.parse")
+    codec, tokenizer = shipped.tokenizer.codec, shipped.tokenizer
+    layout, names = parse.Layout(tokenizer), list(parse.COLUMNS)
+    zigzag = sorted(
+        range(64), key=lambda i: (i // 8 + i % 8, i % 8 if (i // 8 + i % 8) % 2 == 0 else i // 8)
+    )
+    for stream in streams:
+        ids = golf("task").sequence(tokenizer, stream)
+        known, planes = parse.decode(layout, ids)
+        image = Image.open(io.BytesIO(codec.wrap(stream)))
+        image.draft("YCbCr", None)
+        steps = np.array(image.quantization[0], float)[zigzag]
+        luma = np.asarray(image.convert("YCbCr"), float)[..., 0] - 128
+        for y in range(8):
+            for x in range(8):
+                block = luma[8 * y : 8 * y + 8, 8 * x : 8 * x + 8]
+                if block.max() > 126 or block.min() < -127:
+                    continue  # cut off on the way
+                there = fft.dctn(block, norm="ortho").ravel()[zigzag] / steps
+                np.testing.assert_allclose(there, planes[0, y, x], atol=0.6)
+        begins = known[known[:, names.index("coefficient")] == 0]
+        assert 48 < len(begins) <= 96  # some tokens reach into the next block
+        for row in begins:
+            at = dict(zip(names, row.tolist()))
+            y, x = at["down"], at["across"]
+            plane = planes[max(0, at["block"] - 3)]
+            # A marker stands before each MCU: its first block codes its DC as it is.
+            before = {1: (y, x - 1), 2: (y - 1, x + 1), 3: (y, x - 1)}.get(at["block"])
+            running = int(plane[before][0]) if before else 0
+            left, above = (plane[y, x - 1] if x else None), (plane[y - 1, x] if y else None)
+            near = [int(block[0]) for block in (left, above) if block is not None]
+            guess = sum(near) // len(near) if near else 0
+            level = min(max(guess - running, -parse.LEVELS), parse.LEVELS) + parse.LEVELS
+            assert at["level"] == level
+            for block, name in ((left, "left_rest"), (above, "above_rest")):
+                count = np.count_nonzero(block[1:]) if block is not None else parse.FEW + 1
+                assert at[name] == min(count, parse.FEW + (block is None))
+
+
+def test_only_what_can_come_gets_probability(golf, shipped, streams):
+    """The masks of an entry are those of the matcher less what the merges would not write, and
+    never bar what comes."""
+    from jpeglm.generation.matcher import Matcher
+
+    made = entry(golf, Given(shipped.tokenizer), legal=True)
+    task = golf("task")
+    for stream in streams[:3]:
+        ids = task.sequence(shipped.tokenizer, stream)
+        inputs = torch.from_numpy(made.inputs(ids[:-1]))
+        allowed = made.lawful.allowed(inputs[:, 0], inputs[:, 1]).numpy()
+        assert allowed[np.arange(len(ids) - 1), ids[1:]].all()
+        matcher = Matcher(made.lawful.constraint)
+        for place, token in enumerate(ids[1:].tolist()):
+            assert not (allowed[place] & ~matcher.allowed()).any()
+            assert matcher.accept(token)
+    assert allowed.mean() < 0.9
+
+
+def test_what_looks_ahead_or_loses_something_is_refused(golf, shipped, streams):
+    from jpeglm.config import InputError
+
+    task = golf("task")
+    made = entry(golf, Given(shipped.tokenizer), context=True, legal=True, steps=3)
+    model = made.model()
+    task.check(made, model, streams[:2])
+
+    class Peeks(torch.nn.Module):
+        def forward(self, inputs):
+            return model(inputs.roll(-1, 1)).nan_to_num(neginf=-1e4)
+
+    with pytest.raises(InputError, match="looks ahead"):
+        task.check(made, Peeks(), streams[:2])
+    whole = made.inputs
+
+    made.inputs = lambda ids: whole(ids) * 0 + len(ids) % 7
+    with pytest.raises(InputError, match="looks ahead"):
+        task.check(made, model, streams[:2])
+
+
+def test_a_run_ends_with_its_budget_and_goes_on_where_it_was_stopped(golf, data, tmp_path):
+    from jpeglm.files import read_json
+
+    race, task = golf("race"), golf("task").Task(data)
+    kind = type("Entry", (golf("kit.entry").Entry,), {
+        "vocabulary": 300, "width": 64, "heads": 1, "layers": 1, "inner": 64, "warmup": 2,
+        "tokens_a_step": 2048, "context": True, "legal": True,
+    })  # fmt: skip
+
+    def run(name):
+        out = tmp_path / name
+        out.mkdir(exist_ok=True)
+        return race.Run(kind, task, 0, 3e10, False, out, eager=True)
+
+    whole = run("whole").train()
+    assert 3e10 <= whole["flops"] < 4e10 and whole["steps"] > 6
+    assert len(whole["curve"]) == race.POINTS
+    assert whole["bits"] == whole["curve"][-1][1] < 0.95 * whole["curve"][0][1]
+    assert read_json(tmp_path / "whole" / "result.json")["bits"] == whole["bits"]
+
+    half = run("half")
+    plans = half.rows.plans(kind.tokens_a_step, 0)
+    for _ in range(3):
+        half.take(*half.rows.batch(next(plans)))
+    half.save()
+    rest = run("half").train()
+    assert rest["steps"] == whole["steps"] and rest["tokens"] == whole["tokens"]
+    assert rest["bits"] == pytest.approx(whole["bits"], abs=0.2)
+    assert not (tmp_path / "half" / "state.pt").exists()
+
+
+def test_an_artefact_too_large_is_refused(golf, data, tmp_path):
+    from jpeglm.config import InputError
+
+    kind = type("Entry", (golf("kit.entry").Entry,), {
+        "vocabulary": 300, "width": 448, "heads": 7, "layers": 2, "inner": 448, "warmup": 1,
+        "tokens_a_step": 1024,
+    })  # fmt: skip
+    task = golf("task").Task(data)
+    run = golf("race").Run(kind, task, 0, 1e9, False, tmp_path, eager=True)
+    with pytest.raises(InputError, match="artefact"):
+        run.train()
