@@ -37,6 +37,12 @@ def folder_of(key: str, split: str) -> str:
     return parts[0] if parts else TOP
 
 
+def split_in(key: str) -> str:
+    """How `folder_of` has to read the key of an item of which no more is known: `folder` where its
+    first folder names a split, else `hash`."""
+    return "folder" if key.split("/")[0] in FOLDERS else "hash"
+
+
 def balanced(pictures: Mapping[str, int], crops: int, share: float) -> dict[str, int]:
     """Crops of each training picture by folder, `crops` at most; `pictures` of each folder.
 
