@@ -1,7 +1,7 @@
 """Training data as small as a machine without network can be given them: pictures or token ids.
 
     python recipes/data/pack.py data/photos data/gpu [--megabytes 40]
-    python recipes/data/pack.py data/photos data/gpu --tokens 200000
+    python recipes/data/pack.py data/photos data/gpu --tokens 200000 --balance 0.2
     python recipes/data/pack.py data/avatars64 data/gpu-words --name avatars \\
         --tokenizer data/avatars64-tokenizer
 
@@ -20,6 +20,8 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from PIL import Image
 from jpeglm.checkpoint import load_checkpoint
 from jpeglm.codecs.images import open_image
 from jpeglm.config import InputError
+from jpeglm.data.balance import balanced
 from jpeglm.data.open import Dataset
 from jpeglm.data.prepare import prepare
 from jpeglm.data.settings import PrepareConfig
@@ -85,7 +88,7 @@ def pack_pictures(photos: Path, out: Path, limit: int) -> dict[str, int]:
             with tarfile.open(fileobj=held, mode="w") as tar:
                 for number, path in enumerate(files[start : start + TAR], start):
                     data = made[path]
-                    member = tarfile.TarInfo(f"{path.parent.name}-{number:05d}.webp")
+                    member = tarfile.TarInfo(f"{path.parent.name}/{number:05d}.webp")
                     member.size = len(data)
                     tar.addfile(member, io.BytesIO(data))
             atomic_write(out / "photos" / name / f"{start // TAR:05d}.tar", held.getvalue())
@@ -93,11 +96,16 @@ def pack_pictures(photos: Path, out: Path, limit: int) -> dict[str, int]:
     return {"quality": quality, **pictures}
 
 
-def pack_tokens(photos: Path, out: Path, crops: int, workers: int | None) -> dict[str, int]:
+def pack_tokens(
+    photos: Path, out: Path, crops: int, balance: float, workers: int | None
+) -> dict[str, int]:
     """tokens.tar.xz: crops of all pictures in the shipped photo model's tokens, no picture."""
     tokenizer = load_checkpoint(shipped_checkpoint()).tokenizer
-    count = sum(1 for _ in (photos / "train").glob("*/[!.]*"))
-    config = PrepareConfig(crops=max(1, crops // count), split="folder", unit_size=64)
+    found = Counter(path.parent.name for path in (photos / "train").glob("*/[!.]*"))
+    each = max(1, crops // found.total())
+    while balance < 1 and streams(found, balanced(found, each + 1, balance)) <= crops:
+        each += 1
+    config = PrepareConfig(crops=each, balance=balance, split="folder", unit_size=64)
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder, "tokens")
         info = prepare(photos, made, tokenizer.codec, config, tokenizer=tokenizer, workers=workers)
@@ -105,6 +113,11 @@ def pack_tokens(photos: Path, out: Path, crops: int, workers: int | None) -> dic
             parquet.unlink()
         pack_shards(made, info, out / "tokens.tar.xz")
     return {"streams": info["streams"]["train"]}
+
+
+def streams(pictures: Mapping[str, int], crops: Mapping[str, int]) -> int:
+    """Of all pictures of all folders."""
+    return sum(pictures[name] * count for name, count in crops.items())
 
 
 def pack_prepared(data: Path, tokenizer: Tokenizer, out: Path) -> dict[str, int]:
@@ -149,6 +162,9 @@ def main() -> int:
     parser.add_argument("out", type=Path, metavar="OUT", help="folder of the pack")
     parser.add_argument("--megabytes", type=float, default=40, help="of the pictures, at most")
     parser.add_argument("--tokens", type=int, default=0, help="crops as token ids instead")
+    parser.add_argument(
+        "--balance", type=float, default=1, help="of --tokens: a source's share of them, at most"
+    )
     parser.add_argument("--tokenizer", type=Path, help="whose tokens a prepared folder becomes")
     parser.add_argument("--name", help="of its file; default: the folder's")
     parser.add_argument("--workers", type=int, help="processes; default: all cores")
@@ -162,7 +178,9 @@ def main() -> int:
             file = options.out / f"{name}.tar.xz"
             told[name] = pack_prepared(options.data, tokenizer, file)
         elif options.tokens:
-            told["tokens"] = pack_tokens(options.data, options.out, options.tokens, options.workers)
+            told["tokens"] = pack_tokens(
+                options.data, options.out, options.tokens, options.balance, options.workers
+            )
         else:
             told["photos"] = pack_pictures(options.data, options.out, int(options.megabytes * 1e6))
     except InputError as error:

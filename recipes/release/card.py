@@ -63,6 +63,26 @@ def coder_table(table: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def folder_table(table: dict[str, Any]) -> str:
+    """Bits of a held-out picture by the folder that it lies in, the dearest first; `evaluate
+    likelihood`'s `by_folder`."""
+    lines = [
+        "| source | held-out pictures | crops | bits of one | Huffman | against it | Lepton |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    rows = sorted(table["by_folder"].items(), key=lambda item: -item[1]["bits_per_image"]["model"])
+    for name, row in rows:
+        bits = row["bits_per_image"]
+        lepton = (
+            f"{100 * (bits['lepton'] / bits['huffman'] - 1):+.1f} %" if "lepton" in bits else ""
+        )
+        lines.append(
+            f"| {name} | {row['distinct_pictures']} | {row['pictures']} | {bits['model']:.0f} | "
+            f"{bits['huffman']:.0f} | {100 * row['against']:+.1f} % | {lepton} |"
+        )
+    return "\n".join(lines)
+
+
 def best_rival(table: dict[str, Any]) -> tuple[str, float]:
     """(name, bits against Huffman) of the best coder that is not the model."""
     rivals = {

@@ -22,7 +22,13 @@ from jpeglm.evaluation.coders import (
     together_bits,
     without_markers,
 )
-from jpeglm.evaluation.likelihood import interval, model_bits, pictures_of, ratio_interval
+from jpeglm.evaluation.likelihood import (
+    by_folder,
+    interval,
+    model_bits,
+    pictures_of,
+    ratio_interval,
+)
 from jpeglm.generation.model import Model
 
 from .conftest import hugging_face, random_llama
@@ -139,3 +145,20 @@ def test_why_a_coder_does_not_run_is_said_in_words(missing, words, monkeypatch):
     make_coders.cache_clear()
     assert any(words in why for why in unavailable.values()), unavailable
     assert not any("Error" in why for why in unavailable.values()), unavailable
+
+
+def test_folders_share_the_bits_as_their_pictures_do():
+    keys = [
+        *("train/rocks/1.jpg#0", "train/rocks/1.jpg#1", "train/rocks/2.jpg"),
+        *("validation/rocks/3.jpg", "validation/00.tar/sea/1.png", "sea/2.png#0", "9.png"),
+    ]
+    rows = {"model": np.arange(1.0, 8), "huffman": np.full(7, 8.0)}
+    found = by_folder(rows, keys, "huffman")
+    assert list(found) == ["", "rocks", "sea"]
+    rocks = found["rocks"]
+    assert (rocks["pictures"], rocks["distinct_pictures"]) == (4, 3)
+    assert rocks["bits_per_image"] == {"model": 2.5, "huffman": 8}
+    assert rocks["against"] == pytest.approx(2.5 / 8 - 1)
+    assert found["sea"]["bits_per_image"]["model"] == 5.5 and found[""]["pictures"] == 1
+    total = sum(row["pictures"] * row["bits_per_image"]["model"] for row in found.values())
+    assert total == rows["model"].sum()

@@ -154,6 +154,10 @@ def _prepared(out: Path, result: dict[str, Any], what: str) -> list[str]:
     counts = ", ".join(f"{count} {split}" for split, count in result["streams"].items())
     sources = ", ".join(f"{count} {split}" for split, count in result["pictures"].items())
     lines = [f"{out}/: {counts} streams of {sources} {what}"]
+    if crops := result.get("crops_by_folder"):
+        fewer = {name: count for name, count in crops.items() if count < max(crops.values())}
+        told = ", ".join(f"{count} of {name or 'no folder'}" for name, count in fewer.items())
+        lines.append(f"balanced: {max(crops.values())} crops of a picture, {told or 'of each'}")
     if result["rejected"]:
         aside = f"{result['rejected']} {what if result['rejected'] > 1 else what[:-1]}"
         lines.append(f"{aside} set aside, see {out / 'rejected.jsonl'}")

@@ -98,15 +98,18 @@ def random_pan(
 
 
 def crops_of(
-    item: Item, shape: PictureShape, config: PrepareConfig
+    item: Item, shape: PictureShape, config: PrepareConfig, train_crops: int | None = None
 ) -> tuple[str, Iterator[tuple[str, Media]]]:
     """(split, (key, media) of each crop) of an item: of clips if the shape is a `ClipShape`, else
     of pictures. The iterator raises InputError if the item cannot be read. A whole picture comes in
-    its own size, all else in the shape's.
+    its own size, all else in the shape's. `train_crops` of a training picture, where not as many as
+    the config says.
     """
     split = split_by(item, config.split, config.validation)
     whole = config.crops == 0 or split == "validation"
-    crops = min(config.crops, VALIDATION_CROPS) if split == "validation" else config.crops
+    crops = config.crops if train_crops is None else train_crops
+    if split == "validation":
+        crops = min(config.crops, VALIDATION_CROPS)
     if isinstance(shape, ClipShape) and not is_picture(item.data):
         films = _film_crops(item, shape, config, whole, crops)
         return split, _or_first_frame(

@@ -5,11 +5,13 @@ What cannot be read is named in the shard's metadata with its reason; one strang
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jpeglm.codecs.images import holds_more
 from jpeglm.config import InputError
+from jpeglm.data.balance import folder_of
 from jpeglm.data.crops import crops_of
 from jpeglm.data.settings import PrepareConfig
 from jpeglm.data.shards import Row, write_shard
@@ -21,18 +23,23 @@ if TYPE_CHECKING:
     from jpeglm.codecs.base import Codec
 
 
-def item_rows(item: Item, codec: Codec, config: PrepareConfig) -> list[Row]:
+def item_rows(
+    item: Item, codec: Codec, config: PrepareConfig, train_crops: int | None = None
+) -> list[Row]:
     """All rows of one picture or film; InputError if it cannot be read."""
     width, height = codec.config.width, codec.config.height
-    split, media = crops_of(item, codec.config, config)
+    split, media = crops_of(item, codec.config, config, train_crops)
     return [
         Row(key, codec.encode(crop), width, height, item.label, split, item.caption)
         for key, crop in media
     ]
 
 
-def prepare_unit(path: Path, unit: Unit, codec: Codec, config: PrepareConfig) -> dict[str, Any]:
-    """Make one shard; returns the metadata that it carries."""
+def prepare_unit(
+    path: Path, unit: Unit, codec: Codec, config: PrepareConfig, crops: Mapping[str, int]
+) -> dict[str, Any]:
+    """Make one shard; returns the metadata that it carries. `crops` of a training picture, by its
+    folder, where they are balanced."""
     rows: list[Row] = []
     rejected: list[dict[str, str]] = []
     pictures = dict.fromkeys(SPLITS, 0)
@@ -42,7 +49,8 @@ def prepare_unit(path: Path, unit: Unit, codec: Codec, config: PrepareConfig) ->
             rejected.append(item._asdict())
             continue
         try:
-            made = item_rows(item, codec, config)
+            own = crops.get(folder_of(item.key, config.split))
+            made = item_rows(item, codec, config, own)
         except ImportError:
             raise
         except InputError as error:

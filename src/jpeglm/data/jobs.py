@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,12 +15,13 @@ from jpeglm.data.token_shards import write_token_shard
 
 class Setup(NamedTuple):
     """What a worker builds once: the codec of these settings, whose weights lie in `folder`, and
-    the tokenizer of a folder, if any."""
+    the tokenizer of a folder, if any; `crops` as `prepare_unit` takes them."""
 
     codec: dict[str, Any]
     folder: Path
     config: PrepareConfig
     tokenizer: Path | None = None
+    crops: Mapping[str, int] = {}
 
 
 _worker: dict[str, Any] = {}
@@ -28,7 +30,7 @@ _worker: dict[str, Any] = {}
 
 def shard_job(path: Path, unit: Unit) -> dict[str, Any]:
     """Make a shard; returns its metadata."""
-    return prepare_unit(path, unit, _worker["codec"], _worker["config"])
+    return prepare_unit(path, unit, _worker["codec"], _worker["config"], _worker["crops"])
 
 
 def token_job(path: Path, shard: Path) -> None:
@@ -38,7 +40,8 @@ def token_job(path: Path, shard: Path) -> None:
 
 def fill_worker(setup: Setup) -> None:
     """Build in this process what jobs need."""
-    _worker.update(codec=make_codec(setup.codec, setup.folder), config=setup.config)
+    codec = make_codec(setup.codec, setup.folder)
+    _worker.update(codec=codec, config=setup.config, crops=setup.crops)
     if setup.tokenizer is not None:
         from jpeglm.tokenizer import Tokenizer
 

@@ -8,6 +8,7 @@ for key, stream, label, text in data.streams("train"): ...
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -209,7 +210,7 @@ def _again(dataset: Dataset, like: Path | None) -> str:
     path = path if path.name else path.resolve()
     given = dataset.info["settings"]
     words = ["jpeglm", "prepare", argument(source), argument(f"{path}-like-{Path(name).name}")]
-    for option, usual in PrepareConfig().to_dict().items():
-        if given.get(option, usual) != usual:
-            words += [f"--{option.replace('_', '-')}", str(given[option])]
+    for option in fields(PrepareConfig):
+        if given.get(option.name, option.default) != option.default:
+            words += [f"--{option.name.replace('_', '-')}", str(given[option.name])]
     return f"run: {' '.join(map(shell, [*words, '--like', str(name)]))}"

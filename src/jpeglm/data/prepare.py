@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import PIL
 
 from jpeglm.config import InputError, install
+from jpeglm.data.balance import crops_by_folder
 from jpeglm.data.jobs import Setup, shard_job, token_job
 from jpeglm.data.open import other_codec
 from jpeglm.data.pool import run
@@ -103,10 +104,12 @@ def prepare(
     except OSError as error:
         raise explain(error, out) from error
     with only_one(out, "jpeglm prepare"):
+        crops = crops_by_folder(listed, config)
         _begin(out, listed, codec, config)
         remove_halves(out, DATA.names)
-        metas = _write_shards(out, listed, codec, config, pool, progress)
-        info = _finish(out, source, listed, codec, config, metas)
+        setup = Setup(codec.to_dict(), out, config, crops=crops)
+        metas = _write_shards(out, listed, setup, pool, progress)
+        info = _finish(out, source, listed, setup, codec, metas)
         if tokenizer is not None:
             _write_tokens(out, len(metas), codec, config, tokenizer, pool)
     return info
@@ -128,12 +131,14 @@ def _begin(out: Path, source: Source, codec: Codec, config: PrepareConfig) -> No
         write_json(path, {"format": DATA_FORMAT, **now})
         return
     before = read_json(path)
-    changes = [
-        f"{name} {before.get(part, {}).get(name)} is now {value}"
-        for part in ("codec", "settings")
-        for name, value in now[part].items()
-        if before.get(part, {}).get(name) != value
-    ]
+    changes = []
+    for part, usual in (("codec", {}), ("settings", vars(PrepareConfig()))):
+        was, wanted = usual | before.get(part, {}), usual | now[part]
+        changes += [
+            f"{name} {was.get(name)} is now {wanted.get(name)}"
+            for name in {**wanted, **was}
+            if was.get(name) != wanted.get(name)
+        ]
     if before.get("source") != now["source"]:
         changes.append("the pictures of the source are not the same")
     if changes:
@@ -146,8 +151,7 @@ def _begin(out: Path, source: Source, codec: Codec, config: PrepareConfig) -> No
 def _write_shards(
     out: Path,
     source: Source,
-    codec: Codec,
-    config: PrepareConfig,
+    setup: Setup,
     pool: PoolConfig,
     progress: Progress | None,
 ) -> list[dict[str, Any]]:
@@ -166,7 +170,7 @@ def _write_shards(
     there = set(paths) - {path for path, _ in missing}
     for path in sorted(there):
         report(_made_before(path))
-    for meta in run(shard_job, missing, pool, Setup(codec.to_dict(), out, config)):
+    for meta in run(shard_job, missing, pool, setup):
         report(meta)
     return [read_meta(path) for path in paths]
 
@@ -185,13 +189,14 @@ def _finish(
     out: Path,
     given: Path,
     source: Source,
+    setup: Setup,
     codec: Codec,
-    config: PrepareConfig,
     metas: list[dict[str, Any]],
 ) -> dict[str, Any]:
     """Write rejected.jsonl and dataset.json; InputError if no picture at all can be used."""
     from jpeglm import __version__
 
+    config = setup.config
     rejected = [found._asdict() for found in source.rejected]
     rejected += [entry for meta in metas for entry in meta["rejected"]]
     lines = "".join(to_json(entry) + "\n" for entry in rejected)
@@ -242,6 +247,7 @@ def _finish(
         "animations": sum(meta.get("animations", 0) for meta in metas),
         "label_names": source.label_names,
         **(_captions(captions, totals["pictures"], source) if captions else {}),
+        **({"crops_by_folder": dict(setup.crops)} if setup.crops else {}),
         "warnings": warnings,
         "versions": {"jpeglm": __version__, "pillow": PIL.__version__},
     }

@@ -43,6 +43,9 @@ class PrepareConfig(Settings):
     crops: int = bounded(0, least=0)
     """Random crops at many scales, some flipped, from each picture, or from each clip's length of a
     film; 0: the whole picture."""
+    balance: float = bounded(1, above=0, most=1)
+    """Share of the training crops that the pictures of one first-level folder (behind train/, with
+    --split folder) may give; those of larger ones give fewer crops each. 1: no limit."""
     clips: int = bounded(0, least=0)
     """At most this many clips from the start of each film (avc); 0: all."""
     min_scale: float = bounded(0.25, least=0, most=1)
@@ -88,10 +91,11 @@ class PrepareConfig(Settings):
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """Without what is as usual of captions, so that data without any are what they were."""
+        """Without what is as usual of captions and the balance, so that data without any are what
+        they were."""
         usual = {field.name: field.default for field in fields(self)}
         return {
             name: value
             for name, value in super().to_dict().items()
-            if not name.startswith("caption") or value != usual[name]
+            if not name.startswith(("balance", "caption")) or value != usual[name]
         }

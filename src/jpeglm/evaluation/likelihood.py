@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from jpeglm.codecs import AvcCodec, JpegCodec
+from jpeglm.data.balance import folder_of, split_in
 from jpeglm.evaluation.coders import COUNTED, avc_bits, coder_bits, explained, together_bits
 from jpeglm.generation.model import Model
 from jpeglm.generation.pictures import Pictures
@@ -115,6 +116,23 @@ def pictures_of(keys: Sequence[str]) -> np.ndarray:
     return np.unique([re.sub(r"[#@]\d+$", "", key) for key in keys], return_inverse=True)[1]
 
 
+def by_folder(rows: dict[str, np.ndarray], keys: Sequence[str], base: str) -> dict[str, Any]:
+    """Of each first-level folder (behind train/ or validation/) its streams, its pictures and what
+    the coders `rows` need: bits of a picture, and those of the model against `base`."""
+    folders = np.array([folder_of(key, split_in(key)) for key in keys])
+    found, pictures = {}, pictures_of(keys)
+    for folder in sorted(set(folders)):
+        own = folders == folder
+        bits = {name: float(values[own].mean()) for name, values in rows.items()}
+        found[str(folder)] = {
+            "pictures": int(own.sum()),
+            "distinct_pictures": len(set(pictures[own].tolist())),
+            "bits_per_image": bits,
+            "against": bits["model"] / bits[base] - 1,
+        }
+    return found
+
+
 def likelihood(
     model: Model,
     streams: Sequence[bytes],
@@ -129,7 +147,8 @@ def likelihood(
 
     keys: names by which crops of one picture are known (`pictures_of`); default all distinct. A row
     of JPEG's coders has a second figure, `together`: all pictures in one file, against Huffman's
-    single ones. The model's weights are charged to nobody.
+    single ones. The model's weights are charged to nobody. Where keys lie in several folders,
+    `by_folder` has a row for each.
     """
     groups = pictures_of(keys) if keys is not None else np.arange(len(streams))
     told, cut = fitted_texts(model, streams, texts) if texts else (None, 0)
@@ -168,6 +187,7 @@ def likelihood(
             "against_huffman": each / float(rows["huffman"].mean()) - 1,
         }
     coders["model"]["nats_per_token"] = float(bits.sum() * np.log(2) / tokens.sum())
+    folders = by_folder(rows, keys, base) if keys is not None else {}
     counted = {name: text for name, text in COUNTED.items() if name in coders}
     notes = {}
     for name, values in rows.items():
@@ -183,4 +203,5 @@ def likelihood(
         "tokens_per_image": float(tokens.mean()),
         "captions": sum(bool(text) for text in told or ()),
         "captions_cut": cut,
+        **({"by_folder": folders} if len(folders) > 1 else {}),
     }

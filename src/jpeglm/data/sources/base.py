@@ -71,11 +71,13 @@ class Rejected(NamedTuple):
 
 
 class Unit(Protocol):
-    """A share of the source that one worker reads."""
+    """A share of the source that one worker reads; `item_keys` are those of its items, readable
+    or not."""
 
     @property
     def count(self) -> int: ...
     def describe(self) -> tuple[Any, ...]: ...
+    def item_keys(self) -> Iterator[str]: ...
     def read(self) -> Iterator[Item | Rejected]: ...
 
 

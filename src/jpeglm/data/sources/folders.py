@@ -48,6 +48,9 @@ class FileUnit:
     def describe(self) -> tuple[Any, ...]:
         return ("files", self.files, *((self.captions,) if self.captions else ()))
 
+    def item_keys(self) -> Iterator[str]:
+        return (printable(key) for key, _, _ in self.files)
+
     def read(self) -> Iterator[Item | Rejected]:
         captions = dict(self.captions)
         for key, _, label in self.files:

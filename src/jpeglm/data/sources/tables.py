@@ -51,6 +51,12 @@ class RowUnit:
             *caption,
         )
 
+    def item_keys(self) -> Iterator[str]:
+        return (self._key(row) for row in range(self.first, self.first + self.count))
+
+    def _key(self, row: int) -> str:
+        return printable(f"{self.file}:{row}")
+
     def read(self) -> Iterator[Item | Rejected]:
         path = self.root / self.file
         batches = _parquet_batches if path.suffix.lower() == ".parquet" else _arrow_batches
@@ -79,7 +85,7 @@ class RowUnit:
             caption = _text(batch.column(self.caption)[index]) if self.caption else None
         except ValueError as error:
             return Rejected(name, str(error))
-        return Item(printable(f"{self.file}:{row}"), data, label, name, self.split, caption)
+        return Item(self._key(row), data, label, name, self.split, caption)
 
 
 def _picture(cell: Any, folder: Path) -> bytes | None:

@@ -59,6 +59,13 @@ class TarUnit:
         captions = tuple((m.name, m.caption) for m in self.members if m.caption is not None)
         return ("tar", self.file, tuple(told), *((captions,) if captions else ()))
 
+    def item_keys(self) -> Iterator[str]:
+        return (self._key(member) for member in self.members)
+
+    def _key(self, member: Member) -> str:
+        again = f" ({member.number})" if member.number > 1 else ""
+        return printable(f"{self.file}/{member.name}{again}")
+
     def read(self) -> Iterator[Item | Rejected]:
         reason = ""
         last: tuple[Any, bytes] = ((), b"")  # links to one file lie at one place
@@ -93,9 +100,7 @@ class TarUnit:
             caption = read_caption(member.caption)
         except ValueError as error:
             return Rejected(name, str(error))
-        again = f" ({member.number})" if member.number > 1 else ""
-        key = printable(f"{self.file}/{member.name}{again}")
-        return Item(key, data, label, name, caption=caption)
+        return Item(self._key(member), data, label, name, caption=caption)
 
 
 def _read_pieces(file: IO[bytes], member: Member) -> bytes:
