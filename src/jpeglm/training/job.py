@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from jpeglm.data.loader import TokenSet, TrainingLoader
 from jpeglm.training import TrainConfig
+from jpeglm.training.background import Background
 from jpeglm.training.run import Checkpoints, Metrics, Stop
 
 if TYPE_CHECKING:
@@ -99,6 +100,8 @@ class Job:
     """Summed nats since the last row of the log."""
     ema: dict[str, torch.Tensor]
     """Averaged weights by name; empty without."""
+    background: Background
+    """What writes checkpoints."""
     captions: dict[str, int] = field(default_factory=dict)
     """How many pictures have captions, and how many of those were cut; empty without any."""
     advice: list[str] = field(default_factory=list)

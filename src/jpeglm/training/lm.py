@@ -39,7 +39,7 @@ from jpeglm.training.feed import feed
 from jpeglm.training.job import Job, Progress, Sampler
 from jpeglm.training.parallel import joined, what_runs
 from jpeglm.training.run import open_metrics, stop_on_signals
-from jpeglm.training.saving import save
+from jpeglm.training.saving import save, saving, settle
 from jpeglm.training.sharding import local, whole
 from jpeglm.training.start import start
 from jpeglm.training.summary import write_summary
@@ -111,7 +111,7 @@ def loop(job: Job) -> dict[str, Any]:
     # A run that was saved at step 0 has measured it.
     fresh = not resumed and state.evaluated < 0
     metrics: Any = open_metrics(job.out, -1 if fresh else resumed) if job.main else nullcontext()
-    with stop_on_signals() as job.stop, metrics as job.metrics:
+    with stop_on_signals() as job.stop, metrics as job.metrics, saving(job):
         if fresh:
             begin(job, baselines(job))
         started, before = time.monotonic(), state.seconds
@@ -155,6 +155,7 @@ def loop(job: Job) -> dict[str, Any]:
                          f"--learning-rate than {config.peak:g}")  # fmt: skip
         if saved_at != state.step:
             save(job)
+        settle(job)
         write_summary(job, stopped)
     return result(job, stopped)
 
@@ -162,7 +163,8 @@ def loop(job: Job) -> dict[str, Any]:
 def agree(job: Job, batch: list[dict[str, np.ndarray]]) -> tuple[int, int, float, bool]:
     """(target tokens, pictures ended, seconds, stop asked) of the step over all processes.
 
-    Every process must take the same decisions, so clocks are averaged and wishes shared.
+    Every process must take the same decisions, so clocks are averaged and wishes shared, and raises
+    what the last checkpoint met on one of them.
     """
     targets = [part["labels"][:, 1:] for part in batch]
     local = [
@@ -170,12 +172,15 @@ def agree(job: Job, batch: list[dict[str, np.ndarray]]) -> tuple[int, int, float
         float(sum((target == job.tokenizer.eos).sum() for target in targets)),
         job.state.seconds / job.accelerator.num_processes,
         float(bool(job.stop)),
+        float(job.background.failed),
     ]
     if job.accelerator.num_processes > 1:
         # float32 is exact to 2**24, which is more tokens than a step has.
         kind = torch.float32
         shared = torch.tensor(local, dtype=kind, device=job.accelerator.device)
         local = cast(torch.Tensor, job.accelerator.reduce(shared, "sum")).tolist()
+    if local[4]:
+        settle(job)
     return int(local[0]), int(local[1]), local[2], local[3] > 0
 
 

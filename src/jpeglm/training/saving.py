@@ -3,33 +3,46 @@
 A checkpoint of whole weights holds them in Hugging Face form and all else in training_state.pt.
 Under FSDP every process writes its shares of weights, optimizer and averages, as safetensors
 (`shares.py`), and training_state.pt has what is left. Each kind is gone on from under any number of
-processes and either strategy.
+processes and either strategy. Training goes on while a checkpoint is written (`background.py`); it
+costs the loop a copy in the host's memory.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
 import torch.distributed.checkpoint.state_dict as dcp
+from accelerate.utils import gather_object
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from jpeglm.checkpoint import from_bfloat16, read_weights, write_checkpoint
 from jpeglm.config import PAPER_SAMPLING, InputError
 from jpeglm.files import atomic_folder
 from jpeglm.folders import CHECKPOINT
+from jpeglm.training.background import copied
 from jpeglm.training.card import card
 from jpeglm.training.job import Job, State
 from jpeglm.training.run import Checkpoints, save_state
 from jpeglm.training.sharding import local, whole
-from jpeglm.training.shares import drafted, read_shares, write_shares
+from jpeglm.training.shares import drafted, read_shares, shares, write_shares
 
-__all__ = ["load_weights", "read_last", "restore", "resuming", "save", "write_model"]
+__all__ = [
+    "load_weights",
+    "read_last",
+    "restore",
+    "resuming",
+    "save",
+    "saving",
+    "settle",
+    "write_model",
+]
 
 STATE = "training_state.pt"
 
@@ -48,11 +61,12 @@ def write_model(job: Job, folder: Path, dtype: str) -> None:
 
 
 def save(job: Job) -> None:
-    """Weights, optimizer and position as checkpoints/step-N, then the pointer to it; every process
-    takes part."""
+    """Copy weights, optimizer and position to the host's memory, and begin to write them as
+    checkpoints/step-N, then the pointer to it, while training goes on; every process takes part.
+    Whatever the checkpoint before it met is raised here (`settle`)."""
+    settle(job)
     windows = job.accelerator.gather(job.window.reshape(1)).tolist()
     job.state.window_nats = float(cast(torch.Tensor, job.accelerator.reduce(job.window, "sum")))
-    folder = job.checkpoints.place(job.state.step)
     values = {
         "state": asdict(job.state),
         "windows": windows,
@@ -63,25 +77,71 @@ def save(job: Job) -> None:
         else torch.zeros(0, dtype=torch.uint8),
     }
     if job.sharded:
-        with drafted(job.accelerator, folder) as draft:
-            write_shares(job, draft)
-            if job.main:
-                save_state(draft / STATE, values)
+        write = partial(_write_shares, job, job.state.step, copied(shares(job)), values)
     else:
-        options = dcp.StateDictOptions(full_state_dict=True, cpu_offload=True)
-        values["optimizer"] = dcp.get_optimizer_state_dict(
-            job.objective, job.optimizers, options=options
-        )
-        values["ema"] = {name: average.cpu() for name, average in job.ema.items()}
-        names = CHECKPOINT.names
-        with atomic_folder(folder, names) if job.main else nullcontext(folder) as draft:
-            write_model(job, draft, "float32")
-            if job.main:
-                save_state(draft / STATE, values)
+        options = dcp.StateDictOptions(full_state_dict=True)
+        optimizer = dcp.get_optimizer_state_dict(job.objective, job.optimizers, options=options)
+        if not job.main:
+            return
+        weights = {name: weight.detach() for name, weight in job.model.named_parameters()}
+        held = copied({"weights": weights, "optimizer": optimizer, "ema": job.ema})
+        write = partial(_write_whole, job, job.state.step, held, values, card(job))
+    job.background.begin(write)
+
+
+def settle(job: Job) -> None:
+    """Wait until the checkpoint that is being written is whole; what kept any process from it is
+    raised on all."""
+    met = job.background.wait()
+    told = [str(met) if met else ""]
+    if job.accelerator.num_processes > 1:
+        told = gather_object(told)
+    if met:
+        raise met
+    for line in filter(None, told):
+        raise InputError(line)
+
+
+@contextmanager
+def saving(job: Job) -> Iterator[None]:
+    """What is being written when a run ends by an error becomes whole all the same."""
+    try:
+        yield
+    except Exception as error:
+        met = job.background.wait()
+        if met and str(met) != str(error):
+            job.warn("checkpoint", f"the last checkpoint was not written: {met}")
+        raise
+
+
+def _write_shares(
+    job: Job, step: int, held: dict[str, torch.Tensor], values: dict[str, Any]
+) -> None:
+    """A checkpoint of shares, by all processes; in the background."""
+    folder, group = job.checkpoints.place(step), job.background.group
+    with drafted(folder, group) as draft:
+        write_shares(held, draft, folder, group)
+        if job.main:
+            save_state(draft / STATE, values)
+    _point(job, step)
+
+
+def _write_whole(
+    job: Job, step: int, held: dict[str, Any], values: dict[str, Any], text: str
+) -> None:
+    """A checkpoint of whole weights with its card, on the first process; in the background."""
+    weights = held.pop("weights")
+    with atomic_folder(job.checkpoints.place(step), CHECKPOINT.names) as draft:
+        write_checkpoint(draft, weights, job.shape, job.tokenizer, text, PAPER_SAMPLING, "float32")
+        save_state(draft / STATE, values | held)
+    _point(job, step)
+
+
+def _point(job: Job, step: int) -> None:
+    """Once the rows of the log that it counts on last, last.json names a checkpoint."""
     if job.metrics:
         job.metrics.sync()
-        job.checkpoints.wrote(job.state.step)
-    job.accelerator.wait_for_everyone()
+        job.checkpoints.wrote(step)
 
 
 @contextmanager

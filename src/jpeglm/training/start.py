@@ -23,6 +23,7 @@ from jpeglm.launch import machines
 from jpeglm.models.llama import like, parameters, preset
 from jpeglm.places import checkpoint_folder
 from jpeglm.training import AUTO, TrainConfig
+from jpeglm.training.background import Background
 from jpeglm.training.baselines import code_bits
 from jpeglm.training.choice import advice, attention, resolve
 from jpeglm.training.job import Job
@@ -175,6 +176,7 @@ def start(
         optimizers=stepping,
         window=window.to(accelerator.device),
         ema={name: p.detach().clone() for name, p in model.named_parameters() if config.ema},
+        background=Background(sharded=strategy == "fsdp"),
         captions=captions,
         advice=said,
     )
