@@ -16,7 +16,7 @@ from jpeglm.codecs import make_codec
 from jpeglm.codecs.images import open_image
 from jpeglm.config import InputError
 from jpeglm.data.crops import random_crop
-from jpeglm.data.loader import load_tokens, tokenizer_of
+from jpeglm.data.loader import load_tokens, made_in_memory, tokenizer_of
 from jpeglm.data.mapped import MappedIds
 from jpeglm.data.open import Dataset, Pictures, open_data
 from jpeglm.data.prepare import prepare
@@ -325,7 +325,9 @@ def test_tokens_on_the_fly_are_those_of_the_shards(
     seen: list[tuple[int, int]] = []
     loose = load_tokens(out, tokenizer, "train", progress=lambda *done: seen.append(done))
     assert seen[-1] == (len(loose), len(loose))
+    assert made_in_memory(out, tokenizer) == Dataset(out).info["bytes"]["train"] > 0
     load_tokens(out, tokenizer, "validation", cache=True)
+    assert made_in_memory(out, tokenizer) == 0
     stored = load_tokens(out, None, "train")
     assert same_ids(loose, stored) and loose.digest == stored.digest
     assert isinstance(stored.tokens, MappedIds) and not isinstance(loose.tokens, MappedIds)

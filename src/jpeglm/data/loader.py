@@ -102,6 +102,18 @@ def _from_dataset(
     return _joined(parts)
 
 
+def made_in_memory(data: Path, tokenizer: Tokenizer) -> int:
+    """Bytes of streams of prepared data that `load_tokens` makes tokens of in memory; 0 where token
+    shards of this tokenizer lie beside them."""
+    source = open_data(data, tokenizer.codec, tokenizer.folder)
+    if isinstance(source, Pictures):
+        return 0
+    last = token_path(source.path, source.info["shards"] - 1)  # `prepare` writes them in order
+    if last.exists() and token_meta(last)["tokenizer"] == tokenizer.fingerprint:
+        return 0
+    return int(source.info.get("bytes", {}).get("train", 0))
+
+
 def _made_index(source: Dataset, tokenizer: Tokenizer | None, cache: bool) -> TokenIndex | None:
     """The index of a folder's token shards, made now; None if some are of another tokenizer.
     cache: make those that are missing before."""

@@ -24,7 +24,7 @@ from jpeglm.files import explain
 
 __all__ = ["MappedIds", "head_of"]
 
-MAPPED_BYTES = 256 << 20
+MAPPED_BYTES = 128 << 20
 """Of files that are mapped at the same time."""
 MAPPED_FILES = 128
 """That are mapped at the same time; a process may often have no more than 1024 open."""
