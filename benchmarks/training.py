@@ -15,7 +15,6 @@ import argparse
 import json
 import tempfile
 import time
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,8 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from jpeglm.codecs import JpegCodec
 from jpeglm.config import JpegConfig
-from jpeglm.data.loader import TokenSet, TrainingLoader, load_tokens
+from jpeglm.data.loader import TrainingLoader, load_tokens
+from jpeglm.data.token_set import TokenSet
 from jpeglm.models.llama import build, flops_per_token, preset
 from jpeglm.tokenizer import Tokenizer
 from jpeglm.training import TrainConfig
@@ -72,7 +72,7 @@ def theirs(tokens: TokenSet, shape: dict[str, Any], out: Path, steps: int) -> li
     """Tokens/s of each step of Hugging Face's Trainer."""
     clock = Clock()
     batch = max(1, round(BATCH_TOKENS / float(tokens.lengths.mean())))
-    rows = [tokens.tokens[a:b].astype(np.int64) for a, b in pairwise(tokens.offsets)]
+    rows = [tokens.ids(row).astype(np.int64) for row in range(len(tokens))]
 
     def collate(parts: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         chosen = [rows[part["row"]] for part in parts]

@@ -15,8 +15,8 @@ import jpeglm
 
 SOURCE = Path(jpeglm.__file__).parent
 ORDER = [
-    "config", "launch", "environment", "files", "folders", "places", "kernels", "progress",
-    "compiling", "syntax", "codecs", "bpe", "text", "holes", "tokenizer_file",
+    "config", "launch", "environment", "files", "tensors", "folders", "places", "kernels",
+    "progress", "compiling", "syntax", "codecs", "bpe", "text", "holes", "tokenizer_file",
     "tokenizer", "models", "checkpoint", "data", "generation", "evaluation", "training",
     "integrations", "inspection", "serving", "cli", "__main__",
 ]  # fmt: skip

@@ -67,7 +67,7 @@ DATA = Kind(
     "prepare.json",
     lambda record: record.get("format") == DATA_FORMAT,
     ("prepare.json", "dataset.json", "rejected.jsonl", "shard-*.parquet",
-     "shard-*.tokens.safetensors", "codec.safetensors", "tokenizer"),
+     "shard-*.tokens.safetensors", "tokens-index.safetensors", "codec.safetensors", "tokenizer"),
     whole=False,
 )  # fmt: skip
 TOKENIZER = Kind(

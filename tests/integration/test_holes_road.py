@@ -86,8 +86,7 @@ def test_training_tells_what_holes_cost(home):
     assert (holed.tokens == again.tokens).all()
     bits = []
     for number in range(len(holed)):
-        ids = holed.tokens[holed.offsets[number] : holed.offsets[number + 1]].astype(np.int64)
-        own = plain.tokens[plain.offsets[number] : plain.offsets[number + 1]]
+        ids, own = holed.ids(number).astype(np.int64), plain.ids(number)
         assert tokenizer.decode_stream(ids) == tokenizer.decode_stream(own)
         begin = int(holed.text[number]) + 1
         assert ids[begin - 2] == tokenizer.hole and ids[begin - 1] > tokenizer.hole

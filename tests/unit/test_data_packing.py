@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from jpeglm.config import InputError
-from jpeglm.data.loader import TokenSet, TrainingLoader, validation_batches
+from jpeglm.data.loader import TrainingLoader, validation_batches
 from jpeglm.data.packing import IGNORE, Batches
+from jpeglm.data.token_set import TokenSet, in_memory
 
 BOS, EOS, CLASS, WORD = 1000, 1001, 1002, 1003
 
@@ -23,7 +24,7 @@ def token_set(lengths: np.ndarray, labelled: bool = False, text: int = 0) -> Tok
     tokens[offsets[1:] - 1] = EOS
     labels = np.full(len(lengths), 0 if labelled else -1, np.int32)
     texts = np.full(len(lengths), text, np.int32)
-    return TokenSet(tokens, offsets, labels, 8 * np.asarray(lengths, np.int64), texts)
+    return in_memory(tokens, offsets, labels, np.asarray(lengths, np.int32), texts)
 
 
 def photo_lengths(count: int, mean: float, seed: int = 0) -> np.ndarray:
@@ -84,7 +85,7 @@ def test_chunks_hold_the_epoch_end_to_end():
     flat = np.concatenate([batch["input_ids"].ravel() for batch in batches])
     assert lengths.sum() - len(flat) < 128
     order = np.random.default_rng([0, 0]).permutation(300)
-    parts = [data.tokens[data.offsets[i] : data.offsets[i + 1]] for i in order]
+    parts = [data.ids(i) for i in order]
     assert (flat == np.concatenate(parts)[: len(flat)]).all()
     assert (batches[0]["labels"] == batches[0]["input_ids"]).all()
     assert loader.n_dropped == 0
@@ -311,7 +312,7 @@ def test_a_caption_is_cut_to_the_room_of_its_picture():
     found, cut = data.fitted(23)
     assert cut == 2 and found.text.tolist() == [5, 3, 0, 5]
     for number, text in enumerate(found.text):
-        part = found.tokens[found.offsets[number] : found.offsets[number + 1]].tolist()
+        part = found.ids(number).tolist()
         picture = [BOS, *[number] * (lengths[number] - 2), EOS]
         assert part == [WORD] * text + picture
     assert data.fitted(35) == (data, 0)
@@ -364,14 +365,14 @@ def test_select_takes_sequences_out():
     data = token_set(np.array([5, 7, 4, 6]))
     part = data.select(np.array([3, 1]))
     assert part.lengths.tolist() == [6, 7]
-    assert part.tokens[1] == 3 and part.tokens[7] == 1
+    assert part.ids(0)[1] == 3 and part.ids(1)[1] == 1 and part.total == 13
     assert part.stream_bits.tolist() == [48, 56]
     assert len(data.select(np.zeros(0, np.int64))) == 0
 
 
-def test_batches_of_flat_arrays_need_no_token_set():
+def test_what_does_not_fill_a_row_is_left_out():
     data = token_set(np.array([5, 7, 4, 6]))
-    batches = Batches(data.tokens, data.offsets, mode="chunks", batch_tokens=16, length=8)
+    batches = Batches(data, mode="chunks", batch_tokens=16, length=8)
     assert sum(len(plan) for plan in batches.plan(0)) == 22 // 8
 
 

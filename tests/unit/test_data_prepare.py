@@ -16,12 +16,14 @@ from jpeglm.codecs import make_codec
 from jpeglm.codecs.images import open_image
 from jpeglm.config import InputError
 from jpeglm.data.crops import random_crop
-from jpeglm.data.loader import load_tokens, tokenizer_of
+from jpeglm.data.loader import load_tokens, made_in_memory, tokenizer_of
+from jpeglm.data.mapped import MappedIds
 from jpeglm.data.open import Dataset, Pictures, open_data
 from jpeglm.data.prepare import prepare
 from jpeglm.data.settings import PrepareConfig
 from jpeglm.data.sources import open_source
 from jpeglm.data.splits import ANEW, split_of
+from jpeglm.data.token_set import TokenSet
 from jpeglm.data.token_shards import read_token_shard
 from jpeglm.tokenizer import Tokenizer
 
@@ -283,6 +285,12 @@ def test_settings_are_checked():
             PrepareConfig(**values)
 
 
+def same_ids(one: TokenSet, other: TokenSet) -> bool:
+    return len(one) == len(other) and all(
+        (one.ids(row) == other.ids(row)).all() for row in range(len(one))
+    )
+
+
 def test_token_shards(photos: Path, tmp_path: Path, tokenizer: Tokenizer):
     out = tmp_path / "out"
     prepare(photos, out, CODEC, SETTINGS, tokenizer=tokenizer, workers=1)
@@ -294,7 +302,7 @@ def test_token_shards(photos: Path, tmp_path: Path, tokenizer: Tokenizer):
     streams = [stream for _, stream, *_ in Dataset(out).streams("train")]
     found = load_tokens(out, None, "train")
     for number, stream in enumerate(streams):
-        ids = found.tokens[found.offsets[number] : found.offsets[number + 1]]
+        ids = found.ids(number)
         assert ids[0] == tokenizer.class_token(found.labels[number]) and ids[-1] == tokenizer.eos
         assert tokenizer.decode_stream(ids[1:-1].astype(np.int32)) == stream
         assert found.stream_bits[number] == 8 * len(stream)
@@ -302,7 +310,7 @@ def test_token_shards(photos: Path, tmp_path: Path, tokenizer: Tokenizer):
     before = contents(out)
     fewer = Tokenizer(CODEC, "jpeg-symbols", tokenizer.merges[:10])
     prepare(photos, out, CODEC, SETTINGS, tokenizer=fewer, workers=1)
-    assert load_tokens(out, None, "train").tokens[0] == fewer.bos
+    assert load_tokens(out, None, "train").ids(0)[0] == fewer.bos
     prepare(photos, out, CODEC, SETTINGS, tokenizer=tokenizer, workers=2)
     assert contents(out) == before
 
@@ -317,13 +325,16 @@ def test_tokens_on_the_fly_are_those_of_the_shards(
     seen: list[tuple[int, int]] = []
     loose = load_tokens(out, tokenizer, "train", progress=lambda *done: seen.append(done))
     assert seen[-1] == (len(loose), len(loose))
+    assert made_in_memory(out, tokenizer) == Dataset(out).info["bytes"]["train"] > 0
     load_tokens(out, tokenizer, "validation", cache=True)
+    assert made_in_memory(out, tokenizer) == 0
     stored = load_tokens(out, None, "train")
-    assert (loose.tokens == stored.tokens).all() and (loose.offsets == stored.offsets).all()
+    assert same_ids(loose, stored) and loose.digest == stored.digest
+    assert isinstance(stored.tokens, MappedIds) and not isinstance(loose.tokens, MappedIds)
     assert (loose.stream_bits == stored.stream_bits).all()
     some = load_tokens(out, tokenizer, "train", limit=5)
     assert len(some) == 5
-    assert (some.tokens == load_tokens(out, None, "train", limit=5).tokens).all()
+    assert same_ids(some, load_tokens(out, None, "train", limit=5))
     assert len(load_tokens(out, None, None)) == 30
     with pytest.raises(InputError, match="split"):
         load_tokens(out, None, "test")

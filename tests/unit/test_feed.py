@@ -8,7 +8,8 @@ import sys
 import numpy as np
 import pytest
 
-from jpeglm.data.loader import TokenSet, TrainingLoader
+from jpeglm.data.loader import TrainingLoader
+from jpeglm.data.token_set import in_memory
 
 feed = pytest.importorskip("jpeglm.training.feed", reason="needs torch")
 
@@ -19,7 +20,7 @@ def loader(fim=0.5):
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     tokens = rng.integers(0, 1000, offsets[-1]).astype(np.uint16)
     labels = np.full(60, -1, np.int32)
-    found = TokenSet(tokens, offsets, labels, lengths * 8, np.zeros(60, np.int32))
+    found = in_memory(tokens, offsets, labels, lengths * 8, np.zeros(60, np.int32))
 
     def arrange(ids, dice):
         return np.concatenate([ids[::-1], [1500 + dice.integers(0, 9)]])
@@ -65,7 +66,7 @@ def test_a_signal_to_the_group_leaves_the_workers_alone(monkeypatch):
 def test_a_thread_is_enough_without_holes_or_without_a_gpu():
     assert feed.workers(loader(), "cpu") == 0
     plain = TrainingLoader(
-        TokenSet(
+        in_memory(
             np.arange(100, dtype=np.uint16), np.array([0, 50, 100]), np.full(2, -1, np.int32),
             np.zeros(2, np.int64), np.zeros(2, np.int32),
         ),

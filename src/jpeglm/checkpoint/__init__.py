@@ -18,13 +18,6 @@ from typing import Any
 
 import numpy as np
 
-from jpeglm.checkpoint.safetensors import (
-    from_bfloat16,
-    read_safetensors,
-    to_bfloat16,
-    write_arrays,
-    write_safetensors,
-)
 from jpeglm.checkpoint.weights import (
     INDEX,
     WEIGHTS,
@@ -37,6 +30,13 @@ from jpeglm.config import InputError, Sampling, shorten
 from jpeglm.files import atomic_folder, atomic_write, read_json, write_json
 from jpeglm.folders import CHECKPOINT
 from jpeglm.models.llama import check as check_llama
+from jpeglm.tensors import (
+    from_bfloat16,
+    read_safetensors,
+    to_bfloat16,
+    write_arrays,
+    write_safetensors,
+)
 from jpeglm.tokenizer import Tokenizer
 
 __all__ = [

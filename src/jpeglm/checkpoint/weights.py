@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from jpeglm.checkpoint.safetensors import Entry, read_header, read_safetensors
 from jpeglm.config import InputError, shorten
 from jpeglm.files import read_json
 from jpeglm.models.llama import tensors
+from jpeglm.tensors import Entry, read_header, read_safetensors
 
 WEIGHTS = "model.safetensors"
 INDEX = WEIGHTS + ".index.json"

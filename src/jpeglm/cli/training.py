@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from jpeglm.training.autoencoder import AutoencoderConfig
 
 verbs = typer.Typer()
+MANY_BYTES = 100_000_000
+"""Of streams, whose tokens are a hundred million or so: half a minute of one core."""
 
 
 @verbs.command()
@@ -59,9 +61,10 @@ def train(
     from itertools import islice
 
     from jpeglm.checkpoint import load_checkpoint
+    from jpeglm.data.loader import made_in_memory
     from jpeglm.data.open import open_data
     from jpeglm.files import read_json
-    from jpeglm.folders import RUN, claim
+    from jpeglm.folders import RUN, claim, quoted
     from jpeglm.places import checkpoint_folder
     from jpeglm.progress import Reporter
     from jpeglm.tokenizer import Tokenizer
@@ -89,6 +92,10 @@ def train(
         and read_json(record).get("captions")
     ):
         note(f"{data} has captions, but the tokenizer {tokenizer} no text: they are left out")
+    if rank() == 0 and record.exists() and (size := made_in_memory(data, loaded)) > MANY_BYTES:
+        note(f"{data} has no token shards of this tokenizer: each start makes tokens of "
+             f"{size / 1e6:,.0f} MB of streams, and each process holds them all; its jpeglm "
+             f"prepare with --tokenizer {quoted(tokenizer)} makes them once")  # fmt: skip
     if rank() == 0:
         read = [data, *([Path(init)] if init else [])]
         claim(out, RUN, inputs=read if tokenizer == out / "model" else [*read, tokenizer])

@@ -4,9 +4,10 @@
     loader = TrainingLoader(tokens, "pictures", batch_tokens=8192, max_length=512)
     for batch in loader: ...          # endless; loader.state() and loader.seek() resume
 
-Token shards are read where they lie and fit the tokenizer; otherwise Parquet streams are tokenised
-in memory (seconds for some ten thousand small pictures). Trade-off: all ids of a split sit in
-memory as uint16, 2 GB for 1e9 tokens, so that any picture is a slice away.
+Token shards are read where they lie if they fit the tokenizer, by their index: a process then holds
+a few bytes a picture and those ids that it is about to learn. Otherwise Parquet streams are
+tokenised in memory (seconds for some ten thousand small pictures), where all ids of a split stay as
+uint16, 2 GB for 1e9 tokens.
 """
 
 from __future__ import annotations
@@ -14,22 +15,22 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from jpeglm.config import InputError
-from jpeglm.data.arrange import Arrange, cut
+from jpeglm.data.arrange import Arrange
 from jpeglm.data.open import Dataset, Pictures, open_data
-from jpeglm.data.packing import NO_MARKS, Batches, length_batches, pad_rows
-from jpeglm.data.shards import Streams, read_shard, table_streams
-from jpeglm.data.splits import ANEW, SPLITS, check_split
+from jpeglm.data.packing import NO_MARKS, Batches, pad_rows
+from jpeglm.data.plan import length_batches
+from jpeglm.data.shards import Streams, table_streams
+from jpeglm.data.splits import ANEW, check_split
+from jpeglm.data.token_index import TokenIndex, index_of, read_index
+from jpeglm.data.token_set import TokenSet, digest_of, in_memory, together
 from jpeglm.data.token_shards import (
     TOKENIZER,
-    TokenShard,
-    read_token_shard,
     token_meta,
     token_path,
     tokenize,
@@ -41,74 +42,6 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int], None]
 """Called with pictures tokenised and pictures in all."""
-
-
-@dataclass(frozen=True)
-class TokenSet:
-    """Sequence i is tokens[offsets[i] : offsets[i + 1]], from its caption, or else from BOS or
-    class, to EOS.
-
-    tokens: uint16 flat. offsets: int64 [n + 1]. labels: int32 [n], -1 where there is none.
-    stream_bits: int64 [n], bits of each picture's canonical stream. text: int32 [n], ids of each
-    caption.
-    """
-
-    tokens: np.ndarray
-    offsets: np.ndarray
-    labels: np.ndarray
-    stream_bits: np.ndarray
-    text: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """Ids of each sequence, caption, BOS and EOS included."""
-        return np.diff(self.offsets)
-
-    def select(self, rows: np.ndarray) -> TokenSet:
-        """The sequences `rows`, in that order."""
-        lengths = self.lengths[rows]
-        offsets = np.zeros(len(rows) + 1, np.int64)
-        np.cumsum(lengths, out=offsets[1:])
-        places = np.arange(offsets[-1]) + np.repeat(self.offsets[rows] - offsets[:-1], lengths)
-        return TokenSet(
-            self.tokens[places],
-            offsets,
-            self.labels[rows],
-            self.stream_bits[rows],
-            self.text[rows],
-        )
-
-    def holed(self, arrange: Arrange, hole: int, seed: int = 0) -> TokenSet:
-        """Each sequence with a hole, the same one at each call; `text` then reaches to where its
-        content begins. hole: the id before that. Ids are int64: addresses may be beyond uint16."""
-        parts, given = [], []
-        for number in range(len(self)):
-            ids = self.tokens[self.offsets[number] : self.offsets[number + 1]].astype(np.int64)
-            rng = np.random.default_rng([seed, 3, number])
-            parts.append(cut(ids, self.text[number] + 1, arrange, rng))
-            given.append(int(np.flatnonzero(parts[-1] == hole)[0]) + 1)
-        offsets = np.concatenate([[0], np.cumsum([len(ids) for ids in parts])]).astype(np.int64)
-        text = np.array(given, np.int32)
-        return TokenSet(np.concatenate(parts), offsets, self.labels, self.stream_bits, text)
-
-    def fitted(self, length: int) -> tuple[TokenSet, int]:
-        """The set with captions cut at their ends where a sequence has more than `length` ids, as
-        far as that helps; and how many were cut."""
-        excess = np.clip(self.lengths - length, 0, self.text)
-        if not excess.any():
-            return self, 0
-        within = np.arange(len(self.tokens)) - np.repeat(self.offsets[:-1], self.lengths)
-        text, cut = (np.repeat(part, self.lengths) for part in (self.text, excess))
-        kept = (within < text - cut) | (within >= text)
-        offsets = self.offsets - np.concatenate([[0], np.cumsum(excess)])
-        found = TokenSet(
-            self.tokens[kept], offsets, self.labels, self.stream_bits,
-            (self.text - excess).astype(np.int32),
-        )  # fmt: skip
-        return found, int((excess > 0).sum())
 
 
 def load_tokens(
@@ -151,74 +84,70 @@ def _from_dataset(
     progress: Progress | None,
 ) -> TokenSet:
     wanted = None if tokenizer is None else tokenizer.fingerprint
+    index = read_index(source.path, wanted, source.fingerprint, source.info["shards"])
+    index = index or _made_index(source, tokenizer, cache)
+    if index is not None:
+        found = index.token_set(source.path, split)
+        if progress:
+            progress(len(found), len(found))
+        return found
+    assert tokenizer is not None
     parts: list[TokenSet] = []
     total, done = source.count(split), 0
-    for index, shard in enumerate(source.shards):
-        path = token_path(source.path, index)
-        usable = path.exists() and token_meta(path).get("tokenizer") == wanted
-        if tokenizer is None:
-            meta = token_meta(path)  # InputError if there is none
-            if wanted is None:
-                wanted = meta["tokenizer"]
-            if meta["tokenizer"] != wanted:
-                raise InputError(
-                    f"{path} was made with tokenizer {meta['tokenizer']}, the shards before it "
-                    f"with {wanted}; run jpeglm prepare --tokenizer again"
-                )
-            usable = True
-        if not usable and cache:
-            assert tokenizer is not None
-            write_token_shard(path, shard, tokenizer, source.fingerprint)
-            usable = True
-        if usable:
-            part = _from_token_shard(path, read_token_shard(path), source.fingerprint, split)
-        else:
-            assert tokenizer is not None
-            table = read_shard(shard, source.fingerprint)
-            if split is not None:
-                import pyarrow.compute as pc
-
-                table = table.filter(pc.equal(table.column("split"), split))
-            part = _from_streams(table_streams(table), tokenizer, None)
-        parts.append(part)
-        done += len(part)
+    for table in source.tables(split):
+        parts.append(_from_streams(table_streams(table), tokenizer, None))
+        done += len(parts[-1])
         if progress:
             progress(done, total)
-    if tokenizer is not None and cache:
-        tokenizer.save(source.path / TOKENIZER)
-    return _join(parts)
+    return _joined(parts)
 
 
-def _from_token_shard(
-    path: Path, shard: TokenShard, fingerprint: str, split: str | None
-) -> TokenSet:
-    if shard.fingerprint != fingerprint:
-        raise InputError(
-            f"{path} holds tokens of codec {shard.fingerprint}, {fingerprint} is expected; "
-            "delete it and prepare the tokens again"
-        )
-    bits = shard.stream_bytes.astype(np.int64) * 8
-    found = TokenSet(shard.tokens, shard.offsets, shard.label, bits, shard.text)
-    if split is None:
-        return found
-    return found.select(np.flatnonzero(shard.split == SPLITS.index(split)))
+def made_in_memory(data: Path, tokenizer: Tokenizer) -> int:
+    """Bytes of streams of prepared data that `load_tokens` makes tokens of in memory; 0 where token
+    shards of this tokenizer lie beside them."""
+    source = open_data(data, tokenizer.codec, tokenizer.folder)
+    if isinstance(source, Pictures):
+        return 0
+    last = token_path(source.path, source.info["shards"] - 1)  # `prepare` writes them in order
+    if last.exists() and token_meta(last)["tokenizer"] == tokenizer.fingerprint:
+        return 0
+    return int(source.info.get("bytes", {}).get("train", 0))
+
+
+def _made_index(source: Dataset, tokenizer: Tokenizer | None, cache: bool) -> TokenIndex | None:
+    """The index of a folder's token shards, made now; None if some are of another tokenizer.
+    cache: make those that are missing before."""
+    paths = [token_path(source.path, index) for index in range(source.info["shards"])]
+    if tokenizer is not None:
+        for path, shard in zip(paths, source.shards):
+            if path.exists() and token_meta(path)["tokenizer"] == tokenizer.fingerprint:
+                continue
+            if not cache:
+                return None
+            write_token_shard(path, shard, tokenizer, source.fingerprint)
+        if cache:
+            tokenizer.save(source.path / TOKENIZER)
+    return index_of(paths, source.fingerprint)
 
 
 def _from_streams(streams: Streams, tokenizer: Tokenizer, progress: Progress | None) -> TokenSet:
     tokens, offsets, text = tokenize(streams, tokenizer, progress)
-    return TokenSet(tokens, offsets, streams.labels, np.diff(streams.offsets) * 8, text)
+    sizes = np.diff(streams.offsets).astype(np.int32)
+    digest = digest_of(tokens, offsets, text, np.arange(len(text)))
+    return in_memory(tokens, offsets, streams.labels, sizes, text, digest)
 
 
-def _join(parts: list[TokenSet]) -> TokenSet:
-    lengths = np.concatenate([part.lengths for part in parts])
-    offsets = np.zeros(len(lengths) + 1, np.int64)
-    np.cumsum(lengths, out=offsets[1:])
+def _joined(parts: list[TokenSet]) -> TokenSet:
+    """Sets in memory one after the other, known by their digests together."""
+    begins = np.cumsum([0, *(part.total for part in parts)])
     return TokenSet(
-        np.concatenate([part.tokens for part in parts]),
-        offsets,
+        np.concatenate([np.asarray(part.tokens) for part in parts]),
+        np.concatenate([part.starts + begin for part, begin in zip(parts, begins)]),
+        np.concatenate([part.lengths for part in parts]),
         np.concatenate([part.labels for part in parts]),
-        np.concatenate([part.stream_bits for part in parts]),
+        np.concatenate([part.stream_bytes for part in parts]),
         np.concatenate([part.text for part in parts]),
+        digest=together(part.digest for part in parts),
     )
 
 
@@ -253,8 +182,7 @@ class TrainingLoader:
         assert holes or not fim, "cutting holes needs to know how"
         arrange, marks = holes or (None, NO_MARKS)
         self.batches = Batches(
-            token_set.tokens,
-            token_set.offsets,
+            token_set,
             mode=mode,
             batch_tokens=batch_tokens,
             length=max_length,
@@ -262,9 +190,7 @@ class TrainingLoader:
             rank=rank,
             world_size=world_size,
             bos=bos or 0,
-            droppable=token_set.labels >= 0,
             class_dropout=class_dropout,
-            text=token_set.text,
             caption_dropout=caption_dropout,
             fim=fim,
             arrange=arrange,
@@ -336,11 +262,12 @@ def validation_batches(
     """
     lengths = token_set.lengths
     order = np.flatnonzero(lengths <= max_length)
-    batches = length_batches(lengths, order, batch_tokens, window=max(1, len(order)))
-    for rows in batches[rank::world_size]:
-        starts, text = token_set.offsets[:-1], token_set.text
-        found = pad_rows(token_set.tokens, starts, lengths, text, rows, marks=marks)
-        yield {**found, "index": rows}
+    window = max(1, len(order))
+    batches = length_batches(lambda some: lengths[some], order, batch_tokens, window)
+    for index in range(rank, len(batches), world_size):
+        rows = batches[index]
+        parts = [(token_set.ids(row), int(token_set.text[row])) for row in rows.tolist()]
+        yield {**pad_rows(parts, marks), "index": rows}
 
 
 def tokenizer_of(data: Path) -> Path | None:

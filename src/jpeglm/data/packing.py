@@ -1,6 +1,6 @@
 """Token sequences to training batches, as a pure function of (seed, epoch, position).
 
-Three ways, all over one flat array of ids:
+Three ways:
 `chunks`    all sequences of an epoch in random order end to end, cut to rows of `length` ids: no
             padding, and rows begin anywhere (the paper's way; attention crosses pictures).
 `pictures`  one sequence a row; rows of similar length share a batch. Sorting inside windows of
@@ -10,8 +10,9 @@ Three ways, all over one flat array of ids:
             padding, half a picture of it on average.
 
 A plan is one for all processes, which share the rows of its batches: what a step learns does not
-depend on how many there are. No batch is remembered: a plan is made again from the seed, so
-training resumes at any step.
+depend on how many there are. It is made of lengths alone, and a batch reads its own sequences: in
+memory are 4 to 14 bytes a sequence, whatever the ids take. No batch is remembered: a plan is made
+again from the seed, so training resumes at any step.
 Labels are as transformers takes them: a copy of the ids, -100 on padding, on captions and on the
 BOS or class behind one, and on what says where a hole is, shifted by the model: what is learnt is
 pictures.
@@ -20,10 +21,14 @@ Right padding needs no attention mask under causal attention.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from jpeglm.config import InputError
 from jpeglm.data.arrange import Arrange, cut
+from jpeglm.data.plan import Plan, fill_rows, length_batches, numbers
+from jpeglm.data.token_set import TokenSet, stretches
 
 MODES = ("chunks", "pictures", "rows")
 IGNORE = -100
@@ -31,55 +36,27 @@ IGNORE = -100
 
 NO_MARKS = 1 << 62
 """No id is so large."""
-WINDOW = 64
-"""Batches sorted together in `pictures`."""
 SPARE = 16
 """Ids that a row keeps free for each picture in it that may get a hole, which make it longer."""
-
-
-def length_batches(
-    lengths: np.ndarray, order: np.ndarray, batch_tokens: int, window: int = WINDOW
-) -> list[np.ndarray]:
-    """Cut `order` (sequence numbers) into batches of at most `batch_tokens` ids with padding.
-
-    Each stretch of `order` of about `window` batches is sorted by length. A sequence longer than
-    `batch_tokens` is a batch of its own.
-    """
-    batches: list[np.ndarray] = []
-    if not len(order):
-        return batches
-    # Whole windows of equal size: a small last one would pad more than the others.
-    windows = max(1, round(int(lengths[order].sum()) / (batch_tokens * window)))
-    for part in np.array_split(order, windows):
-        part = part[np.argsort(lengths[part], kind="stable")]
-        start = 0
-        while start < len(part):
-            # rows × length of the last row grows with the rows, since the lengths ascend
-            cost = lengths[part[start : start + batch_tokens]] * np.arange(
-                1, min(batch_tokens, len(part) - start) + 1
-            )
-            rows = max(1, int(np.searchsorted(cost, batch_tokens, side="right")))
-            batches.append(part[start : start + rows])
-            start += rows
-    return batches
+STRETCH = 1 << 22
+"""Ids whose sequences are looked at together where all of an epoch are."""
 
 
 class Batches:
-    """Batches of one rank over `tokens` (flat ids) and `offsets` (int64 [n + 1]).
+    """Batches of one rank over `sequences`.
 
     batch_tokens: ids of one step over all ranks, padding included. length: a row's ids in `chunks`
     and `rows`, the longest sequence taken in `pictures` and `rows` (longer ones are counted in
     `n_dropped`).
-    droppable: sequences whose class becomes `bos` with probability `class_dropout`. text: int [n],
-    ids of each sequence's caption, at its beginning, which it lacks with `caption_dropout`.
+    Classes become `bos` with probability `class_dropout`, captions are lacking with
+    `caption_dropout`.
     arrange: cuts a hole into a picture, not of `chunks`, with probability `fim`, unless its row
     would be longer than `length` then; ids from `marks` on say where holes are.
     """
 
     def __init__(
         self,
-        tokens: np.ndarray,
-        offsets: np.ndarray,
+        sequences: TokenSet,
         *,
         mode: str,
         batch_tokens: int,
@@ -88,9 +65,7 @@ class Batches:
         rank: int = 0,
         world_size: int = 1,
         bos: int = 0,
-        droppable: np.ndarray | None = None,
         class_dropout: float = 0.0,
-        text: np.ndarray | None = None,
         caption_dropout: float = 0.0,
         fim: float = 0.0,
         arrange: Arrange | None = None,
@@ -105,98 +80,129 @@ class Batches:
                 f"batch_tokens is {batch_tokens}; a row of {length} tokens needs at least {length}"
             )
         assert 0 <= rank < world_size
-        self.tokens, self.offsets = tokens, np.asarray(offsets, np.int64)
-        self.whole = np.diff(self.offsets)
-        self.text = np.zeros(len(self.whole), np.int64) if text is None else text.astype(np.int64)
-        self.caption_dropout = caption_dropout
+        self.sequences, self.whole = sequences, sequences.lengths
+        self.captioned = bool(sequences.text.any())
+        self.caption_dropout = caption_dropout if self.captioned else 0.0
         self.arrange, self.fim, self.marks = arrange if fim else None, fim, marks
         self.mode, self.batch_tokens, self.length = mode, batch_tokens, length
         self.seed, self.rank, self.world_size = seed, rank, world_size
         self.bos, self.class_dropout = bos, class_dropout
-        self.droppable = None if droppable is None or class_dropout <= 0 else droppable
-        self.taken = np.arange(len(self.whole))
+        self.n_dropped = 0
         if mode != "chunks":
-            self.taken = self.taken[self.whole <= length]
-        self.n_dropped = len(self.whole) - len(self.taken)
+            parts = stretches(len(sequences))
+            self.n_dropped = sum(int((self.whole[part] > length).sum()) for part in parts)
         self._epoch = -1
-        self._plan: list[np.ndarray] = []
+        self._plan = Plan.even(0, 1)
+        self._bare: np.ndarray | None = None
         self._drop: np.ndarray | None = None
-        self._heads, self._starts, self._lengths = self.text, self.offsets[:-1], self.whole
-        if not len(self.taken):
+        if self.n_dropped == len(sequences):
             raise InputError(
                 f"max_length is {length}, but the shortest of the {len(self.whole)} training "
                 f"sequences has {int(self.whole.min())} tokens; raise max_length"
             )
         if not self.plan(0):
             raise InputError(
-                f"the {len(self.whole)} training sequences ({int(self.whole.sum())} tokens, "
+                f"the {len(self.whole)} training sequences ({sequences.total} tokens, "
                 f"{self.n_dropped} longer than {length}) do not fill one batch; prepare more "
                 "pictures or lower max_length"
             )
 
-    def plan(self, epoch: int) -> list[np.ndarray]:
-        """The batches of an epoch for all ranks: numbers of sequences, or of rows in `chunks`."""
+    def plan(self, epoch: int) -> Plan:
+        """The batches of an epoch for all ranks: numbers of sequences, or of rows in `chunks` and
+        `rows`."""
         if epoch == self._epoch:
             return self._plan
-        self._leave_captions(epoch)
+        # Random numbers of their own: those of classes and of the order stay what they are.
+        self._bare = self._chosen(np.random.default_rng([self.seed, epoch, 1]),
+                                  self.caption_dropout)  # fmt: skip
         rng = np.random.default_rng([self.seed, epoch])
-        order = rng.permutation(self.taken)
+        order = numbers(len(self.whole), self._fits if self.n_dropped else None)
+        rng.shuffle(order)
         if self.mode == "chunks":
-            # Sequence order[i] lies at ends[i] of the epoch's one long string of ids.
-            ends = np.zeros(len(order) + 1, np.int64)
-            np.cumsum(self._lengths[order], out=ends[1:])
-            self._order, self._ends = order, ends
-            rows = np.arange(ends[-1] // self.length)
-            step = self.batch_tokens // self.length
-            batches = [rows[start : start + step] for start in range(0, len(rows), step)]
-            learnt = self._learnt_before(rows * self.length + 1)  # nothing foretells a row's first
-            learnt = self._learnt_before((rows + 1) * self.length) - learnt
-            batches = [batch for batch in batches if learnt[batch].any()]
+            self._plan = self._plan_chunks(order)
         elif self.mode == "rows":
-            batches = self._plan_rows(order)
+            self._plan = self._plan_rows(order)
         else:
-            batches = length_batches(self._lengths, order, self.batch_tokens)
-            batches = [batches[index] for index in rng.permutation(len(batches))]
-        self._plan = batches
-        self._drop = None
-        if self.droppable is not None:
-            self._drop = self.droppable & (rng.random(len(self.whole)) < self.class_dropout)
+            plan = length_batches(self._lengths, order, self.batch_tokens)
+            self._plan = plan.turned(rng.permutation(len(plan)))
+        self._drop = self._chosen(rng, self.class_dropout)
         self._epoch = epoch
         return self._plan
 
-    def _plan_rows(self, order: np.ndarray) -> list[np.ndarray]:
-        """Batches of rows, each filled in order with as many sequences as it holds: numbers in
-        `_order`, which row i has from _ends[i] to _ends[i + 1]."""
-        spare = SPARE if self.arrange else 0
-        ends, edges = np.cumsum(np.minimum(self._lengths[order] + spare, self.length)), [0]
-        while edges[-1] < len(order):
-            before = ends[edges[-1] - 1] if edges[-1] else 0
-            edges.append(int(np.searchsorted(ends, before + self.length, side="right")))
-        self._order, self._ends = order, np.array(edges, np.int64)
-        rows, step = np.arange(len(edges) - 1), self.batch_tokens // self.length
-        return [rows[start : start + step] for start in range(0, len(rows), step)]
+    def _fits(self, part: slice) -> np.ndarray:
+        """Which of these sequences are not too long."""
+        return np.asarray(self.whole[part] <= self.length)
+
+    def _chosen(self, rng: np.random.Generator, share: float) -> np.ndarray | None:
+        """bool [sequences], True with probability `share`; None where it is 0."""
+        if share <= 0:
+            return None
+        found = np.empty(len(self.whole), np.bool_)
+        for part in stretches(len(found)):
+            found[part] = rng.random(part.stop - part.start) < share
+        return found
+
+    def _heads(self, rows: np.ndarray) -> np.ndarray:
+        """int64, ids of the captions that sequences have this epoch."""
+        text: np.ndarray = self.sequences.text[rows].astype(np.int64)
+        return text if self._bare is None else np.where(self._bare[rows], 0, text)
+
+    def _lengths(self, rows: np.ndarray) -> np.ndarray:
+        """int64, ids of sequences as they are this epoch."""
+        lengths: np.ndarray = self.whole[rows].astype(np.int64)
+        if self._bare is not None:
+            lengths -= np.where(self._bare[rows], self.sequences.text[rows], 0)
+        return lengths
+
+    def _plan_chunks(self, order: np.ndarray) -> Plan:
+        """Rows cut from the epoch's one long string of ids, in which sequence order[i] lies at
+        ends[i]."""
+        ends = np.zeros(len(order) + 1, np.int64)
+        for part in stretches(len(order)):
+            ends[part.start + 1 : part.stop + 1] = self._lengths(order[part])
+        np.cumsum(ends, out=ends)
+        self._order, self._ends = order, ends
+        step = self.batch_tokens // self.length
+        plan = Plan.even(int(ends[-1]) // self.length, step)
+        if not self.captioned:  # something is learnt in every row then
+            return plan
+        kept = np.zeros(len(plan), np.bool_)
+        for part in stretches(len(plan), max(1, STRETCH // (step * self.length))):
+            first = int(plan.first[part.start])
+            learnt = self._learnt(first, int(plan.last[part.stop - 1]))
+            edges = plan.first[part] - first
+            kept[part] = np.add.reduceat(learnt, edges) > 0
+        return plan.turned(np.flatnonzero(kept))
+
+    def _learnt(self, first: int, last: int) -> np.ndarray:
+        """int64, how many ids are learnt of each of the rows `first` to `last` of `chunks`: those
+        of no caption but a row's first, which nothing foretells."""
+        rows = np.arange(first, last) * self.length
+        begin = int(np.searchsorted(self._ends, rows[0], side="right")) - 1
+        stop = int(np.searchsorted(self._ends, rows[-1] + self.length, side="left"))
+        some, ends = self._order[begin:stop], self._ends[begin : stop + 1]
+        heads = self._heads(some)
+        given = np.where(heads > 0, heads + 1, 0)
+        whole = np.concatenate([[0], np.cumsum(np.diff(ends) - given)])
+
+        def before(places: np.ndarray) -> np.ndarray:
+            number = np.searchsorted(ends[1:-1], places, side="right")
+            return whole[number] + np.maximum(places - ends[number] - given[number], 0)
+
+        return np.asarray(before(rows + self.length) - before(rows + 1))
+
+    def _plan_rows(self, order: np.ndarray) -> Plan:
+        """Rows each filled in order with as many sequences as it holds: numbers in `_order`, which
+        row i has from _ends[i] to _ends[i + 1]."""
+        spare, sizes = SPARE if self.arrange else 0, np.empty(len(order), np.int32)
+        for part in stretches(len(order)):
+            sizes[part] = np.minimum(self._lengths(order[part]) + spare, self.length)
+        self._order, self._ends = order, fill_rows(sizes, self.length)
+        return Plan.even(len(self._ends) - 1, self.batch_tokens // self.length)
 
     def _rows_each(self) -> int:
         """Rows of a batch of `rows` that a rank has, of which the last may be padding."""
         return -(-(self.batch_tokens // self.length) // self.world_size)
-
-    def _learnt_before(self, places: np.ndarray) -> np.ndarray:
-        """How many of the ids before these places of the epoch's string are no caption's."""
-        heads = self._heads[self._order]
-        given = np.where(heads > 0, heads + 1, 0)
-        whole = np.concatenate([[0], np.cumsum(self._lengths[self._order] - given)])
-        number = np.searchsorted(self._ends[1:-1], places, side="right")
-        return whole[number] + np.maximum(places - self._ends[number] - given[number], 0)
-
-    def _leave_captions(self, epoch: int) -> None:
-        """Which sequences lack their captions this epoch; where they begin then, and how long they
-        are. Random numbers of their own: those of classes and of the order stay what they are."""
-        if not (self.caption_dropout and self.text.any()):
-            return
-        rng = np.random.default_rng([self.seed, epoch, 1])
-        left = np.where(rng.random(len(self.whole)) < self.caption_dropout, self.text, 0)
-        self._heads = self.text - left
-        self._starts, self._lengths = self.offsets[:-1] + left, self.whole - left
 
     def batch(self, epoch: int, index: int) -> dict[str, np.ndarray]:
         """This rank's rows of batch `index`: int64 input_ids and labels, both [rows, ids]; where
@@ -207,91 +213,99 @@ class Batches:
         if not len(rows):
             empty = np.zeros((1, 2), np.int64)
             return {"input_ids": empty, "labels": np.full_like(empty, IGNORE)}
-        if self.mode == "pictures":
-            found = pad_rows(
-                self.tokens, self._starts, self._lengths, self._heads, rows, self._drop, self.bos
-            )
-            return self._cut_holes(found, rows, epoch, self.arrange) if self.arrange else found
-        place = rows[:, None] * self.length + np.arange(self.length)
-        number = np.searchsorted(self._ends, place, side="right") - 1
-        within = place - self._ends[number]
-        sequence = self._order[number]
-        heads = self._heads[sequence]
-        ids = self.tokens[self._starts[sequence] + within].astype(np.int64)
-        if self._drop is not None:
-            ids[(within == heads) & self._drop[sequence]] = self.bos
-        return {"input_ids": ids, "labels": np.where(_given(within, heads), IGNORE, ids)}
+        if self.mode == "chunks":
+            return self._in_chunks(rows)
+        parts = [self._sequence(row) for row in rows.tolist()]
+        if not self.arrange:
+            return pad_rows(parts)
+        holed = [
+            (self._holed(ids, head, row, epoch, self.arrange, self.length), head)
+            for (ids, head), row in zip(parts, rows.tolist())
+        ]
+        return pad_rows(holed, self.marks)
+
+    def _sequence(self, number: int) -> tuple[np.ndarray, int]:
+        """A sequence as it is this epoch, int64, and how many of its ids are its caption."""
+        bare = self._bare is not None and bool(self._bare[number])
+        ids = self.sequences.ids(number, captioned=not bare).astype(np.int64)
+        head = 0 if bare else int(self.sequences.text[number])
+        if self._drop is not None and self._drop[number] and self.sequences.labels[number] >= 0:
+            ids[head] = self.bos
+        return ids, head
 
     def _holed(
-        self, ids: np.ndarray, row: int, epoch: int, arrange: Arrange, most: int
+        self, ids: np.ndarray, head: int, number: int, epoch: int, arrange: Arrange, most: int
     ) -> np.ndarray:
         """A sequence, perhaps with a hole in its picture, if it has at most so many ids then;
         whether and where, its own dice say."""
-        rng = np.random.default_rng([self.seed, epoch, 2, row])
+        rng = np.random.default_rng([self.seed, epoch, 2, number])
         if rng.random() < self.fim:
-            holed = cut(ids, int(self._heads[row]) + 1, arrange, rng)
+            holed = cut(ids, head + 1, arrange, rng)
             ids = holed if len(holed) <= most else ids
         return ids
 
-    def _cut_holes(
-        self, batch: dict[str, np.ndarray], rows: np.ndarray, epoch: int, arrange: Arrange
-    ) -> dict[str, np.ndarray]:
-        """The same with holes in some pictures."""
-        parts = [
-            self._holed(ids[: self._lengths[row]], row, epoch, arrange, self.length)
-            for ids, row in zip(batch["input_ids"], rows.tolist())
-        ]
-        lengths = np.array([len(ids) for ids in parts], np.int64)
-        starts, order = np.cumsum(lengths) - lengths, np.arange(len(parts))
-        tokens = np.concatenate(parts)
-        return pad_rows(tokens, starts, lengths, self._heads[rows], order, marks=self.marks)
+    def _in_chunks(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Rows of the epoch's string; what they have of a sequence is where its slice and theirs
+        overlap."""
+        batch = _blank(len(rows), self.length)
+        for line, row in enumerate(rows.tolist()):
+            begin, end = row * self.length, (row + 1) * self.length
+            place = int(np.searchsorted(self._ends, begin, side="right")) - 1
+            while (start := int(self._ends[place])) < end:
+                ids, head = self._sequence(int(self._order[place]))
+                part = slice(max(begin - start, 0), end - start)
+                _lay(batch, line, max(start - begin, 0), ids[part], part.start, head)
+                place += 1
+        return batch
 
     def _in_rows(self, rows: np.ndarray, epoch: int) -> dict[str, np.ndarray]:
         """Rows of the plan; one that is missing at the end of an epoch is padding."""
-        shape = self._rows_each(), self.length
-        batch = {"input_ids": np.zeros(shape, np.int64), "labels": np.full(shape, IGNORE)}
+        batch = _blank(self._rows_each(), self.length)
         for line, row in enumerate(rows.tolist()):
             chosen = self._order[self._ends[row] : self._ends[row + 1]].tolist()
-            place, left = 0, int(self._lengths[chosen].sum())
-            for number in chosen:
-                start, head, own = self._starts[number], self._heads[number], self._lengths[number]
-                ids = self.tokens[start : start + own].astype(np.int64)
-                if self._drop is not None and self._drop[number]:
-                    ids[head] = self.bos
-                left -= own
+            parts = [self._sequence(number) for number in chosen]
+            place, left = 0, sum(len(ids) for ids, _ in parts)
+            for number, (ids, head) in zip(chosen, parts):
+                left -= len(ids)
                 if self.arrange:
                     most = self.length - place - left
-                    ids = self._holed(ids, number, epoch, self.arrange, most)
-                learnt = (ids < self.marks) & ~_given(np.arange(len(ids)), head)
-                there = line, slice(place, place + len(ids))
-                batch["input_ids"][there] = ids
-                batch["labels"][there] = np.where(learnt, ids, IGNORE)
+                    ids = self._holed(ids, head, number, epoch, self.arrange, most)
+                _lay(batch, line, place, ids, 0, head, self.marks)
                 place += len(ids)
         return batch
 
 
-def _given(within: np.ndarray, heads: np.ndarray | int) -> np.ndarray:
-    """Whether the ids at these places of sequences are a caption's, or follow one at once."""
-    return (within <= heads) & (heads > 0)
+def _blank(rows: int, length: int) -> dict[str, np.ndarray]:
+    """Rows of padding."""
+    shape = rows, length
+    return {"input_ids": np.zeros(shape, np.int64), "labels": np.full(shape, IGNORE)}
+
+
+def _lay(
+    batch: dict[str, np.ndarray],
+    line: int,
+    place: int,
+    ids: np.ndarray,
+    begin: int,
+    head: int,
+    marks: int = NO_MARKS,
+) -> None:
+    """Ids of a sequence from its id `begin` on into a row of a batch; its first `head` ids are its
+    caption, and those from `marks` on say where a hole is."""
+    there, ids = (line, slice(place, place + len(ids))), ids.astype(np.int64, copy=False)
+    batch["input_ids"][there] = ids
+    labels = np.where(ids < marks, ids, IGNORE)
+    if head:  # nor is the id behind a caption learnt
+        labels[: max(0, head + 1 - begin)] = IGNORE
+    batch["labels"][there] = labels
 
 
 def pad_rows(
-    tokens: np.ndarray,
-    starts: np.ndarray,
-    lengths: np.ndarray,
-    heads: np.ndarray,
-    rows: np.ndarray,
-    drop: np.ndarray | None = None,
-    bos: int = 0,
-    marks: int = NO_MARKS,
+    parts: Sequence[tuple[np.ndarray, int]], marks: int = NO_MARKS
 ) -> dict[str, np.ndarray]:
-    """Sequences `rows` side by side, padded on the right with id 0 and label -100; the first
-    heads[i] ids of sequence i are its caption, and those from `marks` on say where a hole is."""
-    columns = np.arange(lengths[rows].max())
-    real = columns < lengths[rows][:, None]
-    ids = np.zeros(real.shape, np.int64)
-    ids[real] = tokens[(starts[rows][:, None] + columns)[real]]
-    if drop is not None:
-        ids[drop[rows], heads[rows][drop[rows]]] = bos
-    learnt = real & (ids < marks) & ~_given(columns, heads[rows][:, None])
-    return {"input_ids": ids, "labels": np.where(learnt, ids, IGNORE)}
+    """Sequences, each with the number of its ids that are its caption, side by side, padded on the
+    right with id 0 and label -100; ids from `marks` on say where a hole is."""
+    batch = _blank(len(parts), max(len(ids) for ids, _ in parts))
+    for line, (ids, head) in enumerate(parts):
+        _lay(batch, line, 0, ids, 0, head, marks)
+    return batch

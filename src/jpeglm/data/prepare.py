@@ -31,6 +31,7 @@ from jpeglm.data.settings import PoolConfig, PrepareConfig
 from jpeglm.data.shards import read_meta, shard_path
 from jpeglm.data.sources import PREPARED, Source, open_source
 from jpeglm.data.splits import ANEW, SPLITS
+from jpeglm.data.token_index import INDEX, index_of, read_index, write_index
 from jpeglm.data.token_shards import TOKENIZER, token_meta, token_path
 from jpeglm.environment import cores
 from jpeglm.files import (
@@ -274,7 +275,8 @@ def _write_tokens(
     tokenizer: Tokenizer,
     pool: PoolConfig,
 ) -> None:
-    """Token shards beside the Parquet shards; those of another tokenizer are replaced."""
+    """Token shards beside the Parquet shards, and their index; those of another tokenizer are
+    replaced."""
     home = out / TOKENIZER
     remove_halves(home, TOKENIZER_FOLDER.names)
     tokenizer.save(home)
@@ -284,8 +286,14 @@ def _write_tokens(
         if path.exists() and token_meta(path).get("tokenizer") == tokenizer.fingerprint:
             continue
         tasks.append((path, shard_path(out, index)))
+    if tasks:  # it knows shards that are no more
+        (out / INDEX).unlink(missing_ok=True)
+    elif read_index(out, tokenizer.fingerprint, codec.fingerprint, shards) is not None:
+        return
     # Few shards are done before a second process has started.
     if pool.engine == "local":
         pool = PoolConfig(max(1, min(pool.workers or cores(), math.ceil(len(tasks) / 8))))
     for _ in run(token_job, tasks, pool, Setup(codec.to_dict(), out, config, home)):
         pass
+    paths = (token_path(out, index) for index in range(shards))
+    write_index(out, index_of(paths, codec.fingerprint))

@@ -2,9 +2,11 @@
 
     OUT/shard-00012.tokens.safetensors    tokens, offsets, split, label, stream_bytes of its rows,
                                           and text, ids of each caption, if there are any
+    OUT/tokens-index.safetensors          where each sequence of all of them lies (`token_index`)
     OUT/tokenizer/                        the tokenizer that made them
 
-They cost the streams' space again and spare a training host pyarrow and numba.
+They cost the streams' space again and spare a training host pyarrow and numba; they are read where
+they lie, while Parquet's streams are made tokens of in memory, by every process anew.
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ import numpy as np
 from jpeglm.config import InputError
 from jpeglm.data.shards import Streams, read_shard, table_streams
 from jpeglm.data.splits import SPLITS
-from jpeglm.files import atomic_write, read_bytes
+from jpeglm.data.token_set import digest_of
+from jpeglm.files import atomic_write
+from jpeglm.tensors import read_safetensors
 
 if TYPE_CHECKING:
     from jpeglm.tokenizer import Tokenizer
@@ -46,6 +50,18 @@ class TokenShard:
     text: np.ndarray
     tokenizer: str
     fingerprint: str
+    digests: dict[str, str] | None
+    """Of the rows of each split; None: an earlier version wrote none."""
+
+    def rows(self, split: str) -> np.ndarray:
+        """Numbers of the rows of a split."""
+        return np.flatnonzero(self.split == SPLITS.index(split))
+
+    def digest(self, split: str) -> str:
+        """Of the rows of a split."""
+        if self.digests is not None:
+            return self.digests[split]
+        return digest_of(self.tokens, self.offsets, self.text, self.rows(split))
 
 
 def tokenize(
@@ -95,13 +111,34 @@ def write_token_shard(path: Path, shard: Path, tokenizer: Tokenizer, fingerprint
         "stream_bytes": np.diff(streams.offsets).astype(np.int32),
         **({"text": text} if text.any() else {}),
     }
-    meta = {"tokenizer": tokenizer.fingerprint, "fingerprint": fingerprint}
+    digests = {
+        name: digest_of(tokens, offsets, text, np.flatnonzero(split == number))
+        for number, name in enumerate(SPLITS)
+    }
+    meta = {
+        "tokenizer": tokenizer.fingerprint, "fingerprint": fingerprint, "digests": digests
+    }  # fmt: skip
     # One key: safetensors writes several in an order that changes from run to run.
     atomic_write(path, save(arrays, {"jpeglm": json.dumps(meta, sort_keys=True)}))
 
 
-def token_meta(path: Path) -> dict[str, str]:
-    """The metadata of a token shard, without reading its tokens."""
+def token_meta(path: Path) -> dict[str, Any]:
+    """Of which tokenizer and codec a token shard is, and the digests of its splits (None of one of
+    an earlier version), without reading its tokens."""
+    meta = metadata(path, "a readable token shard")
+    try:
+        found = {"tokenizer": str(meta["tokenizer"]), "fingerprint": str(meta["fingerprint"])}
+        digests = meta.get("digests")
+        if digests is not None:
+            digests = {name: str(digests[name]) for name in SPLITS}
+        return found | {"digests": digests}
+    except (LookupError, TypeError) as error:
+        raise InputError(f"{path} was not written by jpeglm prepare; delete it") from error
+
+
+def metadata(path: Path, what: str) -> dict[str, Any]:
+    """What a safetensors file of ours says of itself; what: as what it is told of if it cannot be
+    read."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -110,25 +147,28 @@ def token_meta(path: Path) -> dict[str, str]:
     except FileNotFoundError as error:
         raise InputError(f"there is no file {path}; prepare the tokens again") from error
     except (OSError, SafetensorError) as error:
-        raise InputError(f"{path} is not a readable token shard; delete it: {error}") from error
+        raise InputError(f"{path} is not {what}; delete it: {error}") from error
     try:
-        meta = json.loads(stored["jpeglm"])
-        return {"tokenizer": str(meta["tokenizer"]), "fingerprint": str(meta["fingerprint"])}
+        found = json.loads(stored["jpeglm"])
+        if not isinstance(found, dict):
+            raise TypeError
     except (LookupError, TypeError, ValueError, RecursionError) as error:
         raise InputError(f"{path} was not written by jpeglm prepare; delete it") from error
+    return found
 
 
 def read_token_shard(path: Path) -> TokenShard:
-    """A token shard; needs neither pyarrow nor numba."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
+    """A token shard, mapped, so that of its ids are read those that are asked for; needs neither
+    pyarrow nor numba."""
     meta = token_meta(path)
     try:
-        values: dict[str, Any] = load(read_bytes(path))
+        values: dict[str, Any] = read_safetensors(path)[0]
         values.setdefault("text", np.zeros(len(values["label"]), np.int32))
-        shard = TokenShard(**(values | meta))
-    except (SafetensorError, TypeError, LookupError) as error:
+        arrays = {name: np.asarray(array) for name, array in values.items()}
+        shard = TokenShard(**(arrays | meta))
+    except InputError as error:
+        raise InputError(f"{error}; delete it") from error
+    except (TypeError, LookupError) as error:
         raise InputError(
             f"{path} is not a token shard of this version; delete it: {error}"
         ) from error

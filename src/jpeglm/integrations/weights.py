@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from jpeglm.checkpoint.safetensors import Entry, read_header, read_safetensors
 from jpeglm.checkpoint.weights import (
     INDEX,
     WEIGHTS,
@@ -26,6 +25,7 @@ from jpeglm.checkpoint.weights import (
 )
 from jpeglm.config import InputError, shorten
 from jpeglm.files import file_size
+from jpeglm.tensors import Entry, read_header, read_safetensors
 
 __all__ = ["ForeignWeights"]
 

@@ -15,7 +15,8 @@ import torch
 from jpeglm.checkpoint import Checkpoint, load_checkpoint
 from jpeglm.codecs import AvcCodec, JpegCodec
 from jpeglm.config import InputError
-from jpeglm.data.loader import TokenSet, load_tokens, validation_batches
+from jpeglm.data.loader import load_tokens, validation_batches
+from jpeglm.data.token_set import TokenSet
 from jpeglm.files import read_json
 from jpeglm.models.llama import build, like
 from jpeglm.places import checkpoint_folder, shipped_checkpoints

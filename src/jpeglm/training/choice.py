@@ -18,7 +18,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from jpeglm.checkpoint import Checkpoint
-from jpeglm.data.loader import TokenSet
+from jpeglm.data.token_set import TokenSet
 from jpeglm.files import read_json
 from jpeglm.models.llama import SHORT, build, like, nearest_preset, parameters, preset
 from jpeglm.tokenizer import Tokenizer
@@ -61,7 +61,7 @@ def resolve(
     if not config.timed:
         return _told(config, name, WARMUP), _of_steps(config)
     measured: dict[str, float] = {}
-    worth = PASSES * len(tokens.tokens)
+    worth = PASSES * tokens.total
 
     def shape_of(size: str) -> dict[str, Any]:
         if init:
@@ -167,6 +167,6 @@ def advice(
         )
     record = data / "dataset.json"
     crops = read_json(record).get("settings", {}).get("crops", 0) if record.exists() else 0
-    if more := crops_advice(seen, len(tokens.tokens), crops, str(data)):
+    if more := crops_advice(seen, tokens.total, crops, str(data)):
         said.append(more)
     return said

@@ -16,7 +16,8 @@ from accelerate import Accelerator
 from PIL import Image
 from torch.nn import functional as F
 
-from jpeglm.data.loader import TokenSet, TrainingLoader
+from jpeglm.data.loader import TrainingLoader
+from jpeglm.data.token_set import TokenSet
 from jpeglm.training import TrainConfig
 from jpeglm.training.background import Background
 from jpeglm.training.run import Checkpoints, Metrics, Stop

@@ -91,7 +91,7 @@ def train(
                 job.warn("length", f"{job.loader.n_dropped} of {len(whole)} training pictures have "
                          f"more than {job.loader.batches.length} tokens and are left out; "
                          f"--max-length {whole.max()} takes all")  # fmt: skip
-            rows = max(map(len, job.loader.batches.plan(0)))
+            rows = job.loader.batches.plan(0).largest
             if rows < accelerator.num_processes:
                 job.warn("rows", f"a batch has {rows} rows at most, so that "
                          f"{accelerator.num_processes - rows} of {accelerator.num_processes} "

@@ -15,7 +15,8 @@ from accelerate import Accelerator
 from jpeglm.checkpoint import Checkpoint, load_checkpoint
 from jpeglm.config import InputError, differences
 from jpeglm.data.arrange import arranger
-from jpeglm.data.loader import TokenSet, TrainingLoader, load_tokens
+from jpeglm.data.loader import TrainingLoader, load_tokens
+from jpeglm.data.token_set import TokenSet, together
 from jpeglm.environment import commit, processor, versions
 from jpeglm.files import read_json, remove_halves, write_json
 from jpeglm.folders import RUN, claim, quoted
@@ -123,9 +124,9 @@ def start(
         "codec": tokenizer.codec.to_dict(),
         "data": {
             **source(data),
-            "fingerprint": _data_fingerprint(tokens, held_out),
+            **_fingerprint(out, tokens, held_out),
             "pictures": len(tokens),
-            "tokens": len(tokens.tokens),
+            "tokens": tokens.total,
             "too_long": loader.n_dropped,
             "validation_pictures": len(held_out) if held_out else 0,
             "validation_sources": sources,
@@ -262,13 +263,26 @@ def _facts(record: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _data_fingerprint(tokens: TokenSet, held_out: TokenSet | None) -> str:
-    """16 hex digits of the very ids that are trained and evaluated on."""
+def _fingerprint(out: Path, tokens: TokenSet, held_out: TokenSet | None) -> dict[str, str]:
+    """What is trained and evaluated on, in 16 hex digits: of the digests that `prepare` made of its
+    shards, so that nobody reads all of it at a start. The run of an earlier version has one of the
+    ids themselves, and keeps it."""
+    file, parts = out / "config.json", [part for part in (tokens, held_out) if part is not None]
+    known = read_json(file).get("data", {}) if file.exists() else {}
+    if known and "fingerprint_of" not in known:
+        return {"fingerprint": _of_ids(parts)}
+    digests = together(part.digest for part in parts)
+    return {"fingerprint": digests[:16], "fingerprint_of": "digests of shards"}
+
+
+def _of_ids(parts: list[TokenSet]) -> str:
+    """16 hex digits of all ids, and of where sequences begin and captions end."""
     digest = hashlib.sha256()
-    for part in (tokens, held_out):
-        if part is not None:
-            digest.update(np.ascontiguousarray(part.offsets).data)
-            digest.update(np.ascontiguousarray(part.tokens).data)
-            if part.text.any():
-                digest.update(np.ascontiguousarray(part.text).data)
+    for part in parts:
+        lengths = part.lengths.astype(np.int64)
+        digest.update(np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)]).data)
+        for number in range(len(part)):
+            digest.update(np.ascontiguousarray(part.ids(number)).data)
+        if part.text.any():
+            digest.update(np.ascontiguousarray(part.text, np.int32).data)
     return digest.hexdigest()[:16]

@@ -11,7 +11,8 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from jpeglm.data.loader import TokenSet, validation_batches
+from jpeglm.data.loader import validation_batches
+from jpeglm.data.token_set import TokenSet
 from jpeglm.files import atomic_write
 from jpeglm.folders import quoted
 from jpeglm.training.advice import held_out_warning

@@ -128,11 +128,14 @@ def write_safetensors(
 
 
 def write_arrays(
-    path: Path, kinds: Mapping[str, tuple[str, tuple[int, ...]]], arrays: Iterable[np.ndarray]
+    path: Path,
+    kinds: Mapping[str, tuple[str, tuple[int, ...]]],
+    arrays: Iterable[np.ndarray],
+    about: Mapping[str, str] | None = None,
 ) -> None:
     """Write arrays one after the other as they come, so that no two need be in memory; kinds: the
-    type and shape of each by its name, in the same order."""
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    type and shape of each by its name, in the same order; about: the file's metadata."""
+    header: dict[str, Any] = {"__metadata__": dict(about or {"format": "pt"})}
     offset = 0
     for name, (dtype, shape) in kinds.items():
         size = prod(shape) * np.dtype(NUMPY[dtype]).itemsize
