@@ -18,10 +18,7 @@ from typing import Any
 from jpeglm.kernels import COMPILED
 from jpeglm.progress import Reporter
 
-WHY = (
-    "compiling up to {} functions for this machine's processor, so that drawing is fast: once, "
-    "40 s to 3 minutes"
-)
+WHY = "compiling up to {} functions for this machine's processor, so that drawing is fast: once, {}"
 
 
 @contextmanager
@@ -58,16 +55,16 @@ def _is_ours(event: Any) -> bool:
 
 
 @contextmanager
-def compiling(functions: int) -> Iterator[None]:
+def compiling(functions: int, takes: str = "40 s to 3 minutes") -> Iterator[None]:
     """Say why it takes so long and show progress, from the first function that is compiled here
-    on; functions: how many a first run compiles."""
+    on; functions: how many a first run compiles, which takes so long."""
     with ExitStack() as stack:
         reports: list[Reporter] = []
 
         def told(done: int) -> None:
             if not reports:
                 reports.append(stack.enter_context(Reporter("compile", "functions")))
-                reports[0].say(WHY.format(functions))
+                reports[0].say(WHY.format(functions, takes))
             reports[0](done, max(functions, done))
 
         with watched(told):

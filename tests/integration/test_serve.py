@@ -25,6 +25,7 @@ import jpeglm as package
 from jpeglm.checkpoint import write_checkpoint
 from jpeglm.codecs import JpegCodec
 from jpeglm.codecs.check import check_file
+from jpeglm.codecs.pixels import PixelsCodec, PixelsConfig
 from jpeglm.config import InputError, JpegConfig
 from jpeglm.generation.given import Given
 from jpeglm.generation.requests import Request
@@ -39,6 +40,7 @@ from jpeglm.text import Text
 from jpeglm.tokenizer import Tokenizer
 
 from ..unit.conftest import random_llama, until
+from .test_inspect import write_codes_model
 
 httpx, openai = pytest.importorskip("httpx"), pytest.importorskip("openai")
 serving = pytest.importorskip("jpeglm.serving.server", exc_type=ImportError)
@@ -499,6 +501,35 @@ def test_other_kinds_of_bodies(server, photo):
     sentence(httpx.get(f"{url}/edits"), 405)
 
 
+def test_nothing_of_a_form_is_passed_over(server, photo):
+    """Neither a field that comes twice nor a part that does not end; and a kind is the same in
+    large letters."""
+
+    def part(name, content, more=b""):
+        return b'--X\r\nContent-Disposition: form-data; name="%b"%b\r\n\r\n%b\r\n' % (
+            name, more, content,
+        )  # fmt: skip
+
+    def send(*parts, end=b"--X--\r\n", kind="multipart/form-data"):
+        headers = {"Content-Type": f"{kind}; boundary=X"}
+        content = b"".join(parts) + end
+        return httpx.post(f"{server.url}/v1/images/edits", content=content, headers=headers)
+
+    file, seed = b'; filename="a"', part(b"seed", b"1")
+    image, mask = part(b"image", photo, file), mask_of(photo)[0]
+    assert send(image, seed, kind="Multipart/Form-Data").status_code == 200
+    sentence(send(image, seed, seed), 400, "seed' was sent more than once")
+    cut = part(b"mask", mask, file)[:-20]
+    sentence(send(image, seed, cut, end=b""), 400, "ends before its last boundary")
+    masked = [
+        send(image, seed, part(name, mask, file)).json()["data"] for name in (b"mask", b"mask[]")
+    ]
+    assert masked[0] == masked[1] != send(image, seed).json()["data"]
+    body, headers = {"seed": 1}, {"Content-Type": "Application/JSON"}
+    url = f"{server.url}/v1/images/generations"
+    assert httpx.post(url, content=json.dumps(body), headers=headers).status_code == 200
+
+
 def uploads(photo):
     """name → (a hostile picture, its status, words of the sentence)"""
     wide = png(Image.new("L", (10_000, 3_000)))
@@ -677,6 +708,42 @@ def test_slow_and_half_closed_clients(server, monkeypatch):
     assert server.ask(prompt="cat", model="classes").status_code == 200
 
 
+def test_clients_that_take_nothing_are_left(home, monkeypatch):
+    """Of an answer larger than all buffers: the request ends, and so does the connection. Who takes
+    it slowly gets all of it."""
+    monkeypatch.setattr(serving, "UNREAD", 1.0)
+    with running([home / "words"], rows=64, max_n=64) as one:
+        fields = {"n": 64, "seed": 1, "stream": True, "partial_images": 6, "output_format": "png"}
+        body = json.dumps(fields).encode()
+        head = (
+            f"POST /v1/images/generations HTTP/1.1\r\nHost: localhost\r\nContent-Length: "
+            f"{len(body)}\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n"
+        )
+        clients = []
+        one.door.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # and what it accepts
+        for _ in range(2):
+            client = socket.socket()
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+            client.connect(one.door.getsockname())
+            client.settimeout(30)
+            client.sendall(head.encode() + body)
+            clients.append(client)
+        taken, (slow, stuck) = bytearray(), clients
+        with slow, stuck:
+            while part := slow.recv(20_000):
+                taken += part
+                time.sleep(0.02)
+            assert taken.count(b"event: image_generation.completed") == 64
+            assert taken.endswith(b"0\r\n\r\n") and len(taken) > 500_000
+            until(lambda: one.service.running == 0)
+            until(lambda: not one.server.server_state.connections)
+            left = bytearray()
+            with suppress(ConnectionResetError):
+                while part := stuck.recv(65536):
+                    left += part
+            assert len(left) < len(taken) / 2
+
+
 def test_connections_that_ask_for_nothing_are_closed(home, monkeypatch):
     """None at all, half a head, and half a head behind a whole request; those at work are not."""
     monkeypatch.setattr(serving, "HEAD", 1.0)
@@ -765,6 +832,30 @@ def test_a_trace_is_that_of_inspect(server, home, photo):
     answer = httpx.post(url, files={"image": photo}, data={"prompt": "x " * 10_000})
     sentence(answer, 400, "the words take 200", "the model's context of 1200; say less")
     assert server.batcher("words").open == 0
+
+
+def test_a_trace_of_codes_is_that_of_inspect_too(jpeglm, photo, tmp_path):
+    folder = write_codes_model(tmp_path / "codes")
+    (tmp_path / "photo.jpg").write_bytes(photo)
+    with running([folder, write_pixels_model(tmp_path / "pixels")]) as one:
+        traces = {
+            row["id"]: row["traces"] for row in httpx.get(f"{one.url}/v1/models").json()["data"]
+        }
+        assert traces == {"codes": True, "pixels": False}
+        url = f"{one.url}/v1/images/traces"
+        told = httpx.post(url, files={"image": photo}, timeout=60).json()
+        assert told == jpeglm.told("inspect", tmp_path / "photo.jpg", "--checkpoint", folder)
+        answer = httpx.post(url, files={"image": photo}, data={"model": "pixels"})
+        sentence(answer, 400, "as pixels, which cannot be looked into", "JPEG and the codes")
+
+
+def write_pixels_model(folder):
+    """A model of random weights over raw pixels."""
+    codec = PixelsCodec(PixelsConfig(8, 8, 16), np.arange(48, dtype=np.uint8).reshape(16, 3))
+    tokenizer = Tokenizer.train([codec.encode(codec.blank())], codec, vocab_size=18)
+    config, weights = random_llama(tokenizer.vocab_size, 100)
+    write_checkpoint(folder, weights, config, tokenizer, "")
+    return folder
 
 
 def test_what_is_read_aside_stands_between_the_steps(home):

@@ -23,7 +23,7 @@ from jpeglm.codecs.check import check_file
 from jpeglm.inspection.trace import trace_picture
 
 from .test_inspect import write_codes_model
-from .test_serve import KEY, png, running, until
+from .test_serve import KEY, png, running, until, write_pixels_model
 
 pytestmark = pytest.mark.slow
 
@@ -249,6 +249,68 @@ def test_one_looks_inside(browser, server, photo):
         go(page)
         page.click("[aria-label='Look inside picture 3']")
         wait(page, "document.querySelector('#inside-name').textContent == 'picture 3'")
+
+
+def test_one_looks_inside_as_it_was_drawn(browser, tmp_path):
+    """With the class or words that were asked for then, whatever the form says by now."""
+    with running(["cifar10"]) as server, opened(browser, server, "#class=cat&n=1&seed=3") as page:
+        page.wait_for_selector("#class:visible")
+        go(page, 1)
+        page.select_option("#class", "ship")
+        page.click("[aria-label='Look inside picture 1']")
+        wait(page, "document.querySelector('#inside-name').textContent == 'picture 1'")
+        assert page.input_value("#inside-class") == "cat" and not page.is_visible("#inside-words")
+        drawn = package.load("cifar10").generate(label="cat", seed=3).files[0]
+        cost = "'#look .look-sums tr:last-child td'"
+        for label in ("cat", None):
+            told = trace_picture(package.load("cifar10"), drawn, label)
+            bits = f"{sum(token['bits'] for token in told['tokens']):,.0f}"
+            wait(page, f"document.querySelector({cost}).textContent == '{bits}'")
+            page.select_option("#inside-class", label="none given")
+
+
+def test_one_looks_into_codes_and_is_told_of_what_cannot(browser, photo, tmp_path, jpeglm):
+    folder = write_codes_model(tmp_path / "codes")
+    models = ["cifar10", folder, write_pixels_model(tmp_path / "pixels")]
+    with running(models) as server, opened(browser, server, "#model=pixels&n=1") as page:
+        page.wait_for_selector("#candidates .tile")
+        go(page, 1)
+        assert not page.locator("[aria-label='Look inside picture 1']").count()
+        page.click("#views button >> nth=1")
+        assert page.inner_text("#inside-others").startswith("Not here: pixels.")
+        names = page.locator("#inside-model option").all_inner_texts()
+        assert names == ["cifar10", "codes"]
+        page.select_option("#inside-model", "codes")
+        page.wait_for_selector("[data-key=patch-31]")
+        page.set_input_files("#inside-file", photo)
+        wait(page, f"document.querySelector('#inside-name').textContent == '{photo.name}'")
+        page.click("[data-key=patch-3]")
+        told = jpeglm.told("inspect", photo, "--checkpoint", folder)
+        shown = page.locator("[data-key^=code-]").all_inner_texts()
+        assert shown == [f"code {code}" for code, _ in told["patches"][3]["nearest"]]
+
+
+def test_a_picture_that_is_dropped_is_for_the_view_that_is_seen(browser, server, photo, tmp_path):
+    """What cannot be read leaves what is shown, with its name."""
+    drop = """([bytes, name]) => {
+        const files = new DataTransfer();
+        files.items.add(new File([new Uint8Array(bytes)], name));
+        document.body.dispatchEvent(new DragEvent("drop", { dataTransfer: files, bubbles: true }));
+    }"""
+    with opened(browser, server, wrong=[FAILED]) as page:
+        ready(page)
+        before = page.get_attribute("#editor .pixels", "aria-label")
+        page.click("#views button >> nth=1")
+        page.wait_for_selector("[data-key=mcu-15]")
+        page.evaluate(drop, [list(photo.read_bytes()), "mine.jpg"])
+        wait(page, "document.querySelector('#inside-name').textContent == 'mine.jpg'")
+        page.evaluate(drop, [[1, 2, 3], "bad.jpg"])
+        page.wait_for_selector("#problem:visible")
+        wait(page, "document.querySelector('#inside-name').textContent == 'mine.jpg'")
+        page.click("#views button >> nth=0")
+        assert page.get_attribute("#editor .pixels", "aria-label") == before
+        page.evaluate(drop, [list(photo.read_bytes()), "mine.jpg"])
+        shown(page, "mine.jpg")
 
 
 def test_restart_markers_are_explained_where_they_stand(browser, photo, tmp_path, jpeglm):

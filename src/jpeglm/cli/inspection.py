@@ -88,18 +88,16 @@ def inspect(
         trace = trace_clip(model, photo, frame, label, text)
         size = trace["clip"]
         lines, told = table.clip_summary(trace, name), table.macroblock
-    elif model.codec.name == "vq":
-        from jpeglm.inspection.codes import trace_codes
-
-        trace = trace_codes(model, photo, label, text)
-        size = trace["picture"]
-        lines, told = table.codes_summary(trace, name), table.patch
     else:
-        from jpeglm.inspection.trace import trace_picture
+        from jpeglm.inspection.kinds import trace_any
 
-        trace = trace_picture(model, photo, label, text)
+        trace = trace_any(model, photo, label, text)
         size = trace["picture"]
-        lines, told = table.summary(trace, name), table.mcu
+        summary, told = {
+            "jpeg": (table.summary, table.mcu),
+            "codes": (table.codes_summary, table.patch),
+        }[trace["kind"]]
+        lines = summary(trace, name)
     if mcu is not None:
         column, row = numbers(mcu, "--mcu", "2,1")
         columns, rows = size["columns"], size["rows"]

@@ -49,7 +49,7 @@ def load(
     compiled, which is shown on stderr.
     """
     folder = checkpoint_folder(checkpoint)
-    if _is_vae(folder):
+    if is_vae(folder):
         from jpeglm.generation.vae import VaePrior
 
         return VaePrior(folder)
@@ -101,14 +101,15 @@ def fill(media: Any, mask: Any, n: int = 1, *, checkpoint: Path | str, **options
 def open_coder(folder: Path) -> Tokenizer | VaePrior:
     """The tokenizer of a checkpoint or tokenizer folder, or the `VaePrior` of a VAE's: no model."""
     folder = checkpoint_folder(folder)
-    if _is_vae(folder):
+    if is_vae(folder):
         from jpeglm.generation.vae import VaePrior
 
         return VaePrior(folder)
     return Tokenizer.load(folder)
 
 
-def _is_vae(folder: Path) -> bool:
+def is_vae(folder: Path) -> bool:
+    """Whether a checkpoint folder holds a VAE with its prior, which is no language model."""
     record = folder / "codec.json"
     codec = read_json(record).get("codec") if record.exists() else None
     return isinstance(codec, dict) and codec.get("codec") == "vae"

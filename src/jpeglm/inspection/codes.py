@@ -2,8 +2,8 @@
 
     trace = trace_codes(load("runs/vq"), "photo.jpg")
 
-As `inspection.trace` for JPEG: a dict that JSON takes; its keys are described in docs/inspect.md.
-What links its steps is the patch: a code each, in raster order.
+As `inspection.trace` for JPEG, in the same steps: a dict that JSON takes; its keys are described in
+docs/inspect.md. What links its steps is the patch: a code each, in raster order.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from jpeglm.config import InputError
 from jpeglm.files import printable
 from jpeglm.generation.model import Model
 from jpeglm.inspection.pixels import png_uri
-from jpeglm.inspection.tokens import names_of, read_choices
-from jpeglm.inspection.trace import FORMAT
+from jpeglm.inspection.tokens import Choice, names_of, read_choices
+from jpeglm.inspection.trace import FORMAT, Subject
 
-__all__ = ["NEAREST", "trace_codes"]
+__all__ = ["NEAREST", "read_codes", "trace_codes", "trace_of_codes"]
 
 NEAREST = 6
 """Codes that are told of each patch."""
@@ -38,20 +38,40 @@ def trace_codes(
 ) -> dict[str, Any]:
     """The trace of a picture, as `Codec.encode` takes it. InputError for a model of other codecs,
     and for no picture."""
+    subject = read_codes(model, media, label, text)
+    pieces = read_choices(model, subject.stream, label, text)
+    return trace_of_codes(model, subject, list(chain.from_iterable(pieces)))
+
+
+def read_codes(
+    model: Model,
+    media: Any,
+    label: int | str | None = None,
+    text: str | None = None,
+    picture: Image.Image | None = None,
+) -> Subject:
+    """`trace_codes`' first step, as `inspection.trace.read_subject`."""
     codec = model.codec
     if not isinstance(codec, VqCodec):
         raise InputError(
             f"the model writes {codec.media}s as {codec.name}; give the checkpoint of one over the "
             "codes of a VQ-VAE"
         )
-    config, (rows, columns) = codec.config, codec.grid
+    config = codec.config
     name = printable(Path(media)) if isinstance(media, str | os.PathLike) else "the picture"
-    picture = fit_image(as_picture(media, name), config.width, config.height, config.fit)
-    stream = codec.encode(picture)
+    picture = as_picture(media, name) if picture is None else picture
+    picture = fit_image(picture, config.width, config.height, config.fit)
+    return Subject(codec.encode(picture), picture, label, text)
+
+
+def trace_of_codes(model: Model, subject: Subject, choices: list[Choice]) -> dict[str, Any]:
+    """`trace_codes`' last step; choices: of the subject's tokens (`read_choices`)."""
+    codec, stream, picture = model.codec, subject.stream, subject.picture
+    assert isinstance(codec, VqCodec) and picture
+    config, (rows, columns) = codec.config, codec.grid
     codes = codec.alphabet("codes").split(stream)
     vectors = codec.vectors(np.array(picture)[None])[0]
     near, distances = _nearest(vectors, codec.codebook, codes)
-    choices = chain.from_iterable(read_choices(model, stream, label, text))
     told = [asdict(one) for one in choices]
     costs, at = np.zeros(codec.units), 0
     for one in told:
@@ -81,8 +101,8 @@ def trace_codes(
         "model": {
             "alphabet": model.tokenizer.alphabet.name,
             "vocabulary": model.tokenizer.vocab_size,
-            "label": label,
-            "text": text,
+            "label": subject.label,
+            "text": subject.text,
         },
         "patches": [
             {

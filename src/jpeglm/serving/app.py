@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from fastapi import FastAPI, Request, Response
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse, StreamingResponse
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -20,7 +21,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from jpeglm import __version__
-from jpeglm.config import InputError
+from jpeglm.config import InputError, shorten
 from jpeglm.files import parse_json
 from jpeglm.serving.batcher import Ticket
 from jpeglm.serving.drawing import Drawing, Tally
@@ -89,7 +90,7 @@ def make_app(service: Service, origins: Sequence[str] = ()) -> FastAPI:
 
     @app.post("/v1/images/generations")
     async def generations(request: Request) -> Response:
-        if request.headers.get("content-type", "").partition(";")[0] != "application/json":
+        if _kind(request) != "application/json":
             raise Problem(415, "send the request as JSON, with Content-Type: application/json")
         asked, warning = Generation.read(parse_json(await request.body(), "the request"))
         return await _answer(service, metrics, request, asked, warning)
@@ -166,12 +167,27 @@ def _told(error: Exception) -> Problem:
 
 async def _form(request: Request) -> tuple[dict[str, Any], dict[str, bytes | None]]:
     """A form's fields, and its files `image` and `mask`."""
-    if not request.headers.get("content-type", "").startswith("multipart/form-data"):
+    if _kind(request) != "multipart/form-data":
         raise Problem(415, "send the request as a form, with Content-Type: multipart/form-data")
+    _, options = parse_options_header(request.headers["content-type"])
+    last = b"--%b--" % options.get(b"boundary", b"")
+    whole = last in await request.body()
     async with request.form(max_files=FILES, max_fields=FIELDS) as form:
+        if not whole:  # the parser passes over a part that does not end
+            raise InputError("the form ends before its last boundary; send all of it")
         files = {name: await _file(form, name) for name in ("image", "mask")}
-        fields = {k: v for k, v in form.items() if k not in ("image", "image[]", "mask")}
+        fields: dict[str, Any] = {}
+        for name, value in form.multi_items():
+            if name in fields:
+                raise InputError(f"{shorten(name)} was sent more than once; one is taken")
+            if name not in ("image", "image[]", "mask", "mask[]"):
+                fields[name] = value
     return fields, files
+
+
+def _kind(request: Request) -> str:
+    """What a body is said to be, in small letters, without parameters."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 async def _file(form: FormData, name: str) -> bytes | None:

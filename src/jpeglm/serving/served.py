@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jpeglm.codecs import Codec, JpegCodec
+from jpeglm.codecs import Codec
 from jpeglm.config import Sampling
 from jpeglm.generation.model import Model
+from jpeglm.inspection.kinds import traceable
 from jpeglm.serving.batcher import Batcher
 from jpeglm.serving.schemas import Generation
 
@@ -44,7 +45,7 @@ class Served:
             "grid": _grid(self.codec),
             "words": bool(tokenizer and tokenizer.text),
             "classes": _classes(self.model) if self.model else [],
-            "traces": isinstance(self.codec, JpegCodec),
+            "traces": traceable(self.codec),
             "holes": bool(tokenizer and tokenizer.addresses),
             "sampling": _sampling(self.model) if self.model else {},
             "sampling_of_edits": _sampling(self.model, begun=True) if self.model else {},

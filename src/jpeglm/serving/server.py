@@ -5,7 +5,8 @@ nobody. A second Ctrl-C ends at once.
 
 uvicorn waits for ever for the head of a request that was begun. Here a connection that asks for
 nothing is closed after a while, and the oldest of those at once where there are too many: they
-would use up the process's file descriptors, and keep others out.
+would use up the process's file descriptors, and keep others out. So is one that takes nothing of
+what it asked for, whose request would never end.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ HEAD = 20.0
 """Seconds in which a connection has to send the head of a request, the first one or the next."""
 IDLE = 256
 """Connections that may wait without a request; systems often allow a process 1,024 files."""
+UNREAD = 60.0
+"""Seconds in which a connection has to take something of what is written for it."""
 
 
 class Server(uvicorn.Server):
@@ -53,6 +56,8 @@ class Server(uvicorn.Server):
         self.service = service
         self._idle: dict[Any, float] = {}
         """Connections without a request, the oldest first, and since when."""
+        self._unread: dict[Any, tuple[int, float]] = {}
+        """Of connections, bytes that they have not taken, and since when it is so many."""
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self.service.stopping:
@@ -65,6 +70,7 @@ class Server(uvicorn.Server):
             self.should_exit = True
             self.service.give_up()
         self._close_idle()
+        self._end_unread()
         return await super().on_tick(counter)
 
     def _close_idle(self) -> None:
@@ -77,6 +83,19 @@ class Server(uvicorn.Server):
         for number, (one, since) in enumerate(self._idle.items()):
             if now - since > HEAD or number < len(self._idle) - IDLE:
                 one.transport.close()
+
+    def _end_unread(self) -> None:
+        """Also those that `close` waits for, until they have taken the rest."""
+        now, unread = time.monotonic(), {}
+        one: Any
+        for one in self.server_state.connections:
+            if left := one.transport.get_write_buffer_size():
+                before, since = self._unread.get(one, (left, now))
+                unread[one] = left, since if left == before else now
+        self._unread = unread
+        for one, (_, since) in unread.items():
+            if now - since > UNREAD:
+                one.transport.abort()
 
 
 def listen(host: str, port: int) -> socket.socket:

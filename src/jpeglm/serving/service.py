@@ -20,11 +20,13 @@ from typing import Any, TypeVar
 from jpeglm.checkpoint import load_checkpoint
 from jpeglm.checkpoint.shipped import list_models
 from jpeglm.config import InputError, shorten
-from jpeglm.generation.loading import load
+from jpeglm.files import printable
+from jpeglm.generation.loading import is_vae, load
 from jpeglm.generation.model import Model
 from jpeglm.generation.requests import Event
+from jpeglm.inspection.kinds import read_subject, trace_of
 from jpeglm.inspection.tokens import read_choices
-from jpeglm.inspection.trace import Subject, read_subject, trace_of
+from jpeglm.inspection.trace import Subject
 from jpeglm.places import checkpoint_folder, shipped_checkpoint
 from jpeglm.serving.batcher import Batcher, Closed, Full, Ticket
 from jpeglm.serving.drawing import Drawing, said_to, understand
@@ -33,6 +35,7 @@ from jpeglm.serving.images import picture_of
 from jpeglm.serving.schemas import Asked, Scoring
 from jpeglm.serving.served import Served
 from jpeglm.serving.settings import ServeConfig
+from jpeglm.serving.warming import warm_up
 
 __all__ = ["Events", "Service"]
 
@@ -70,11 +73,17 @@ class Service:
     def _open(self, given: str, options: dict[str, Any]) -> Served:
         folder = checkpoint_folder(given)
         name = _name(folder.resolve())
+        if is_vae(folder):
+            raise InputError(
+                f"{printable(folder)} is a VAE, which writes no tokens that one could watch; draw "
+                "with it by `jpeglm generate`"
+            )
         codec = load_checkpoint(folder).codec
         if codec.media != "picture":
             return Served(name, folder, codec)
         model = load(folder, **options)
         assert isinstance(model, Model)
+        warm_up(model)
         batcher = Batcher(model, self.config.rows, self.config.queue)
         return Served(name, folder, codec, model, batcher)
 
@@ -184,7 +193,7 @@ class Service:
             yield event
 
     async def trace(self, asked: Scoring, image: bytes | None) -> dict[str, Any]:
-        """`inspection.trace` of an upload; the model reads it between the steps of what is drawn.
+        """`inspection.kinds` of an upload; the model reads it between the steps of what is drawn.
         `Problem`, InputError."""
         served = self._drawing(asked)
         model, batcher = served.model, served.batcher

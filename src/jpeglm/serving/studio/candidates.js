@@ -18,8 +18,9 @@ export class Candidates {
     this.playing = false;
   }
 
-  // n empty places; stays(unit): what is given, of `bitmap`; bits: of what is given, or null.
-  prepare(n, shape, name, { bitmap = null, stays = () => false, bits = null } = {}) {
+  // n empty places; stays(unit): what is given, of `bitmap`; bits: of what is given, or null;
+  // looks: whether one can look into what comes.
+  prepare(n, shape, name, { bitmap = null, stays = () => false, bits = null, looks = true } = {}) {
     this.stays = stays;
     this.given = bits;
     this.pace = Math.min(SLOWEST, LONGEST / (shape.columns * shape.rows));
@@ -28,7 +29,7 @@ export class Candidates {
     this.tiles = Array.from({ length: n }, (_, i) => {
       const tile = new Tile(i + 1, shape, name, {
         keep: (file) => this.keep(file, i + 1),
-        look: (file) => this.look(file, i + 1),
+        look: looks && ((file) => this.look(file, i + 1)),
       });
       tile.picture.show({ bitmap, written: bitmap ? stays : () => false });
       tile.ground = bitmap;
@@ -162,15 +163,18 @@ class Tile {
     save.textContent = "↓ .jpg";
     save.title = `Download the ${file.length} bytes that the model wrote`;
     save.setAttribute("aria-label", `Download picture ${this.number} as .jpg`);
-    const look = document.createElement("button");
-    look.type = "button";
-    look.textContent = "Inside";
-    look.title = "Look inside this file";
-    look.setAttribute("aria-label", `Look inside picture ${this.number}`);
-    look.addEventListener("click", () => this.look(file));
     const row = document.createElement("div");
     row.className = "row";
-    row.append(keep, look, save);
+    row.append(keep, save);
+    if (this.look) {
+      const look = document.createElement("button");
+      look.type = "button";
+      look.textContent = "Inside";
+      look.title = "Look inside this file";
+      look.setAttribute("aria-label", `Look inside picture ${this.number}`);
+      look.addEventListener("click", () => this.look(file));
+      save.before(look);
+    }
     this.caption.append(row);
   }
 }

@@ -22,13 +22,14 @@ class Draw {
     this.region = new Region(this.editor, part("editor-hint"), () => this.changed());
     this.candidates = new Candidates(part("candidates"), {
       keep: (...kept) => this.keep(...kept),
-      look: (bytes, number) => studio.look({ model: this.model.id, prompt: this.controls.prompt, name: `picture ${number}`, bytes }),
+      look: (bytes, number) => studio.look({ ...this.told, name: `picture ${number}`, bytes }),
       moved: () => this.moment(),
     });
     this.source = null; // { name, bytes } as it was given
     this.read = null; // { file, bitmap, unit_bits } of it, as the model reads it
     this.truth = null; // bits of its units, under what was asked for last
     this.reading = null; // the promise of `read`
+    this.told = null; // { model, prompt } of what was drawn last
     this.work = null; // the AbortController of what is drawn
     const { model } = this.form.elements;
     model.replaceChildren(...studio.models.map(({ id }) => new Option(id, id)));
@@ -80,18 +81,6 @@ class Draw {
     part("replay").addEventListener("click", () => this.candidates.replay());
     part("moment").addEventListener("input", ({ target }) => this.candidates.seek(Number(target.value)));
     window.addEventListener("hashchange", () => this.restore(fromFragment(location.hash)));
-    document.addEventListener("paste", ({ clipboardData }) => this.open(clipboardData?.files[0]));
-    document.addEventListener("dragover", (event) => { event.preventDefault(); this.dropping(true); });
-    document.addEventListener("dragleave", ({ relatedTarget }) => { if (!relatedTarget) this.dropping(false); });
-    document.addEventListener("drop", (event) => {
-      event.preventDefault();
-      this.dropping(false);
-      this.open(event.dataTransfer.files[0]);
-    });
-  }
-
-  dropping(over) {
-    document.body.classList.toggle("dropping", over);
   }
 
   // Settings and their link.
@@ -238,7 +227,7 @@ class Draw {
     const { n } = this.controls.request;
     const given = this.read && this.start === "picture";
     const ground = given ? { bitmap: this.read.bitmap, stays: this.stays(), bits: this.truth } : {};
-    this.candidates.prepare(Math.min(Math.max(n, 1), 10), shapeOf(this.model), this.model.id, ground);
+    this.candidates.prepare(Math.min(Math.max(n, 1), 10), shapeOf(this.model), this.model.id, { ...ground, looks: this.model.traces });
     part("replay-row").hidden = true;
     this.tint();
   }
@@ -283,6 +272,7 @@ class Draw {
     if (picture) await this.reading;
     if (picture && !this.read) throw new Error("There is no picture to begin with: choose one.");
     if (picture && this.region.problem) throw new Error(this.region.problem);
+    this.told = { model: asked.model, prompt: asked.prompt };
     const { tool, border } = this.region;
     const mask = picture && tool === "brush" ? await this.region.mask() : undefined;
     if (picture) asked.image = this.read.file;

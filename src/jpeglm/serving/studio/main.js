@@ -1,5 +1,5 @@
 // The page: finds the models, mounts the views. A view is a module with a section of index.html:
-// { id, title, mount(studio) }, mounted when it is first seen.
+// { id, title, mount(studio) }, mounted when it is first seen; what is mounted has open(file).
 
 import { models, useKey } from "./api.js";
 import { view as draw } from "./draw.js";
@@ -34,7 +34,10 @@ const studio = {
   },
 };
 
+let seen = null; // the view that is shown
+
 function see(view) {
+  seen = view.id;
   for (const { id } of VIEWS) part(id).hidden = id !== view.id;
   for (const button of part("views").children) {
     button.setAttribute("aria-current", button.dataset.view === view.id ? "page" : "false");
@@ -52,6 +55,18 @@ async function begin() {
     studio.say(error);
   }
 }
+
+// A picture that is pasted, or dropped anywhere, is for the view that is seen.
+const open = (file) => file && mounted.get(seen)?.open(file);
+const dropping = (over) => document.body.classList.toggle("dropping", over);
+document.addEventListener("paste", ({ clipboardData }) => open(clipboardData?.files[0]));
+document.addEventListener("dragover", (event) => { event.preventDefault(); dropping(true); });
+document.addEventListener("dragleave", ({ relatedTarget }) => { if (!relatedTarget) dropping(false); });
+document.addEventListener("drop", (event) => {
+  event.preventDefault();
+  dropping(false);
+  open(event.dataTransfer.files[0]);
+});
 
 for (const view of VIEWS) {
   const button = document.createElement("button");
