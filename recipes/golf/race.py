@@ -26,11 +26,6 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import save_file
-
-HERE = Path(__file__).resolve().parent
-sys.path += [str(HERE), str(HERE.parent)]
-
-from steps import ROOT
 from task import ARTEFACT, DATA, Entry, Rows, Task, check, flops, score, weights
 
 from jpeglm.config import InputError
@@ -38,7 +33,8 @@ from jpeglm.environment import environment
 from jpeglm.files import atomic_write, read_json, write_json
 from jpeglm.training.run import has_bfloat16
 
-RECORDS = HERE / "records"
+HERE = Path(__file__).resolve().parent
+ROOT, RECORDS = HERE.parents[1], HERE / "records"
 FLOPS = 1e14
 POINTS = 6
 """Measurements of a run, the last at its end."""
@@ -249,8 +245,8 @@ def table() -> str:
     """The records as a Markdown table, in their order; p-values are Welch's, one-sided."""
     from scipy.stats import ttest_ind
 
-    lines = ["| record | bits a picture (seeds) | against the one before | p | parameters | tokens |",
-             "|---|---|---|---|---|---|"]  # fmt: skip
+    titles = "record", "bits a picture (seeds)", "change", "p", "parameters", "tokens"
+    lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     before: list[float] = []
     for path in sorted(RECORDS.glob("*/result.json")):
         rows = read_json(path)["budgets"].get("1e14", [])

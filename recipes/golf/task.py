@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -55,7 +54,6 @@ class Task:
             for stream in part:
                 digest.update(hashlib.sha256(stream).digest())
         return digest.hexdigest()[:16]
-
 
     def tokenizer(self, alphabet: str, vocabulary: int) -> Tokenizer:
         """One learnt on the training streams; it lies beside them once it was."""

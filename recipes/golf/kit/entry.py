@@ -6,15 +6,15 @@ import math
 
 import numpy as np
 import torch
-from kit.lawful import Lawful
-from kit.model import Model
-from kit.parse import SIZES, Layout, contexts
 from task import Task
 from torch import nn
 from torch.nn import functional as F
 
 from jpeglm.data.packing import IGNORE
 from jpeglm.training.optimizers import Muon
+from kit.lawful import Lawful
+from kit.model import Model
+from kit.parse import SIZES, Layout, contexts
 
 
 class Entry:

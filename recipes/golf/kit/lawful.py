@@ -25,8 +25,8 @@ class Lawful:
         self.pairs = torch.from_numpy(written_pairs(tokenizer))
 
     def rows(self, ids: np.ndarray) -> np.ndarray:
-        """int64 [n]: behind each id of a picture the row of `legal` that says what may come, 0 where
-        it is complete, -1 where the table was full."""
+        """int64 [n]: behind each id of a picture the row of `legal` that says what may come; 0
+        where it is complete, -1 where the table was full."""
         begin = self.constraint.start(bare_prompt(self.bos), ENDLESS)
         found = _rows(
             self.constraint.spec, begin.state, begin.walk[0], np.zeros(0, np.int32), begin.spans,

@@ -9,9 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from kit.parse import SIZES
 from torch import nn
 from torch.nn import functional as F
+
+from kit.parse import SIZES
 
 if TYPE_CHECKING:
     from kit.entry import Entry

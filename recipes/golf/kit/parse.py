@@ -59,7 +59,7 @@ class Layout:
         spec = tokenizer.alphabet.grammar().spec
         assert isinstance(spec, JpegSpec)
         self.spec = spec
-        self.across = int(round(spec.mcus**0.5))
+        self.across = round(spec.mcus**0.5)
         assert self.across**2 == spec.mcus, "square pictures alone"
         self.side = 2 if len(spec.component) == 6 else 1
         self.symbols = tokenizer.symbols.astype(np.int64)
@@ -191,4 +191,3 @@ def tell(spec, state, planes, across, side, row):
     if component == 2:
         row[8], row[11] = cut(planes[1, y, x, here], NEAR), rest(planes[1], y, x, here)
     row[12] = min(soon, FEW)
-
