@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from jpeglm.codecs.base import Codec
 from jpeglm.config import InputError
 from jpeglm.data.open import Dataset, open_data
-from jpeglm.data.packing import IGNORE, length_batches
+from jpeglm.data.packing import IGNORE
 from jpeglm.tokenizer import Tokenizer
 
 DATA = Path("data/photos64")
@@ -31,6 +31,8 @@ ARTEFACT = 4_000_000
 """Bytes that weights and tokenizer may take."""
 BATCH = 16
 """Pictures measured at once."""
+WINDOW = 512
+"""Pictures of training sorted together by length."""
 
 
 class Task:
@@ -114,13 +116,23 @@ class Rows:
 
     def plans(self, tokens: int, seed: int) -> Iterator[np.ndarray]:
         """Endless batches, as numbers of pictures: at most `tokens` ids each with padding, of
-        pictures of like length, in a random order of each epoch that the seed alone decides."""
+        pictures of like length, in a random order of each epoch that the seed alone decides.
+
+        Not the package's plan: records of different years must see the same batches.
+        """
         epoch, lengths = 0, np.diff(self.offsets)
         while True:
             rng = np.random.default_rng([seed, epoch])
-            plan = length_batches(lengths, rng.permutation(len(lengths)), tokens)
-            for number in rng.permutation(len(plan)):
-                yield plan[number]
+            batches: list[np.ndarray] = []
+            for part in np.array_split(rng.permutation(len(lengths)), 1 + len(lengths) // WINDOW):
+                part = part[np.argsort(lengths[part], kind="stable")]
+                while len(part):
+                    # Rows times the longest, which is the last: it grows with the rows.
+                    cost = lengths[part] * np.arange(1, len(part) + 1)
+                    rows = max(1, int(np.searchsorted(cost, tokens, side="right")))
+                    batches.append(part[:rows])
+                    part = part[rows:]
+            yield from (batches[number] for number in rng.permutation(len(batches)))
             epoch += 1
 
 
