@@ -26,7 +26,7 @@ from jpeglm.data.open import Dataset, open_data
 from jpeglm.data.packing import IGNORE
 from jpeglm.tokenizer import Tokenizer
 
-DATA = Path("data/photos64")
+DATA = Path("data/golf64")
 ARTEFACT = 4_000_000
 """Bytes that weights and tokenizer may take."""
 BATCH = 16

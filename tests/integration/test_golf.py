@@ -44,7 +44,7 @@ def data(tmp_path_factory, picture_files, jpeglm):
         split = home / "photos" / ("validation" if number == 3 else "train")
         split.mkdir(parents=True, exist_ok=True)
         (split / file.name).write_bytes(file.read_bytes())
-    folder = home / "data" / "photos64"
+    folder = home / "data" / "golf64"
     ended = jpeglm(
         "prepare", home / "photos", folder, "--split", "folder", "--crops", 24,
         "--restart-interval", 1,
