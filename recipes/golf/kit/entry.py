@@ -12,9 +12,10 @@ from torch.nn import functional as F
 
 from jpeglm.data.packing import IGNORE
 from jpeglm.training.optimizers import Muon
+from kit.edges import EDGES, foretold, steps_of
 from kit.lawful import Lawful
 from kit.model import Model
-from kit.parse import SIZES, Layout, contexts
+from kit.parse import COLUMNS, Layout, decode
 
 
 class Entry:
@@ -30,6 +31,8 @@ class Entry:
     context = False
     """The model reads what a decoder knows: thirteen numbers a token (`parse.py`), each with a
     learned vector that is added to the token's own. No matrix is multiplied for it."""
+    edges = False
+    """Six numbers more: what the pixels along the block's edges foretell (`edges.py`)."""
     legal = False
     """Probability goes to legal tokens alone that a tokenizer would write (`lawful.py`)."""
     steps = 1
@@ -49,7 +52,12 @@ class Entry:
         self.task, self.seed = task, seed
         self.tokenizer = task.tokenizer(self.alphabet, self.vocabulary)
         self.layout = Layout(self.tokenizer) if self.context else None
-        self.starts = np.concatenate([[0], np.cumsum(SIZES)[:-1]])
+        self.steps_of = steps_of(task.codec) if self.edges else None
+        sizes = [*COLUMNS.values(), *(EDGES.values() if self.edges else ())]
+        self.known = len(sizes)
+        """How many numbers a token has beside its own."""
+        self.starts = np.cumsum([0, *sizes])
+        """Row of the table of contexts where each begins; the last: how many there are."""
         self.lawful = Lawful(self.tokenizer) if self.legal else None
 
     def inputs(self, ids: np.ndarray) -> np.ndarray:
@@ -58,7 +66,12 @@ class Entry:
         if self.lawful:
             columns += [self.lawful.rows(ids)[:, None]]
         if self.layout:
-            columns += [contexts(self.layout, ids) + self.starts]
+            known, planes = decode(self.layout, ids)
+            if self.edges:
+                known = np.concatenate(
+                    [known, foretold(self.layout, self.steps_of, known, planes)], 1
+                )
+            columns += [known + self.starts[:-1]]
         return np.concatenate(columns, 1)
 
     def model(self) -> nn.Module:

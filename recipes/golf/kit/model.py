@@ -12,7 +12,6 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from kit.parse import SIZES
 
 if TYPE_CHECKING:
     from kit.entry import Entry
@@ -26,18 +25,19 @@ class Model(nn.Module):
         super().__init__()
         vocabulary, width = entry.tokenizer.vocab_size, entry.width
         self.embed_tokens = nn.Embedding(vocabulary, width)
-        self.context = nn.Embedding(int(SIZES.sum()), width) if entry.context else None
+        self.context = nn.Embedding(int(entry.starts[-1]), width) if entry.context else None
         self.values = nn.Embedding(vocabulary, width) if entry.value_embeddings else None
         self.layers = nn.ModuleList(Layer(entry) for _ in range(entry.layers))
         self.norm = nn.RMSNorm(width, eps=1e-5)
         self.lawful, self.head_width = entry.lawful, width // entry.heads
+        self.known = entry.known
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """int64 [B, T, columns] of `Entry.inputs` → logits [B, T, vocabulary]."""
         ids = inputs[..., 0]
         x = self.embed_tokens(ids)
         if self.context is not None:
-            known = inputs[..., -len(SIZES) :].flatten(0, 1)
+            known = inputs[..., -self.known :].flatten(0, 1)
             around = F.embedding_bag(known, self.context.weight, mode="sum")
             x = x + around.unflatten(0, inputs.shape[:2])
         cos, sin = rotary(inputs.shape[1], self.head_width, inputs.device)

@@ -44,12 +44,11 @@ COLUMNS = {
     "other_rest": FEW + 2,
     "soon": FEW + 1,
 }
-"""Of `contexts`, and how many values each has: block of the MCU; coefficient that comes next, 64:
+"""What `decode` tells of a place, and how many values each has: block of the MCU; coefficient that comes next, 64:
 none; bits of an amplitude that are to come; place of the block in its component's plane; the DC
 that left and above foretell, less the running one; the coefficient there in the blocks left, above,
 and of the other chroma; how many from there on are not zero, FEW + 1 without such a block; sizes of
 the next four in left and above."""
-SIZES = np.array(list(COLUMNS.values()))
 
 
 class Layout:
@@ -66,15 +65,10 @@ class Layout:
         self.offsets = tokenizer.offsets
 
 
-def contexts(layout: Layout, ids: np.ndarray) -> np.ndarray:
-    """int64 [n, COLUMNS] for the ids of a picture, BOS first: row i is known behind id i."""
-    return decode(layout, ids)[0]
-
-
 def decode(layout: Layout, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`contexts`, and the coefficients, int64 [component, y, x, 64] in zigzag order, of the blocks
-    so far."""
-    out = np.zeros((len(ids), len(SIZES)), np.int64)
+    """(int64 [n, COLUMNS], of which row i is known behind id i of a picture, BOS first;
+    coefficients, int64 [component, y, x, 64] in zigzag order)"""
+    out = np.zeros((len(ids), len(COLUMNS)), np.int64)
     planes = np.zeros((3, layout.across * layout.side, layout.across * layout.side, 64), np.int64)
     state, ids = start_state(layout.spec), np.asarray(ids, np.int64)
     walk(

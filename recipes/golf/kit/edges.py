@@ -1,0 +1,133 @@
+"""What the pixels along a block's edges foretell of its coefficients, as numbers for a model.
+
+The last row of the block above and the last column of the block on the left are known; a smooth
+picture goes on there. The first row of a block is, column frequency by column frequency, a sum over
+its coefficients of that frequency: what the row above says, less what is decoded already, is what
+is left for the coefficient that comes next. So Lepton predicts DC and the first row and column of
+AC (Horn et al. 2017, NSDI, section 3.3); here it is a hint for each coefficient, and the model says
+what it is worth.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+
+import numpy as np
+from kit.parse import COLUMNS, LEVELS, NONE_LEVEL, Layout, cut
+from PIL import Image
+
+from jpeglm.codecs.jpeg import JpegCodec
+from jpeglm.kernels import kernel
+
+HERE, SOON = 8, 4
+"""Half steps of the quantiser at which a foretold coefficient is cut off: of the next, and of the
+three behind it."""
+EDGES = {
+    "edge_level": NONE_LEVEL + 1,
+    "edge_above": 2 * HERE + 2,
+    "edge_left": 2 * HERE + 2,
+    "edge_1": 2 * SOON + 2,
+    "edge_2": 2 * SOON + 2,
+    "edge_3": 2 * SOON + 2,
+}
+"""Of `foretold`, and how many values each has, the last: none."""
+NATURAL = np.array(
+    sorted(range(64), key=lambda i: (i // 8 + i % 8, i % 8 if (i // 8 + i % 8) % 2 == 0 else i // 8))
+)
+"""Row · 8 + column of each coefficient in zigzag order (T.81, figure 5)."""
+ROW, COLUMN = NATURAL // 8, NATURAL % 8
+FIRST = np.array(
+    [math.sqrt(1 / 8), *(0.5 * math.cos(math.pi * v / 16) for v in range(1, 8))], np.float64
+)
+"""What a coefficient of frequency v adds to the first of eight samples."""
+LAST = FIRST * np.where(np.arange(8) % 2 == 0, 1.0, -1.0)
+BLOCK, COEFFICIENT, PENDING, ACROSS, DOWN = (
+    list(COLUMNS).index(name) for name in ("block", "coefficient", "pending", "across", "down")
+)
+
+
+def steps_of(codec: JpegCodec) -> np.ndarray:
+    """float64 [3, 64]: quantiser steps of each component, in zigzag order."""
+    image = Image.open(io.BytesIO(codec.wrap(codec.encode(codec.blank()))))
+    tables = image.quantization
+    return np.array([np.array(tables[min(one, 1)], float)[NATURAL] for one in range(3)])
+
+
+def foretold(
+    layout: Layout, steps: np.ndarray, known: np.ndarray, planes: np.ndarray
+) -> np.ndarray:
+    """int64 [n, EDGES] for rows and coefficients as `parse.decode` gives them."""
+    assert layout.side == 2 and layout.spec.interval == 1, "4:2:0 with a marker after every MCU"
+    out = np.zeros((len(known), len(EDGES)), np.int64)
+    edges(known, planes, steps, ROW, COLUMN, FIRST, LAST, out)
+    return out
+
+
+@kernel()
+def edges(known, planes, steps, row, column, first, last, out):
+    for i in range(len(known)):
+        block, k, pending = known[i, BLOCK], known[i, COEFFICIENT], known[i, PENDING]
+        here = k - 1 if pending > 0 else k
+        out[i, 0] = NONE_LEVEL
+        out[i, 1], out[i, 2] = 2 * HERE + 1, 2 * HERE + 1
+        for j in range(3):
+            out[i, 3 + j] = 2 * SOON + 1
+        if block > 5 or here > 63:
+            continue
+        y, x, component = known[i, DOWN], known[i, ACROSS], max(0, block - 3)
+        plane, quantiser = planes[component], steps[component]
+        if here == 0:
+            guess, count = 0.0, 0
+            if y > 0:
+                guess += hint(plane, quantiser, y, x, 0, 0, True, row, column, first, last)
+                count += 1
+            if x > 0:
+                guess += hint(plane, quantiser, y, x, 0, 0, False, row, column, first, last)
+                count += 1
+            if count > 0:
+                guess /= count
+            out[i, 0] = cut(np.int64(round(guess)) - running(plane, block, y, x), LEVELS)
+            continue
+        if y > 0:
+            value = hint(plane, quantiser, y, x, here, here, True, row, column, first, last)
+            out[i, 1] = cut(np.int64(round(2 * value)), HERE)
+        if x > 0:
+            value = hint(plane, quantiser, y, x, here, here, False, row, column, first, last)
+            out[i, 2] = cut(np.int64(round(2 * value)), HERE)
+        for j in range(min(3, 63 - here)):
+            value, count = 0.0, 0
+            if y > 0:
+                value += hint(plane, quantiser, y, x, here + 1 + j, here, True, row, column, first, last)
+                count += 1
+            if x > 0:
+                value += hint(plane, quantiser, y, x, here + 1 + j, here, False, row, column, first, last)
+                count += 1
+            if count > 0:
+                out[i, 3 + j] = cut(np.int64(round(2 * value / count)), SOON)
+
+
+@kernel()
+def running(plane, block, y, x):
+    """The DC that a difference is taken from: a marker stands before each MCU."""
+    if block == 1 or block == 3:
+        return plane[y, x - 1, 0]
+    if block == 2:
+        return plane[y - 1, x + 1, 0]
+    return np.int64(0)
+
+
+@kernel()
+def hint(plane, quantiser, y, x, k, here, above, row, column, first, last):
+    """What the block above, or else the one on the left, leaves for coefficient k, in steps of its
+    quantiser, when those before `here` are decoded."""
+    total = 0.0
+    for i in range(64):
+        across, along = (column[i], row[i]) if above else (row[i], column[i])
+        if across != (column[k] if above else row[k]):
+            continue
+        near = plane[y - 1, x, i] if above else plane[y, x - 1, i]
+        total += last[along] * near * quantiser[i]
+        if i < here:
+            total -= first[along] * plane[y, x, i] * quantiser[i]
+    return total / (first[row[k] if above else column[k]] * quantiser[k])
