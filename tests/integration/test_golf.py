@@ -4,6 +4,7 @@ against libjpeg, and that it refuses what looks ahead."""
 import importlib
 import io
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -180,6 +181,57 @@ def test_what_a_decoder_knows_is_what_libjpeg_decodes(golf, shipped, streams):
                 assert at[name] == min(count, parse.FEW + (block is None))
 
 
+def test_edges_foretell_what_a_smooth_picture_goes_on_with(golf, shipped, streams):
+    """Hints against inverse DCTs of whole blocks."""
+    fft = pytest.importorskip("scipy.fft")
+    parse, edges = golf("kit.parse"), golf("kit.edges")
+    layout, steps = parse.Layout(shipped.tokenizer), edges.steps_of(shipped.tokenizer.codec)
+
+    def pixels(levels, component):
+        block = np.zeros(64)
+        block[edges.NATURAL] = levels * steps[component]
+        return fft.idctn(block.reshape(8, 8), norm="ortho")
+
+    def left_over(pixels, component, so_far, beside, at, above):
+        """Of the frequency of coefficient `at`, what the row above (or else the column on the left)
+        has and the block has not so far, in units of what the coefficient adds."""
+        now, unit = so_far, pixels((np.arange(64) == at).astype(float), component)
+        if not above:
+            now, unit = now.T, unit.T
+        line = fft.dct(beside[above][-1] - now[0], norm="ortho")
+        gain = fft.dct(unit[0], norm="ortho")
+        frequency = int(np.argmax(abs(gain)))
+        return line[frequency] / gain[frequency]
+
+    compared = 0
+    for stream in streams[:4]:
+        known, planes = parse.decode(layout, golf("task").sequence(shipped.tokenizer, stream))
+        told = edges.foretold(layout, steps, known, planes)
+        for row, found in zip(known[:: len(known) // 40], told[:: len(known) // 40]):
+            block, k, pending, x, y = row[:5]
+            here = k - 1 if pending else k
+            if block > 5 or not 0 < here < 61:
+                continue
+            component = max(0, block - 3)
+            plane = planes[component]
+            so_far = pixels(np.where(np.arange(64) < here, plane[y, x], 0), component)
+            beside = {
+                True: pixels(plane[y - 1, x], component) if y else None,
+                False: pixels(plane[y, x - 1], component).T if x else None,
+            }
+            expected = partial(left_over, pixels, component, so_far, beside)
+            sides = [side for side, is_there in ((True, y > 0), (False, x > 0)) if is_there]
+            for side in sides:
+                want = min(max(2 * expected(here, side), -edges.HERE), edges.HERE) + edges.HERE
+                assert abs(found[1 if side else 2] - want) < 0.51
+            for j in range(3 if sides else 0):
+                want = 2 * np.mean([expected(here + 1 + j, side) for side in sides])
+                want = min(max(want, -edges.SOON), edges.SOON) + edges.SOON
+                assert abs(found[3 + j] - want) < 0.51
+            compared += len(sides)
+    assert compared > 50
+
+
 def test_only_what_can_come_gets_probability(golf, shipped, streams):
     """The masks of an entry are those of the matcher less what the merges would not write, and
     never bar what comes."""
@@ -203,7 +255,7 @@ def test_what_looks_ahead_or_loses_something_is_refused(golf, shipped, streams):
     from jpeglm.config import InputError
 
     task = golf("task")
-    made = entry(golf, Given(shipped.tokenizer), context=True, legal=True, steps=3)
+    made = entry(golf, Given(shipped.tokenizer), context=True, edges=True, legal=True, steps=3)
     model = made.model()
     task.check(made, model, streams[:2])
 
@@ -226,7 +278,7 @@ def test_a_run_ends_with_its_budget_and_goes_on_where_it_was_stopped(golf, data,
     race, task = golf("race"), golf("task").Task(data)
     kind = type("Entry", (golf("kit.entry").Entry,), {
         "vocabulary": 300, "width": 64, "heads": 1, "layers": 1, "inner": 64, "warmup": 2,
-        "tokens_a_step": 2048, "context": True, "legal": True,
+        "tokens_a_step": 2048, "context": True, "edges": True, "legal": True,
     })  # fmt: skip
 
     def run(name):

@@ -14,11 +14,11 @@ import io
 import math
 
 import numpy as np
-from kit.parse import COLUMNS, LEVELS, NONE_LEVEL, Layout, cut
 from PIL import Image
 
 from jpeglm.codecs.jpeg import JpegCodec
 from jpeglm.kernels import kernel
+from kit.parse import COLUMNS, LEVELS, NONE_LEVEL, Layout, cut
 
 HERE, SOON = 8, 4
 """Half steps of the quantiser at which a foretold coefficient is cut off: of the next, and of the
@@ -33,10 +33,18 @@ EDGES = {
 }
 """Of `foretold`, and how many values each has, the last: none."""
 NATURAL = np.array(
-    sorted(range(64), key=lambda i: (i // 8 + i % 8, i % 8 if (i // 8 + i % 8) % 2 == 0 else i // 8))
+    sorted(
+        range(64), key=lambda i: (i // 8 + i % 8, i % 8 if (i // 8 + i % 8) % 2 == 0 else i // 8)
+    )
 )
 """Row · 8 + column of each coefficient in zigzag order (T.81, figure 5)."""
-ROW, COLUMN = NATURAL // 8, NATURAL % 8
+PLACE = np.argsort(NATURAL)
+"""Place in zigzag order of each row · 8 + column."""
+LINES = np.stack([
+    np.stack([PLACE[8 * np.arange(8) + natural % 8] for natural in NATURAL]),
+    np.stack([PLACE[8 * (natural // 8) + np.arange(8)] for natural in NATURAL]),
+])  # fmt: skip
+"""int64 [2, 64, 8]: the coefficients in the column, and in the row, of each, by frequency."""
 FIRST = np.array(
     [math.sqrt(1 / 8), *(0.5 * math.cos(math.pi * v / 16) for v in range(1, 8))], np.float64
 )
@@ -60,12 +68,12 @@ def foretold(
     """int64 [n, EDGES] for rows and coefficients as `parse.decode` gives them."""
     assert layout.side == 2 and layout.spec.interval == 1, "4:2:0 with a marker after every MCU"
     out = np.zeros((len(known), len(EDGES)), np.int64)
-    edges(known, planes, steps, ROW, COLUMN, FIRST, LAST, out)
+    edges(known, planes, steps, LINES, FIRST, LAST, out)
     return out
 
 
 @kernel()
-def edges(known, planes, steps, row, column, first, last, out):
+def edges(known, planes, steps, lines, first, last, out):
     for i in range(len(known)):
         block, k, pending = known[i, BLOCK], known[i, COEFFICIENT], known[i, PENDING]
         here = k - 1 if pending > 0 else k
@@ -78,33 +86,19 @@ def edges(known, planes, steps, row, column, first, last, out):
         y, x, component = known[i, DOWN], known[i, ACROSS], max(0, block - 3)
         plane, quantiser = planes[component], steps[component]
         if here == 0:
-            guess, count = 0.0, 0
-            if y > 0:
-                guess += hint(plane, quantiser, y, x, 0, 0, True, row, column, first, last)
-                count += 1
-            if x > 0:
-                guess += hint(plane, quantiser, y, x, 0, 0, False, row, column, first, last)
-                count += 1
-            if count > 0:
-                guess /= count
+            guess = mean(plane, quantiser, y, x, 0, 0, lines, first, last)
             out[i, 0] = cut(np.int64(round(guess)) - running(plane, block, y, x), LEVELS)
             continue
         if y > 0:
-            value = hint(plane, quantiser, y, x, here, here, True, row, column, first, last)
+            value = hint(plane, quantiser, y, x, here, here, 0, lines, first, last)
             out[i, 1] = cut(np.int64(round(2 * value)), HERE)
         if x > 0:
-            value = hint(plane, quantiser, y, x, here, here, False, row, column, first, last)
+            value = hint(plane, quantiser, y, x, here, here, 1, lines, first, last)
             out[i, 2] = cut(np.int64(round(2 * value)), HERE)
-        for j in range(min(3, 63 - here)):
-            value, count = 0.0, 0
-            if y > 0:
-                value += hint(plane, quantiser, y, x, here + 1 + j, here, True, row, column, first, last)
-                count += 1
-            if x > 0:
-                value += hint(plane, quantiser, y, x, here + 1 + j, here, False, row, column, first, last)
-                count += 1
-            if count > 0:
-                out[i, 3 + j] = cut(np.int64(round(2 * value / count)), SOON)
+        if y > 0 or x > 0:
+            for j in range(min(3, 63 - here)):
+                value = mean(plane, quantiser, y, x, here + 1 + j, here, lines, first, last)
+                out[i, 3 + j] = cut(np.int64(round(2 * value)), SOON)
 
 
 @kernel()
@@ -118,16 +112,30 @@ def running(plane, block, y, x):
 
 
 @kernel()
-def hint(plane, quantiser, y, x, k, here, above, row, column, first, last):
-    """What the block above, or else the one on the left, leaves for coefficient k, in steps of its
+def mean(plane, quantiser, y, x, k, here, lines, first, last):
+    """Of the hints of both sides that there are; 0 without any."""
+    value, count = 0.0, 0
+    if y > 0:
+        value += hint(plane, quantiser, y, x, k, here, 0, lines, first, last)
+        count += 1
+    if x > 0:
+        value += hint(plane, quantiser, y, x, k, here, 1, lines, first, last)
+        count += 1
+    return value / max(count, 1)
+
+
+@kernel()
+def hint(plane, quantiser, y, x, k, here, side, lines, first, last):
+    """What the block above (side 0) or on the left (1) leaves for coefficient k, in steps of its
     quantiser, when those before `here` are decoded."""
-    total = 0.0
-    for i in range(64):
-        across, along = (column[i], row[i]) if above else (row[i], column[i])
-        if across != (column[k] if above else row[k]):
-            continue
-        near = plane[y - 1, x, i] if above else plane[y, x - 1, i]
-        total += last[along] * near * quantiser[i]
+    near = plane[y - 1, x] if side == 0 else plane[y, x - 1]
+    line = lines[side, k]
+    total, own = 0.0, 0
+    for along in range(8):
+        i = line[along]
+        total += last[along] * near[i] * quantiser[i]
         if i < here:
             total -= first[along] * plane[y, x, i] * quantiser[i]
-    return total / (first[row[k] if above else column[k]] * quantiser[k])
+        if i == k:
+            own = along
+    return total / (first[own] * quantiser[k])

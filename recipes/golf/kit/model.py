@@ -12,7 +12,6 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-
 if TYPE_CHECKING:
     from kit.entry import Entry
 

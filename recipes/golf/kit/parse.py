@@ -44,11 +44,11 @@ COLUMNS = {
     "other_rest": FEW + 2,
     "soon": FEW + 1,
 }
-"""What `decode` tells of a place, and how many values each has: block of the MCU; coefficient that comes next, 64:
-none; bits of an amplitude that are to come; place of the block in its component's plane; the DC
-that left and above foretell, less the running one; the coefficient there in the blocks left, above,
-and of the other chroma; how many from there on are not zero, FEW + 1 without such a block; sizes of
-the next four in left and above."""
+"""What `decode` tells of a place, and how many values each has: block of the MCU; coefficient that
+comes next, 64: none; bits of an amplitude that are to come; place of the block in its component's
+plane; the DC that left and above foretell, less the running one; the coefficient there in the
+blocks left, above, and of the other chroma; how many from there on are not zero, FEW + 1 without
+such a block; sizes of the next four in left and above."""
 
 
 class Layout:
