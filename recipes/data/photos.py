@@ -14,8 +14,8 @@ of `held-out.txt`, whose scenes have none on the other side (`scenes.py`); left 
 `twins.txt`, which show what a held-out or a transfer picture shows. The transfer sources stay out
 of training as whole sources, to test on photographers that the model never saw. Pictures lie there
 byte by byte as the packages have them. Which packages, and which of their files, says
-`photo_sources.py`. A source appears when it is complete; run the command
-again after a failure and only what is missing is fetched.
+`photo_sources.py`. A source appears when it is complete; run the command again after a failure and
+only what is missing is fetched.
 """
 
 from __future__ import annotations
@@ -136,9 +136,6 @@ def fill(name: str, archive: Path, folder: Path, known: set[str]) -> dict[str, A
     notes: list[str] = []
     left_out = dict.fromkeys(("small", "flat", "duplicate", "unreadable", "twin"), 0)
     for file, data in candidates(source, archive, notes):
-        if f"{name}/{file}" in TWINS:
-            left_out["twin"] += 1
-            continue
         try:
             picture = look(file, data)
         except InputError:
@@ -158,6 +155,10 @@ def fill(name: str, archive: Path, folder: Path, known: set[str]) -> dict[str, A
         (folder / file).unlink()
         del pictures[file]
         left_out["duplicate"] += 1
+    for file in [file for file in pictures if f"{name}/{file}" in TWINS]:
+        (folder / file).unlink()  # only now, so that no smaller size takes its place
+        del pictures[file]
+        left_out["twin"] += 1
     if not pictures:
         raise InputError(f"no photograph was found in {archive.name}; has its layout changed?")
     record: dict[str, Any] = {

@@ -63,10 +63,10 @@ def test_what_is_no_qt_resource_is_refused(recipes: None):
             list(unpack_qt(data, "x.rcc"))
 
 
-def jpeg(seed: int) -> bytes:
+def jpeg(seed: int, side: int = 240) -> bytes:
     pixels = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), np.uint8)
     held = io.BytesIO()
-    Image.fromarray(pixels).resize((200, 200)).save(held, "JPEG")
+    Image.fromarray(pixels).resize((side, side)).save(held, "JPEG")
     return held.getvalue()
 
 
@@ -78,17 +78,22 @@ def test_twins_and_copies_stay_out_of_the_corpus(
 
     archive = tmp_path / "some-1.0.tgz"
     with tarfile.open(archive, "w:gz") as tar:
-        for name, data in {"a": jpeg(0), "twin": jpeg(1), "copy": jpeg(0), "b": jpeg(2)}.items():
+        shown = {
+            **{"a": jpeg(0), "copy": jpeg(0), "b": jpeg(2)},
+            **{"small-twin": jpeg(1, 200), "twin": jpeg(1)},
+        }
+        for name, data in shown.items():
             member = tarfile.TarInfo(f"package/shown/{name}.jpg")
             member.size = len(data)
             tar.addfile(member, io.BytesIO(data))
-    source = Source("npm", "some@1.0", "package/shown/", ("*.jpg",))
+    source = Source("npm", "some@1.0", "package/shown/", ("*.jpg",), one_size=True)
     monkeypatch.setitem(photos.SOURCES, "some", source)
     monkeypatch.setattr(photos, "TWINS", frozenset(["some/twin.jpg", "other/a.jpg"]))
     (tmp_path / "out").mkdir()
     record = photos.fill("some", archive, tmp_path / "out", set())
     assert sorted(path.name for path in (tmp_path / "out").glob("*.jpg")) == ["a.jpg", "b.jpg"]
-    assert record["left_out"]["twin"] == record["left_out"]["duplicate"] == 1
+    left_out = record["left_out"]
+    assert (left_out["twin"], left_out["duplicate"]) == (1, 2)  # a copy, a smaller size
 
 
 def test_lists_are_apart_and_name_known_sources(recipes: None):
