@@ -84,7 +84,7 @@ class Size:
     warmup = 300
     ema = 0.999
     every = 1000  # steps between evaluations
-    held_out = 256
+    held_out = 1000  # of the photographs all 510 crops
 
 
 class Large(Size):

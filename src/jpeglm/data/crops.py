@@ -49,14 +49,14 @@ def random_crop(
 
     Its side is log-uniform from `min_scale` of the largest crop to the largest, its place uniform.
     """
-    box = _random_box(image.width, image.height, width, height, min_scale, rng)
+    box = random_box(image.width, image.height, width, height, min_scale, rng)
     # reducing_gap shrinks by whole factors first: far faster on large photos, looks the same.
     crop = image.resize((width, height), Image.Resampling.LANCZOS, box, reducing_gap=3.0)
     flip = rng.random() < 0.5
     return crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else crop
 
 
-def _random_box(
+def random_box(
     wide: int, high: int, width: int, height: int, min_scale: float, rng: np.random.Generator
 ) -> tuple[float, float, float, float]:
     """left, top, right, bottom in pixels of a picture of wide × high."""
@@ -78,7 +78,7 @@ def random_pan(
     The second crop's scale is within a fifth of the first's, its middle within half a crop of the
     first's: the speed differs from clip to clip and is constant in each.
     """
-    first = np.array(_random_box(image.width, image.height, width, height, min_scale, rng))
+    first = np.array(random_box(image.width, image.height, width, height, min_scale, rng))
     zoom = 1.2 ** rng.uniform(-1, 1)
     largest = min(image.width / width, image.height / height)
     scale = min((first[2] - first[0]) / width * zoom, largest)
@@ -176,7 +176,7 @@ def _film_crops(
     shots = []
     for _ in range(crops * count):
         start = rng.random() * last
-        box = _random_box(film.width, film.height, shape.width, shape.height, config.min_scale, rng)
+        box = random_box(film.width, film.height, shape.width, shape.height, config.min_scale, rng)
         share = tuple(np.divide(box, (film.width, film.height) * 2).tolist())
         shots.append(Shot(start, share, bool(rng.random() < 0.5)))
     for number, clip in read_shots(item.data, shots, shape, item.name):
