@@ -1,9 +1,9 @@
 """Trainings in processes that torchrun launches: what such tests share.
 
 As a script, `launched.py JOBS` is what torchrun launches: JOBS, a JSON file, lists trainings, each
-{data, out, config} and perhaps {kill: [rank, step]}, to be killed there by SIGKILL, or {limit:
-[rank, bytes]}, the largest file that it may write. Each process leaves rank-N.json in OUT: what it
-said and which rows it saw.
+{data, out, config} and perhaps {kill: [rank, step]}, to be killed there by SIGKILL, {die: [rank,
+moment]}, to be killed at a moment of its second checkpoint, or {limit: [rank, bytes]}, the largest
+file that it may write. Each process leaves rank-N.json in OUT: what it said and which rows it saw.
 """
 
 from __future__ import annotations
@@ -143,6 +143,10 @@ def _rank(one: dict[str, Any]) -> None:
 
         resource.setrlimit(resource.RLIMIT_FSIZE, (one["limit"][1], resource.RLIM_INFINITY))
     lm.step = watched
+    if one.get("die", [None])[0] == rank:
+        from tests.integration.test_train_background import die_at
+
+        die_at(one["die"][1])
     try:
         config = TrainConfig.from_dict(one["config"])
         result = lm.train(Path(one["data"]), tokenizer(), out, config, say=said.append)
