@@ -15,7 +15,7 @@ import jpeglm
 
 SOURCE = Path(jpeglm.__file__).parent
 ORDER = [
-    "config", "launch", "environment", "files", "tensors", "folders", "places", "kernels",
+    "config", "launch", "environment", "remote", "files", "tensors", "folders", "places", "kernels",
     "progress", "compiling", "syntax", "codecs", "bpe", "text", "holes", "tokenizer_file",
     "tokenizer", "models", "checkpoint", "data", "generation", "evaluation", "training",
     "integrations", "inspection", "serving", "cli", "__main__",

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from jpeglm.config import InputError
+from jpeglm.remote import is_remote, place, reaching, read, there
 
 
 def explain(error: OSError | ValueError, path: Path) -> InputError:
@@ -157,8 +158,10 @@ def told(error: Exception) -> str:
 def file_size(path: Path, limit: int | None = None) -> int:
     """Bytes of a regular file; InputError if there is none, if it is a folder, a pipe or a device
     (reading those may never end), or if it is larger than `limit` bytes or hides how large."""
-    path = Path(path)
+    path = place(path)
     name = printable(path)
+    if is_remote(path):
+        return _size_elsewhere(path, limit)
     try:
         status = path.stat()
     except FileNotFoundError as error:
@@ -177,6 +180,20 @@ def file_size(path: Path, limit: int | None = None) -> int:
     if limit is not None and status.st_size > limit:
         raise _too_large(name, status.st_size, limit)
     return status.st_size
+
+
+def _size_elsewhere(path: Path, limit: int | None) -> int:
+    kind = there(path)
+    if kind != "file":
+        name = printable(path)
+        raise InputError(
+            f"{name} is a folder; a file is needed here" if kind else f"there is no file {name}"
+        )
+    with reaching(path):
+        size = int(path.stat().st_size)
+    if limit is not None and size > limit:
+        raise _too_large(printable(path), size, limit)
+    return size
 
 
 def _hides_bytes(path: Path) -> bool:
@@ -202,14 +219,17 @@ def _too_large(name: str, size: int, limit: int) -> InputError:
 
 def read_bytes(path: Path, limit: int | None = None) -> bytes:
     """The bytes of a regular file of at most `limit` bytes, or one sentence about why not."""
-    path = Path(path)
-    file_size(path, limit)
-    try:
-        with open(path, "rb") as file:
-            # What grows is cut as well.
-            data = file.read(-1 if limit is None else limit + 1)
-    except OSError as error:
-        raise explain(error, path) from error
+    path = place(path)
+    if is_remote(path):
+        data = read(path, limit)
+    else:
+        file_size(path, limit)
+        try:
+            with open(path, "rb") as file:
+                # What grows is cut as well.
+                data = file.read(-1 if limit is None else limit + 1)
+        except OSError as error:
+            raise explain(error, path) from error
     if limit is not None and len(data) > limit:
         raise _too_large(printable(path), len(data), limit)
     return data

@@ -102,3 +102,29 @@ def test_every_benchmark_measures(name, tmp_path):
     for file in files:
         tables = json.loads(file.read_text())["tables"]
         assert all(row["median"] is not None for rows in tables.values() for row in rows.values())
+
+
+def test_what_a_process_holds_of_its_data_is_on_the_page():
+    """docs/scaling.md has the figures of its JSON; of several packings the largest."""
+    page = (ROOT / "docs" / "scaling.md").read_text()
+    rows = json.loads((ROOT / "docs" / "results" / "corpus.json").read_text())["rows"]
+    cases = {(round(row["tokens"] / 1e6), row["how"]) for row in rows}
+    for millions, how in cases:
+        own = [r for r in rows if (round(r["tokens"] / 1e6), r["how"]) == (millions, how)]
+        line = next(one for one in page.split("\n") if one.startswith(f"| {millions} M | {how}"))
+        cells = [cell.strip() for cell in line.split("|")[3:6]]
+        places = 1 if how == "token shards" else 0
+        assert cells[0] == " / ".join(f"{row['own']:.{places}f}" for row in own) + " MB"
+        assert cells[1] == f"{max(row['mapped'] for row in own):.0f} MB"
+        wait = float(cells[2].removesuffix(" s"))
+        assert wait == pytest.approx(max(row["first_batch_s"] for row in own), rel=0.1)
+
+
+def test_what_a_process_holds_is_measured(tmp_path):
+    out = tmp_path / "corpus.json"
+    words = [sys.executable, str(ROOT / "benchmarks" / "corpus.py"), "--millions", "0.3"]
+    ran = subprocess.run([*words, "--out", str(out)], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    shards, parquet = json.loads(out.read_text())["rows"]
+    assert shards["tokens"] == parquet["tokens"] > 250_000
+    assert shards["own"] < 2 and parquet["own"] > 10 and shards["streams"] > 500

@@ -85,13 +85,14 @@ def check(
 )
 def prepare(
     source: Annotated[
-        Path,
+        str,
         typer.Argument(
             help="A folder tree of pictures (or films, with --codec avc), WebDataset tars, Parquet "
-            "with an image or video column, or a dataset saved by Hugging Face datasets."
+            "with an image or video column, or a dataset saved by Hugging Face datasets; also "
+            "s3://bucket/photos and the like, with the extra remote.",
         ),
     ],
-    out: Annotated[Path, typer.Argument(help="Folder for the shards.")],
+    out: Annotated[str, typer.Argument(help="Folder for the shards.")],
     choice: CodecChoice,
     settings: dict[str, Any],
     config: PrepareConfig,
@@ -116,18 +117,21 @@ def prepare(
       jpeglm prepare photos/ data --crops 24
       jpeglm prepare films/ clips --codec avc
       jpeglm prepare drawings/ data-like-photos --like photos
+      jpeglm prepare s3://bucket/photos data --crops 24
     """
     from jpeglm.data.choose import choose_codec
     from jpeglm.data.prepare import prepare as prepare_data
     from jpeglm.progress import Reporter
+    from jpeglm.remote import place
     from jpeglm.tokenizer import Tokenizer
 
-    codec = choose_codec(choice, settings, source, out, config, note)
+    pictures, shards = place(source), place(out)
+    codec = choose_codec(choice, settings, pictures, shards, config, note)
     what = "films" if codec.media == "clip" else "pictures"
-    with Reporter("prepare", what) as report, _resumable(out):
+    with Reporter("prepare", what) as report, _resumable(shards):
         result = prepare_data(
-            source,
-            out,
+            pictures,
+            shards,
             codec,
             config,
             tokenizer=Tokenizer.load(tokenizer) if tokenizer else None,
@@ -136,7 +140,7 @@ def prepare(
         )
         for warning in result["warnings"]:
             report.say(f"warning: {warning}")
-    show({"out": str(out), **result}, as_json, _prepared(out, result, what))
+    show({"out": str(out), **result}, as_json, _prepared(shards, result, what))
 
 
 @contextmanager

@@ -5,7 +5,8 @@
     encode, pool    a unit ▸ crops ▸ canonical bytes ▸ one shard; the processes that do it
     prepare         all units, on all cores, killable
     shards, token_shards, open      a prepared folder: its files, and one interface to it
-    loader, packing token ids in memory ▸ batches for the training loop
+    token_set, token_index, mapped  sequences of ids, in memory or where they lie
+    loader, packing, plan           sequences ▸ batches for the training loop
     arrays          the same pictures as pixels
 
 Nothing is imported here: a host that trains on token shards needs neither pyarrow nor numba.

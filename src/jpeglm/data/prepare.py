@@ -46,6 +46,7 @@ from jpeglm.files import (
 from jpeglm.folders import DATA, DATA_FORMAT, claim, kind_of, only_one, quoted, same
 from jpeglm.folders import TOKENIZER as TOKENIZER_FOLDER
 from jpeglm.places import checkpoint_name
+from jpeglm.remote import is_remote, place
 
 if TYPE_CHECKING:
     from jpeglm.codecs.base import Codec
@@ -78,7 +79,10 @@ def prepare(
     import pyarrow  # noqa: F401 (what is missing is told before the work, not after it)
 
     config, pool = config or PrepareConfig(), PoolConfig(workers, engine, address)
-    source, out = Path(source), Path(out)
+    source, out = place(source), place(out)
+    near = [] if is_remote(source) else [source]
+    if is_remote(out):
+        raise InputError(f"{out} lies elsewhere; give a folder of this machine for the shards")
     if tokenizer is not None and tokenizer.codec.fingerprint != codec.fingerprint:
         changed = other_codec(tokenizer.codec.to_dict(), codec)
         like = quoted(checkpoint_name(tokenizer.folder)) if tokenizer.folder else "its folder"
@@ -86,9 +90,9 @@ def prepare(
             f"the tokenizer was trained for codec settings of its own ({changed}); "
             f"give its settings with --like {like}, or train another tokenizer"
         )
-    if out.exists() and source.exists() and same(out, source) and kind_of(out) is None:
+    if near and out.exists() and source.exists() and same(out, source) and kind_of(out) is None:
         raise InputError(f"{out} holds the pictures; give another folder for the shards")
-    claim(out, DATA, inputs=[source])
+    claim(out, DATA, inputs=near)
     films = codec.media == "clip"
     listed = open_source(
         # Processes of other machines begin in other folders.

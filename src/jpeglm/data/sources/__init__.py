@@ -44,6 +44,7 @@ from jpeglm.data.sources.folders import list_pictures, walk
 from jpeglm.data.sources.tables import list_arrow, list_parquet, saved_datasets
 from jpeglm.data.sources.tars import list_tar
 from jpeglm.files import file_size, printable
+from jpeglm.remote import is_remote, place, there
 
 __all__ = [
     "CAPTIONS", "EXTENSIONS", "FILMS", "LABELS", "PREPARED", "TARS", "Item", "Rejected", "Source",
@@ -77,7 +78,7 @@ def open_source(
     column of a table, the key of metadata), `names` those of files, `none` takes none.
     Raises InputError if nothing is there or no picture is found.
     """
-    path = Path(path)
+    path = place(path)
     name = printable(path)
     if labels not in LABELS:
         raise InputError(f"labels is {labels!r}; choose one of {', '.join(LABELS)}")
@@ -85,13 +86,17 @@ def open_source(
         raise InputError(f"caption is {caption!r}; choose one of {', '.join(CAPTIONS)}")
     if unit_size < 1:
         raise InputError(f"unit_size is {unit_size}; it must be at least 1")
-    if path.is_dir():
+    if is_remote(path):
+        folder, found_there = there(path) == "folder", bool(there(path))
+    else:
+        folder, found_there = path.is_dir(), path.exists()
+    if folder:
         if (path / PREPARED).exists():
             raise InputError(f"{name} is already prepared; give the folder of the pictures instead")
         source = Source(path, labels, films, column, caption, caption_column)
         files = list(walk(source))
     else:
-        if not path.exists():
+        if not found_there:
             raise InputError(f"there is no file or folder {name}")
         source = Source(path.parent, labels, films, column, caption, caption_column)
         files = [(path.name, file_size(path))]

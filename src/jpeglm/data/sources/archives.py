@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from jpeglm.files import file_size
+from jpeglm.remote import opened
 
 MAX_MEMBERS = 2_000_000
 """A few megabytes, compressed, can hold the headers of any number of empty files."""
@@ -72,7 +73,7 @@ class _Forward(io.RawIOBase):
 def open_tar(path: Path) -> tuple[Any, bool]:
     """(the tar's bytes as a file that can be read forwards, whether they are compressed)."""
     file_size(path)
-    file = open(path, "rb")  # noqa: SIM115 (the caller closes it)
+    file = opened(path)
     head = file.read(8)
     file.seek(0)
     kind = next((kind for magic, kind in MAGIC.items() if head.startswith(magic)), None)

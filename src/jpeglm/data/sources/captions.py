@@ -16,6 +16,7 @@ from typing import IO, Any
 
 from jpeglm.data.sources.base import Rejected, Source
 from jpeglm.files import printable
+from jpeglm.remote import opened
 from jpeglm.text import tidy
 
 METADATA = "metadata.jsonl"
@@ -67,7 +68,7 @@ def list_metadata(source: Source, names: Collection[str]) -> dict[str, str]:
         before, folder = len(found), posixpath.dirname(name)
         path = printable(source.root / name)
         try:
-            with open(source.root / name, "rb") as file:
+            with opened(source.root / name) as file:
                 for number, line in enumerate(_lines(file), 1):
                     try:
                         _read_line(line, folder, source, found)

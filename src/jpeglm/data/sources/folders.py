@@ -30,6 +30,7 @@ from jpeglm.data.sources.captions import (
     read_caption,
 )
 from jpeglm.files import printable, read_bytes
+from jpeglm.remote import Unreachable, is_remote, listed
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,8 @@ class FileUnit:
             try:
                 data = read_bytes(path, size_limit(key))
                 caption = read_caption(captions.get(key))
+            except Unreachable:
+                raise
             except (InputError, ValueError) as error:
                 yield Rejected(printable(path), str(error))
             else:
@@ -71,6 +74,8 @@ def walk(source: Source) -> Iterator[tuple[str, int]]:
     followed, each folder once. What bears the name of something that is read and is no file, and
     folders that cannot be read, go to `rejected`.
     """
+    if is_remote(source.root):
+        return _walk_elsewhere(source)
     wanted = (*source.extensions, *TARS, *TABLES)
     described = {METADATA} if columns(source) else set()
     seen: set[tuple[int, int]] = set()
@@ -110,6 +115,24 @@ def walk(source: Source) -> Iterator[tuple[str, int]]:
                 refuse(entry.path, error.strerror or str(error))
 
     return visit(str(source.root), "")
+
+
+def _walk_elsewhere(source: Source) -> Iterator[tuple[str, int]]:
+    """The same of a store, which has no folders but names with slashes, no links and no pipes; in
+    the order that a walk through folders has."""
+    found = sorted(listed(source.root), key=lambda file: file[0].split("/"))
+    ours = {name.removesuffix(PREPARED) for name, _ in found
+            if name.rpartition("/")[2] == PREPARED}  # fmt: skip
+    for name, size in found:
+        parts = name.split("/")
+        folders = ["/".join([*parts[:depth], ""]) for depth in range(len(parts))]
+        if any(folder in ours for folder in folders):
+            continue
+        hidden = [part.startswith(".") or part == "__MACOSX" for part in parts]
+        if not any(hidden):
+            yield name, size
+        elif not any(hidden[:-1]) and has(name, source.extensions):
+            source.passed[HIDDEN] += 1
 
 
 def list_pictures(source: Source, files: list[tuple[str, int]], unit_size: int) -> None:

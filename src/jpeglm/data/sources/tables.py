@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from jpeglm.config import InputError
+from jpeglm.data.parquet import parquet
 from jpeglm.data.sources.base import Item, Rejected, Source, read_label, size_limit
 from jpeglm.data.sources.captions import columns, read_caption
 from jpeglm.files import printable, read_bytes, read_json, told
+from jpeglm.remote import Unreachable, is_remote, opened
 
 PICTURES = ("image", "img", "picture", "jpg", "png", "video", "mp4", "bytes")
 """Names of binary columns that hold pictures, where a table has several binary columns."""
@@ -68,6 +70,8 @@ class RowUnit:
                     row = first + index + 1
             if row < end:  # a damaged footer counts more than the column holds
                 raise InputError("the file ends before them")
+        except Unreachable:
+            raise
         except Exception as error:  # pyarrow's, and those of values that no Python object holds
             reason = f"rows {row} to {end - 1} cannot be read: {told(error)}"
             yield Rejected(printable(path), reason)
@@ -76,6 +80,8 @@ class RowUnit:
         name = printable(f"{path}:{row}")
         try:
             data = _picture(batch.column(self.image)[index], path.parent)
+        except Unreachable:
+            raise
         except InputError as error:
             return Rejected(name, str(error))
         if not data:
@@ -115,9 +121,7 @@ def _text(cell: Any) -> str | None:
 
 def _parquet_batches(path: Path, unit: RowUnit) -> Iterator[tuple[int, Any]]:
     """(number of its first row, record batch) of the row groups that overlap the unit."""
-    import pyarrow.parquet as pq
-
-    with pq.ParquetFile(path) as file:
+    with parquet(path) as file:
         start, base = 0, 0
         groups: list[int] = []
         for group in range(file.num_row_groups):
@@ -149,19 +153,26 @@ def _arrow_batches(path: Path, unit: RowUnit) -> Iterator[tuple[int, Any]]:
 def _arrow_reader(path: Path) -> Iterator[Any]:
     import pyarrow as pa
 
-    with pa.memory_map(str(path)) as file:
+    with _arrow(path) as file:
         yield from pa.ipc.open_stream(file)
+
+
+def _arrow(path: Path) -> Any:
+    """An Arrow file, mapped where it lies on this machine."""
+    import pyarrow as pa
+
+    return pa.PythonFile(opened(path)) if is_remote(path) else pa.memory_map(str(path))
 
 
 def list_parquet(source: Source, name: str, size: int, unit_size: int) -> None:
     """Units of the rows of a Parquet file."""
-    import pyarrow.parquet as pq
-
     path = source.root / name
     try:
-        with pq.ParquetFile(path) as file:
+        with parquet(path) as file:
             schema, rows = file.schema_arrow, file.metadata.num_rows
             groups = [file.metadata.row_group(g).num_rows for g in range(file.num_row_groups)]
+    except Unreachable:
+        raise
     except Exception as error:  # whatever a damaged footer makes pyarrow say
         _refuse(source, name, f"no readable Parquet file: {told(error)}")
         return
@@ -223,6 +234,8 @@ def saved_datasets(source: Source, files: list[tuple[str, int]]) -> Saved:
                 for split in read_json(source.root / name)["splits"]:
                     side = "train" if str(split).startswith("train") else "validation"
                     saved.splits[f"{folder}{slash}{split}"] = side
+        except Unreachable:
+            raise
         except (InputError, LookupError, TypeError) as error:
             reason = told(error) if isinstance(error, InputError) else "no file of datasets' form"
             _refuse(source, name, f"{reason}; the data are read without it")
@@ -239,9 +252,11 @@ def list_arrow(source: Source, name: str, size: int, unit_size: int, saved: Save
         source.passed[".arrow"] += 1
         return
     try:
-        with pa.memory_map(str(path)) as file:
+        with _arrow(path) as file:
             schema = pa.ipc.open_stream(file).schema
         rows = sum(batch.num_rows for batch in _arrow_reader(path))
+    except Unreachable:
+        raise
     except Exception as error:  # whatever a damaged file makes pyarrow say
         _refuse(source, name, f"no readable Arrow stream: {told(error)}")
         return

@@ -32,6 +32,7 @@ from jpeglm.data.sources.base import (
 from jpeglm.data.sources.captions import MAX_CAPTION, columns, name_caption, read_caption
 from jpeglm.data.sources.samples import Listing, Member, Name, choose, parts_of
 from jpeglm.files import printable, told
+from jpeglm.remote import Unreachable
 
 MAX_LABEL_TEXT = 64
 MAX_CAPTIONS = 1 << 28
@@ -71,6 +72,8 @@ class TarUnit:
         last: tuple[Any, bytes] = ((), b"")  # links to one file lie at one place
         try:
             file, _ = open_tar(self.root / self.file)
+        except Unreachable:
+            raise
         except Exception as error:
             file, reason = io.BytesIO(), f"the tar cannot be read: {told(error)}"
         with file:
@@ -85,6 +88,8 @@ class TarUnit:
                 if not reason and last[0] != member.pieces:
                     try:
                         last = (member.pieces, _read_pieces(file, member))
+                    except Unreachable:
+                        raise
                     except Exception as error:  # whatever a decompressor meets
                         reason = f"the tar is damaged before or in it: {told(error)}"
                 if reason:
@@ -129,6 +134,8 @@ def list_tar(source: Source, name: str, size: int, unit_size: int) -> None:
         file, compressed = open_tar(path)
         with file:
             _scan(file, source, listing, path)
+    except Unreachable:
+        raise
     except Exception as error:  # whatever tarfile and the decompressors meet
         source.rejected.append(Rejected(printable(path), f"the tar is damaged: {told(error)}"))
     members, refused = choose(listing, source.column)

@@ -1,0 +1,275 @@
+"""Sources that lie elsewhere give the shards that they give from a disk, and stores that do not
+answer end in a sentence. The stores: fsspec's in memory, and a server of S3 in this process.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jpeglm.codecs import make_codec
+from jpeglm.config import InputError
+from jpeglm.data.prepare import prepare
+from jpeglm.data.settings import PrepareConfig
+from jpeglm.data.sources import open_source
+from jpeglm.remote import Unreachable, place, reaching
+
+fsspec = pytest.importorskip("fsspec")
+pytest.importorskip("upath", reason="the extra remote is not installed")
+
+CODEC = make_codec({"codec": "jpeg", "width": 32, "height": 32, "quality": 25})
+SETTINGS = PrepareConfig(validation=0.3, unit_size=8)
+
+
+def picture(seed: int) -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 256, (5, 6, 3), dtype=np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(pixels).resize((90, 70)).save(out, "JPEG")
+    return out.getvalue()
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Files with captions, hidden ones, a tar, a gzipped tar, a table, a saved dataset, shards of
+    our own, an empty file and one that is none."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from datasets import Dataset, Features, Value
+    from datasets import Image as Pictures
+
+    home = tmp_path_factory.mktemp("photos")
+    for number in range(12):
+        path = home / "ab"[number % 2] / f"{number:02d} x.jpg"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(picture(number))
+    lines = [{"file_name": "00 x.jpg", "text": "a red heart"}]
+    (home / "a" / "metadata.jsonl").write_text("".join(json.dumps(line) for line in lines))
+    (home / "a.b").mkdir()
+    (home / "a.b" / "x.png").write_bytes(picture(30))
+    (home / ".hidden.jpg").write_bytes(picture(31))
+    (home / ".trash").mkdir()
+    (home / ".trash" / "y.jpg").write_bytes(picture(32))
+    (home / "b" / "empty.jpg").write_bytes(b"")
+    (home / "b" / "text.jpg").write_text("no picture")
+    (home / "notes.txt").write_text("nothing")
+    for name, mode in (("set.tar", "w"), ("set.tar.gz", "w:gz")):
+        with tarfile.open(home / name, mode) as tar:
+            for number in range(20):
+                data = picture(40 + number)
+                info = tarfile.TarInfo(f"{number}.jpg")
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+    table = pa.table({"image": pa.array([picture(70 + number) for number in range(20)])})
+    pq.write_table(table, home / "table.parquet", row_group_size=7)
+    rows = {"image": [{"bytes": picture(100 + number), "path": None} for number in range(5)],
+            "label": list(range(5))}  # fmt: skip
+    kinds = Features({"image": Pictures(), "label": Value("int64")})
+    Dataset.from_dict(rows, features=kinds).save_to_disk(home / "saved")
+    (home / "ours").mkdir()
+    (home / "ours" / "prepare.json").write_text("{}")
+    (home / "ours" / "z.jpg").write_bytes(picture(33))
+    return home
+
+
+@pytest.fixture(scope="module")
+def near(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("near") / "out"
+    prepare(photos, out, CODEC, SETTINGS, workers=1)
+    return out
+
+
+@pytest.fixture(scope="module")
+def memory(photos: Path) -> Iterator[str]:
+    store = fsspec.filesystem("memory")
+    store.put(f"{photos}/", "/bucket/photos/", recursive=True)
+    yield "memory://bucket/photos"
+    store.rm("/bucket", recursive=True)
+
+
+@pytest.fixture(scope="module")
+def s3(photos: Path) -> Iterator[str]:
+    """A server of S3 with the same, known by the environment as a user would have it."""
+    pytest.importorskip("s3fs")
+    server = pytest.importorskip("moto.server").ThreadedMotoServer(port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    patch = pytest.MonkeyPatch()
+    for name, value in (
+        ("AWS_ENDPOINT_URL", f"http://{host}:{port}"),
+        ("AWS_ACCESS_KEY_ID", "id"),
+        ("AWS_SECRET_ACCESS_KEY", "secret"),
+        ("AWS_DEFAULT_REGION", "us-east-1"),
+    ):
+        patch.setenv(name, value)
+    store = fsspec.filesystem("s3")
+    store.mkdir("bucket")
+    store.put(f"{photos}/", "bucket/photos/", recursive=True)
+    store.pipe("bucket/photos/b/", b"")  # what consoles make of a folder
+    yield "s3://bucket/photos"
+    server.stop()
+    patch.undo()
+    type(store).clear_instance_cache()
+
+
+def shards(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.glob("shard-*"))}
+
+
+def compare(near: Path, photos: Path, address: str, out: Path) -> None:
+    """Shards to the byte; records but for where the pictures lie."""
+    for name, told in (("dataset.json", "path"), ("rejected.jsonl", "name")):
+        here, there = (folder / name for folder in (near, out))
+        assert here.read_text().replace(str(photos), address) == there.read_text(), told
+    kept = {name: data.replace(str(photos).encode(), b"") for name, data in shards(near).items()}
+    found = {name: data.replace(address.encode(), b"") for name, data in shards(out).items()}
+    assert kept.keys() == found.keys() and len(kept) > 8
+
+
+@pytest.mark.parametrize("where", ["memory", "s3"])
+def test_a_source_elsewhere_gives_the_same(
+    where: str, photos: Path, near: Path, tmp_path: Path, request: pytest.FixtureRequest
+):
+    address = request.getfixturevalue(where)
+    here, there = open_source(photos), open_source(place(address))
+    assert here.digest == there.digest and here.passed == there.passed
+    assert [unit.describe() for unit in here.units] == [unit.describe() for unit in there.units]
+    prepare(place(address), tmp_path / "out", CODEC, SETTINGS, workers=1)
+    compare(near, photos, address, tmp_path / "out")
+    from jpeglm.data.open import Dataset
+
+    assert list(Dataset(near).streams()) == list(Dataset(tmp_path / "out").streams())
+
+
+def test_workers_read_elsewhere_too(s3: str, near: Path, photos: Path, tmp_path: Path):
+    prepare(place(s3), tmp_path / "out", CODEC, SETTINGS, workers=2)
+    compare(near, photos, s3, tmp_path / "out")
+
+
+def test_one_object_is_a_source(memory: str, tmp_path: Path):
+    for name, count in (("set.tar", 20), ("table.parquet", 20), ("b/01 x.jpg", 1)):
+        assert open_source(place(f"{memory}/{name}")).count == count
+
+
+def test_what_is_there_is_told_as_on_a_disk(memory: str):
+    for name, told in (
+        ("nothing", "there is no file or folder memory://bucket/photos/nothing"),
+        ("ours", "is already prepared"),
+        ("notes.txt", "no picture found in memory://bucket/photos/notes.txt"),
+    ):
+        with pytest.raises(InputError, match=told):
+            open_source(place(f"{memory}/{name}"))
+
+
+def test_a_store_that_falls_silent_ends_the_work_and_the_next_run_goes_on(
+    memory: str, near: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Pictures that could not be asked for are not set aside as if they could not be read."""
+    store = type(fsspec.filesystem("memory"))
+    reading, opening, left = store.cat_file, store.open, [0]
+
+    def silent(call):
+        def asked(self, path, *rest, **more):
+            left[0] -= 1
+            if left[0] < 0:
+                raise TimeoutError("timed out")
+            return call(self, path, *rest, **more)
+
+        return asked
+
+    out = tmp_path / "out"
+    monkeypatch.setattr(store, "cat_file", silent(reading))
+    monkeypatch.setattr(store, "open", silent(opening))
+    for wanted in (15, 20):
+        left[0] = wanted
+        with pytest.raises(Unreachable, match=r"the store of memory://.* does not answer"):
+            prepare(place(memory), out, CODEC, SETTINGS, workers=1)
+    monkeypatch.undo()
+    assert 0 < len(shards(out)) < len(shards(near)) and not (out / "dataset.json").exists()
+    prepare(place(memory), out, CODEC, SETTINGS, workers=1)
+    compare(near, photos, memory, out)
+
+
+def test_a_table_and_a_tar_pass_a_silent_store_on(memory: str, monkeypatch: pytest.MonkeyPatch):
+    """Through pyarrow, tarfile and the decompressors."""
+    units = open_source(place(memory)).units
+
+    def silent(self, *rest):
+        raise PermissionError("expired")
+
+    monkeypatch.setattr(fsspec.implementations.memory.MemoryFile, "read", silent)
+    kinds = {type(unit).__name__ + getattr(unit, "file", "") for unit in units}
+    assert len(kinds) == 5
+    for unit in units:
+        if hasattr(unit, "file"):
+            with pytest.raises(Unreachable, match=r"is refused \(expired\)"):
+                list(unit.read())
+    for name in ("set.tar", "set.tar.gz", "table.parquet"):
+        with pytest.raises(Unreachable, match="is refused"):
+            open_source(place(f"{memory}/{name}"))
+
+
+def told(*words: str, **environ: str) -> str:
+    """The last line that a command writes, which fails."""
+    command = [sys.executable, "-m", "jpeglm", *words]
+    own = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    ended = subprocess.run(command, capture_output=True, text=True, env=own | environ)
+    assert ended.returncode == 1 and "Traceback" not in ended.stderr, ended.stderr
+    return ended.stderr.strip()
+
+
+def test_addresses_that_nothing_reads(tmp_path: Path):
+    out = str(tmp_path / "out")
+    assert "fsspec does not know" in told("prepare", "zzz://bucket/x", out)
+    if importlib.util.find_spec("gcsfs") is None:
+        assert told("prepare", "gs://bucket/x", out).endswith("run: pip install gcsfs")
+
+
+def test_the_extra_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "upath", None)
+    with pytest.raises(InputError, match=r"what reads it is missing; run: pip install .*remote"):
+        place("s3://bucket/x")
+    assert place("photos") == Path("photos") and place("file:///a/b") == Path("/a/b")
+
+
+@pytest.mark.parametrize(
+    ("environ", "sentence"),
+    [
+        ({}, r"s3://bucket/x needs credentials and there are none; set AWS_ACCESS_KEY_ID"),
+        (
+            {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "secret"},
+            r"the store of s3://bucket/x does not answer .*; check the network and the endpoint",
+        ),
+    ],
+    ids=["no credentials", "nobody there"],
+)
+def test_a_store_that_cannot_be_asked(environ: dict[str, str], sentence: str, tmp_path: Path):
+    pytest.importorskip("s3fs")
+    usual = {"AWS_EC2_METADATA_DISABLED": "true", "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
+             "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "none"), "HOME": str(tmp_path),
+             "AWS_CONFIG_FILE": str(tmp_path / "none"), "AWS_MAX_ATTEMPTS": "1"}  # fmt: skip
+    found = told("prepare", "s3://bucket/x", str(tmp_path / "out"), **(usual | environ))
+    assert re.search(sentence, found) and not (tmp_path / "out").exists()
+
+
+def test_credentials_that_are_refused(s3: str):
+    """As S3 answers it: a code 403, which its library makes a PermissionError."""
+    from botocore.exceptions import ClientError
+    from s3fs.errors import translate_boto_error
+
+    error = {"Error": {"Code": "InvalidAccessKeyId", "Message": "no such key"}}
+    refused = translate_boto_error(ClientError(error, "ListObjectsV2"))
+    told = r"is refused \(no such key\); check the credentials"
+    with pytest.raises(Unreachable, match=told), reaching(place(s3)):
+        raise refused
