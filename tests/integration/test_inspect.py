@@ -126,7 +126,16 @@ def test_a_clip_and_one_macroblock_of_it(jpeglm, tmp_path):
     page_ = tmp_path / "clip.html"
     assert jpeglm("inspect", FILM, "--frame", 6, "--html", page_)[0] == 0
     inside = re.search(r'id="trace">(.*?)</script>', page_.read_text())
-    assert json.loads(inside[1]) == told and "lookClip(document" in page_.read_text()
+    shown = json.loads(inside[1])
+    others = shown.pop("others")
+    assert shown == told and "lookClip(document" in page_.read_text()
+    assert [*others] == [str(frame) for frame in range(8) if frame != 6]
+    for frame in ("0", "3"):  # what each opens is what --frame tells
+        alone = jpeglm.told("inspect", FILM, "--frame", frame)
+        assert alone["clip"].pop("frame") == int(frame)
+        del told["clip"]["frame"]
+        assert told | others[frame] == alone
+        told["clip"]["frame"] = 6
 
 
 def test_a_picture_of_codes_and_one_patch_of_it(jpeglm, photo, tmp_path):

@@ -389,6 +389,11 @@ def test_a_page_of_a_clip(browser, tmp_path, jpeglm, width):
     still = next(i for i, one in enumerate(own) if one["type"] == "skipped")
     page.click(f"[data-key=macroblock-{still}]")
     assert "Nothing is written for this macroblock" in page.inner_text("#look")
+    page.focus("[data-key=frame-0]")
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.dataset.key") == "frame-0"
+    assert "Frame 0 is opened here" in page.inner_text("#look")
+    assert "predicted from the samples just above it" in page.inner_text("#look")
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert not said and asked == [f"file://{path}"]
     if AXE.is_file():

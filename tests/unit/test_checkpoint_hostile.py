@@ -229,3 +229,10 @@ def test_float32_and_odd_headers(folder, tmp_path):
     change(folder / "config.json", dtype="float32")
     again = load_checkpoint(folder).weights
     assert all((to_bfloat16(again[n]) == a).all() for n, a in stored.items())
+
+
+def test_a_vae_is_called_one(tmp_path):
+    """Every verb that wants a language model says so, instead of which files it lacks."""
+    (tmp_path / "codec.json").write_text(json.dumps({"codec": {"codec": "vae"}}))
+    with pytest.raises(InputError, match="is a VAE, which writes no tokens"):
+        load_checkpoint(tmp_path)

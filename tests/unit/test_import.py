@@ -1,6 +1,7 @@
 """Importing against real sentencepiece vocabularies and real transformers' Llamas and pickles."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -254,6 +255,33 @@ def test_pickles_are_never_run(source, tmp_path, monkeypatch):
     torch.save({"model.norm.weight": Harm()}, source / "pytorch_model-00001-of-00003.bin")
     refused(["more than tensors"], str(source), tmp_path / "out", SETTINGS)
     assert not (tmp_path / "ran.txt").exists()
+
+
+@pytest.mark.parametrize(
+    "damage", [b"\x80\x04junk", b"", b"PK\x03\x04", b"\x80\x02}q", b"\x80\x04K"]
+)
+def test_files_that_are_no_pickles(source, tmp_path, damage):
+    file = source / "pytorch_model-00001-of-00003.bin"
+    for data in (damage, damage + bytes(50), damage + b"\xff" * 50):
+        file.write_bytes(data)
+        refused([file.name], str(source), tmp_path / "out", SETTINGS)
+
+
+@pytest.mark.parametrize("licence", ["a\nb: c", "cc: by", "[mit", "", "#x", "'mit'"])
+def test_licences_that_would_break_a_card(source, tmp_path, licence):
+    with pytest.raises(InputError, match="the licence is"):
+        import_model(str(source), tmp_path / "out", SETTINGS, None, licence)
+
+
+def test_a_source_whose_name_is_no_utf_8(source, tmp_path):
+    other, out = tmp_path / os.fsdecode(b"caf\xe9"), tmp_path / "ours"
+    source.rename(other)
+    refused(["caf\\xe9", "no UTF-8; rename it"], str(other), tmp_path / "out", SETTINGS)
+    other.rename(source)
+    import_model(str(source), out, SETTINGS)  # as safetensors
+    out.rename(other)
+    import_model(str(other), tmp_path / "out")
+    assert "\n# caf\\xe9\n" in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_values_that_are_not_finite(source, tmp_path):

@@ -27,7 +27,7 @@ from jpeglm.checkpoint.weights import (
 )
 from jpeglm.codecs import Codec
 from jpeglm.config import InputError, Sampling, shorten
-from jpeglm.files import atomic_folder, atomic_write, read_json, write_json
+from jpeglm.files import atomic_folder, atomic_write, printable, read_json, write_json
 from jpeglm.folders import CHECKPOINT
 from jpeglm.models.llama import check as check_llama
 from jpeglm.tensors import (
@@ -43,6 +43,7 @@ __all__ = [
     "FILES",
     "Checkpoint",
     "from_bfloat16",
+    "is_vae",
     "load_checkpoint",
     "read_safetensors",
     "read_weights",
@@ -163,6 +164,13 @@ def write_around(
         atomic_write(draft / name, data)
 
 
+def is_vae(folder: Path) -> bool:
+    """Whether a folder holds a VAE with its prior, which is no language model."""
+    record = folder / "codec.json"
+    codec = read_json(record).get("codec") if record.exists() else None
+    return isinstance(codec, dict) and codec.get("codec") == "vae"
+
+
 def load_checkpoint(folder: Path | str) -> Checkpoint:
     """Open a checkpoint folder; the error names the file that is missing or wrong."""
     folder = Path(folder)
@@ -172,6 +180,11 @@ def load_checkpoint(folder: Path | str) -> Checkpoint:
     if WEIGHTS in missing and (folder / INDEX).exists():
         missing.remove(WEIGHTS)
     if missing:
+        if is_vae(folder):
+            raise InputError(
+                f"{printable(folder)} is a VAE, which writes no tokens; `jpeglm generate` and "
+                "`evaluate` take it, this takes the checkpoint of a language model"
+            )
         pickled = WEIGHTS in missing and any(folder.glob("pytorch_model*.bin"))
         hint = "; pickled weights are never read here, `jpeglm import` converts them" * pickled
         raise InputError(

@@ -6,14 +6,25 @@ import json
 import re
 from collections.abc import Mapping
 
+from jpeglm.config import InputError, shorten
 from jpeglm.tokenizer import Tokenizer
 
-__all__ = ["LICENCE", "about", "front_matter", "parted"]
+__all__ = ["LICENCE", "about", "check_licence", "front_matter", "parted"]
 
 LICENCE = "unknown"
 """As Hugging Face names it, of a card that states none."""
 TASKS = {False: "unconditional-image-generation", True: "text-to-image"}
 """What hubs call what a model of pictures does, by whether it has text."""
+
+
+def check_licence(name: str) -> str:
+    """A licence's name as hubs have it (apache-2.0); InputError for what YAML would take apart."""
+    if not re.fullmatch(r"[A-Za-z0-9][\w.+-]*", name, re.ASCII):
+        raise InputError(
+            f"the licence is {shorten(name)}; give its name as Hugging Face has it, such as "
+            "apache-2.0 or cc-by-4.0"
+        )
+    return name
 
 
 def front_matter(tokenizer: Tokenizer, known: Mapping[str, str] | None = None) -> str:

@@ -155,11 +155,14 @@ def _export_model(
     as_json: bool,
 ) -> None:
     from jpeglm.checkpoint import load_checkpoint
+    from jpeglm.checkpoint.card import check_licence
     from jpeglm.files import printable
     from jpeglm.folders import CHECKPOINT, claim
     from jpeglm.generation import export as exporting
     from jpeglm.places import checkpoint_folder
 
+    if licence is not None:
+        check_licence(licence)
     folder = checkpoint_folder(checkpoint)
     claim(out, CHECKPOINT, inputs=[folder])
     opened, drawn = load_checkpoint(folder), None

@@ -85,7 +85,7 @@ def inspect(
     if film:
         from jpeglm.inspection.clip import trace_clip
 
-        trace = trace_clip(model, photo, frame, label, text)
+        trace = trace_clip(model, photo, frame, label, text, all_frames=bool(html))
         size = trace["clip"]
         lines, told = table.clip_summary(trace, name), table.macroblock
     else:
@@ -112,4 +112,4 @@ def inspect(
         lines += ["", f"{printable(html)}: all of it, to look around in with a browser"]
     elif mcu is None:
         lines += ["", "--mcu X,Y shows one of them, --html FILE everything as a page"]
-    show(trace, as_json, lines)
+    show({key: one for key, one in trace.items() if key != "others"}, as_json, lines)

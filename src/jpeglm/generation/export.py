@@ -17,6 +17,8 @@ from typing import Any
 
 from jpeglm.checkpoint import Checkpoint, write_checkpoint
 from jpeglm.checkpoint.card import front_matter, parted
+from jpeglm.config import InputError
+from jpeglm.files import printable, read_bytes
 from jpeglm.generation.pictures import Pictures
 from jpeglm.models.llama import parameters
 
@@ -25,6 +27,8 @@ BEGIN, END = "<!-- jpeglm export -->", "<!-- /jpeglm export -->"
 """Around what an export has added to a card, which the next one replaces."""
 SAMPLES, LARGE = 16, 200_000_000
 """Drawn for a sheet, but by models of more parameters than a CPU draws with in minutes."""
+LONGEST = 1 << 20
+"""Bytes of a card."""
 CODE = """\
 import torch
 from jpeglm import Matcher, Tokenizer
@@ -69,7 +73,7 @@ def export(
         what = checkpoint.codec.media + "s" * (len(drawn) != 1)
         shown = f"![{len(drawn)} {what} that the model drew from nothing]({SHEET})"
     file = checkpoint.folder / "README.md"
-    text = card(checkpoint, file.read_text() if file.exists() else "", shown, licence)
+    text = card(checkpoint, _text(file) if file.exists() else "", shown, licence)
     write_checkpoint(
         folder,
         checkpoint.weights,
@@ -80,6 +84,13 @@ def export(
         dtype,
         files,
     )
+
+
+def _text(file: Path) -> str:
+    try:
+        return read_bytes(file, LONGEST).decode()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{printable(file)} is no UTF-8 text; save it as such") from error
 
 
 def card(checkpoint: Checkpoint, before: str, picture: str, licence: str | None) -> str:

@@ -9,10 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jpeglm.checkpoint import Checkpoint, load_checkpoint
+from jpeglm.checkpoint import Checkpoint, is_vae, load_checkpoint
 from jpeglm.compiling import compiling
 from jpeglm.config import InputError, install
-from jpeglm.files import read_json
 from jpeglm.generation.engine import Engine
 from jpeglm.generation.model import Model
 from jpeglm.generation.pictures import Pictures
@@ -106,13 +105,6 @@ def open_coder(folder: Path) -> Tokenizer | VaePrior:
 
         return VaePrior(folder)
     return Tokenizer.load(folder)
-
-
-def is_vae(folder: Path) -> bool:
-    """Whether a checkpoint folder holds a VAE with its prior, which is no language model."""
-    record = folder / "codec.json"
-    codec = read_json(record).get("codec") if record.exists() else None
-    return isinstance(codec, dict) and codec.get("codec") == "vae"
 
 
 def make_engine(

@@ -36,6 +36,8 @@ __all__ = ["trace_clip"]
 
 LARGEST = 64 << 20
 """Bytes of a file that may be a clip that a model drew; larger ones are films."""
+MOST = 4096
+"""Macroblocks of a clip whose frames are all taken apart; each takes some kilobytes of JSON."""
 
 
 def trace_clip(
@@ -44,11 +46,13 @@ def trace_clip(
     frame: int | None = None,
     label: int | str | None = None,
     text: str | None = None,
+    all_frames: bool = False,
 ) -> dict[str, Any]:
     """The trace of a clip, as `Codec.encode` takes it, or of a file of the model's codec, whose
     bytes are then what is looked at. frame: the one that is taken apart, by default the second,
-    whose macroblocks come from the first. InputError for a model of other media, a frame that is
-    not there, and no clip."""
+    whose macroblocks come from the first. all_frames: under `others`, by their numbers, what the
+    trace says of each of the other frames alone; left out of clips of more than `MOST` macroblocks.
+    InputError for a model of other media, a frame that is not there, and no clip."""
     codec = model.codec
     if not isinstance(codec, AvcCodec):
         raise InputError(
@@ -59,65 +63,88 @@ def trace_clip(
     frame = min(1, count - 1) if frame is None else frame
     if not 0 <= frame < count:
         raise InputError(f"frame is {frame}; the model's clips have 0 to {count - 1}")
-    stream, drawn = _read(codec, media)
-    choices = list(chain.from_iterable(read_choices(model, stream, label, text)))
-    parts = take_clip_apart(stream, codec.symbols)
-    whole = [asdict(one) for one in choices]
-    said = spoken(model, stream, parts)
-    costs = _model_bits(codec, whole, said)
-    macroblocks, made = _take_frame_apart(codec, stream, parts, frame)
-    own = [part for part in parts if part.frame == frame]
-    begin, end = own[0].first // 8, -(-own[-1].end // 8)
-    told = _told(whole, said, frame, 8 * begin, 8 * end)
-    spent = np.zeros((count, len(macroblocks)), np.int64)
-    for part in parts:
-        spent[part.frame, part.macroblock] += len(part.bits)
-    shown = codec.decode(stream)
-    config = codec.config
-    return {
-        "format": FORMAT,
-        "kind": "clip",
-        "clip": {
-            "width": config.width,
-            "height": config.height,
-            "fps": config.fps,
-            "qp": config.qp,
-            "rows": codec.spec.rows,
-            "columns": codec.spec.columns,
-            "frame": frame,
-            "drawn": drawn,
-            "file_bytes": len(codec.wrap(stream)),
-        },
-        "model": {
-            "alphabet": model.tokenizer.alphabet.name,
-            "vocabulary": model.tokenizer.vocab_size,
-            "label": label,
-            "text": text,
-        },
-        "frames": [
-            {
-                "slice": "P" if number else "I",
-                "file": int(spent[number].sum()),
-                "model": float(costs[number].sum()),
-                "shown": png_uri(Image.fromarray(picture)),
-            }
-            for number, picture in enumerate(shown)
-        ],
-        "macroblocks": [
-            _macroblock(one, made, number)
-            | {"file": int(spent[frame, number]), "model": float(costs[frame, number])}
-            for number, one in enumerate(macroblocks)
-        ],
-        "parts": [
-            [one.name, one.bits, one.first - 8 * begin, one.end - 8 * begin, one.macroblock,
-             one.symbol]
-            for one in own
-        ],
-        "stream": {"hex": stream[begin:end].hex(), "kinds": byte_kinds(stream)[begin:end].tolist()},
-        "tokens": told,
-        "all_tokens": len(whole),
-        "names": names_of(model, told),
-    }  # fmt: skip
+    read = _Reading(model, media, label, text)
+    trace = read.whole() | read.frame(frame)
+    trace["clip"] |= {"frame": frame}
+    if all_frames and read.costs.size <= MOST:
+        trace["others"] = {other: read.frame(other) for other in range(count) if other != frame}
+    return trace
+
+
+class _Reading:
+    """A clip that is coded, read by the model and shown; what is said of all and of a frame."""
+
+    def __init__(self, model: Model, media: Any, label: int | str | None, text: str | None) -> None:
+        codec = model.codec
+        assert isinstance(codec, AvcCodec)
+        self.model, self.codec, self.said_to = model, codec, {"label": label, "text": text}
+        self.stream, self.drawn = _read(codec, media)
+        choices = chain.from_iterable(read_choices(model, self.stream, label, text))
+        self.tokens = [asdict(one) for one in choices]
+        self.parts = take_clip_apart(self.stream, codec.symbols)
+        self.said = spoken(model, self.stream, self.parts)
+        self.costs = _model_bits(codec, self.tokens, self.said)
+        self.spent = np.zeros(self.costs.shape, np.int64)
+        for part in self.parts:
+            self.spent[part.frame, part.macroblock] += len(part.bits)
+        self.planes = _planes(codec, self.stream)
+
+    def whole(self) -> dict[str, Any]:
+        codec, config, tokenizer = self.codec, self.codec.config, self.model.tokenizer
+        return {
+            "format": FORMAT,
+            "kind": "clip",
+            "clip": {
+                "width": config.width,
+                "height": config.height,
+                "fps": config.fps,
+                "qp": config.qp,
+                "rows": codec.spec.rows,
+                "columns": codec.spec.columns,
+                "drawn": self.drawn,
+                "file_bytes": len(codec.wrap(self.stream)),
+            },
+            "model": {"alphabet": tokenizer.alphabet.name, "vocabulary": tokenizer.vocab_size}
+            | self.said_to,
+            "frames": [
+                {
+                    "slice": "P" if number else "I",
+                    "file": int(self.spent[number].sum()),
+                    "model": float(self.costs[number].sum()),
+                    "shown": png_uri(Image.fromarray(picture)),
+                }
+                for number, picture in enumerate(codec.decode(self.stream))
+            ],
+            "all_tokens": len(self.tokens),
+        }
+
+    def frame(self, frame: int) -> dict[str, Any]:
+        """What is said of one frame alone."""
+        stream, own = self.stream, [part for part in self.parts if part.frame == frame]
+        macroblocks, made = _take_frame_apart(self.codec, stream, own, frame, self.planes)
+        begin, end = own[0].first // 8, -(-own[-1].end // 8)
+        told = _told(self.tokens, self.said, frame, 8 * begin, 8 * end)
+        return {
+            "macroblocks": [
+                _macroblock(one, made, number)
+                | {
+                    "file": int(self.spent[frame, number]),
+                    "model": float(self.costs[frame, number]),
+                }
+                for number, one in enumerate(macroblocks)
+            ],
+            "parts": [
+                [one.name, one.bits, one.first - 8 * begin, one.end - 8 * begin, one.macroblock,
+                 one.symbol]
+                for one in own
+            ],
+            "stream": {
+                "hex": stream[begin:end].hex(),
+                "kinds": byte_kinds(stream)[begin:end].tolist(),
+            },
+            "tokens": told,
+            "names": names_of(self.model, told),
+        }  # fmt: skip
 
 
 def _read(codec: AvcCodec, media: Any) -> tuple[bytes, bool]:
@@ -156,15 +183,17 @@ def _planes(codec: AvcCodec, stream: bytes) -> list[dict[str, np.ndarray]]:
 
 
 def _take_frame_apart(
-    codec: AvcCodec, stream: bytes, parts: Sequence[Part], frame: int
+    codec: AvcCodec,
+    stream: bytes,
+    own: Sequence[Part],
+    frame: int,
+    shown: list[dict[str, np.ndarray]],
 ) -> tuple[list[Macroblock], Rebuilt]:
     spec, sets = codec.spec, codec.sets
     slices = len(spec.first) - 1
     nals = split_nals(stream)[frame * slices : (frame + 1) * slices]
     qps = [sets.qp + read_header(nal, sets).qp_delta for nal in nals]
-    own = [part for part in parts if part.frame == frame]
     macroblocks = read_macroblocks(own, spec, frame, qps)
-    shown = _planes(codec, stream)
     references = shown[max(0, frame - codec.references) : frame][::-1]
     first = spec.first[:-1].tolist()
     made = rebuild(macroblocks, first, spec.columns, references, sets.chroma_qp_offset)

@@ -89,7 +89,7 @@ def macroblock(trace: dict[str, Any], column: int, row: int) -> list[str]:
     lines += ["", "syntax elements"]
     lines += _wrapped(_said(*part[:2]) for part in parts)
     first, end = parts[0][2], parts[-1][3]
-    lines += ["", f"bits {first:,} to {end:,} of the frame, in the bytes"]
+    lines += ["", f"bits {first:,} to {end - 1:,} of the frame, in the bytes"]
     data = bytes.fromhex(trace["stream"]["hex"])
     lines += _wrapped(data[first // 8 : -(-end // 8)].hex(" ").upper().split())
     own = [token for token in trace["tokens"] if number in token["macroblocks"]]
@@ -153,7 +153,7 @@ def mcu(trace: dict[str, Any], column: int, row: int) -> list[str]:
     parts = [part for part in trace["parts"] if part[4] in blocks]
     first, end = parts[0][2], parts[-1][3]
     scan = bytes.fromhex(trace["scan"]["hex"])
-    lines += ["", f"bits {first:,} to {end:,} of the scan, in the bytes"]
+    lines += ["", f"bits {first:,} to {end - 1:,} of the scan, in the bytes"]
     lines += _wrapped(scan[first // 8 : -(-end // 8)].hex(" ").upper().split())
     return lines + _tokens(
         trace,

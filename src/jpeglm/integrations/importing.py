@@ -20,11 +20,11 @@ from typing import Any
 import numpy as np
 
 from jpeglm.checkpoint import load_checkpoint, read_config, write_around, write_arrays
-from jpeglm.checkpoint.card import LICENCE, about, front_matter
+from jpeglm.checkpoint.card import LICENCE, about, check_licence, front_matter
 from jpeglm.checkpoint.weights import WEIGHTS
 from jpeglm.codecs import JpegCodec
 from jpeglm.config import PAPER_JPEG, PAPER_SAMPLING, InputError, JpegConfig, Sampling, shorten
-from jpeglm.files import atomic_folder, read_json, remove_halves
+from jpeglm.files import atomic_folder, printable, read_json, remove_halves
 from jpeglm.folders import CHECKPOINT, claim
 from jpeglm.integrations.hub import source_folder
 from jpeglm.integrations.sentencepiece import read_vocabulary
@@ -69,6 +69,7 @@ def import_model(
     ours, for a model that was trained on its ids (default the source's own, if it has one).
     licence: the card's.
     """
+    check_licence(licence)
     inputs = [] if source.startswith("hf:") else [Path(source)]
     claim(out, CHECKPOINT, inputs=[*inputs, *([tokenizer] if tokenizer else [])])
     remove_halves(out.parent, (out.name,))
@@ -158,7 +159,7 @@ def _sampling(folder: Path, form: str) -> dict[str, Any]:
 
 
 def _card(source: str, tokenizer: Tokenizer, size: int, dropped: list[str], licence: str) -> str:
-    name = source.removeprefix("hf:").rstrip("/").rsplit("/", 1)[-1]
+    name = printable(source.removeprefix("hf:").rstrip("/").rsplit("/", 1)[-1])
     lines = [
         front_matter(tokenizer, {"license": licence}),
         f"# {name}\n",

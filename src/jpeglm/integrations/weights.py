@@ -24,7 +24,7 @@ from jpeglm.checkpoint.weights import (
     weight_files,
 )
 from jpeglm.config import InputError, shorten
-from jpeglm.files import file_size
+from jpeglm.files import file_size, printable
 from jpeglm.tensors import Entry, read_header, read_safetensors
 
 __all__ = ["ForeignWeights"]
@@ -143,7 +143,11 @@ def _unpickle(path: Path) -> dict[str, Any]:
                 "safetensors where you trust it"
             ) from error
         raise InputError(f"{path} is not a file of weights that torch saved") from error
-    except (RuntimeError, EOFError, ValueError, OSError, LookupError) as error:
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"{printable(path)} cannot be opened by torch, for its name is no UTF-8; rename it"
+        ) from error
+    except Exception as error:  # unpickling damaged bytes raises anything
         raise InputError(f"{path} is not a complete file of weights that torch saved") from error
     if not isinstance(found, dict) or not all(
         isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in found.items()

@@ -20,8 +20,7 @@ from typing import Any, TypeVar
 from jpeglm.checkpoint import load_checkpoint
 from jpeglm.checkpoint.shipped import list_models
 from jpeglm.config import InputError, shorten
-from jpeglm.files import printable
-from jpeglm.generation.loading import is_vae, load
+from jpeglm.generation.loading import load
 from jpeglm.generation.model import Model
 from jpeglm.generation.requests import Event
 from jpeglm.inspection.kinds import read_subject, trace_of
@@ -73,11 +72,6 @@ class Service:
     def _open(self, given: str, options: dict[str, Any]) -> Served:
         folder = checkpoint_folder(given)
         name = _name(folder.resolve())
-        if is_vae(folder):
-            raise InputError(
-                f"{printable(folder)} is a VAE, which writes no tokens that one could watch; draw "
-                "with it by `jpeglm generate`"
-            )
         codec = load_checkpoint(folder).codec
         if codec.media != "picture":
             return Served(name, folder, codec)

@@ -40,10 +40,22 @@ const samples = (quarters) => number(Math.abs(quarters) / 4, quarters % 4 ? 2 : 
 // How far a vector goes, in words.
 function way([x, y]) {
   const far = [x && `${samples(x)} ${x > 0 ? "right" : "left"}`, y && `${samples(y)} ${y > 0 ? "down" : "up"}`].filter(Boolean);
-  return far.length ? far.join(" and ") : "not at all";
+  return far.join(" and ");
 }
 
+// Frames that are taken apart are in the trace itself and in `others`; one chooses among them.
 export function lookClip(root, trace) {
+  const { others = {}, ...whole } = trace;
+  const apart = { ...others, [trace.clip.frame]: {} };
+  const chosen = (frame) => lookFrame(root, { ...whole, ...apart[frame], clip: { ...trace.clip, frame } }, Object.keys(apart).map(Number), (next) => {
+    chosen(next);
+    root.querySelector(`[data-key="frame-${next}"]`).focus({ preventScroll: true });
+  });
+  chosen(trace.clip.frame);
+}
+
+// apart: the frames that can be opened; choose(frame).
+function lookFrame(root, trace, apart, choose) {
   const { clip, model, frames, macroblocks } = trace;
   const parts = trace.parts.map(([name, bits, first, end, macroblock, symbol], index) => ({ name, bits, first, end, macroblock, symbol, index }));
   const tokens = trace.tokens.map((token, index) => ({ ...token, index }));
@@ -115,11 +127,14 @@ export function lookClip(root, trace) {
     const file = total(frames.map((one) => one.file)), under = total(frames.map((one) => one.model));
     const bar = (title, bits, note) => make("tr", {}, make("th", { scope: "row" }, title), make("td", {}, number(bits)),
       make("td", { class: "look-bar" }, make("i", { style: `width: ${Math.max(0.5, (100 * bits) / raw)}%` })), make("td", {}, note));
-    const strip = frames.map((one, at) => make("figure", { class: at === clip.frame ? "look-now" : null }, frameCanvas(at, `frame ${at}`),
-      make("figcaption", {}, make("b", {}, `${at} ${one.slice}`), ` ${number(one.file)} bits`)));
+    const strip = frames.map((one, at) => {
+      const told = [frameCanvas(at, `frame ${at}`), make("figcaption", {}, make("b", {}, `${at} ${one.slice}`), ` ${number(one.file)} bits`)];
+      const button = () => make("button", { type: "button", "data-key": `frame-${at}`, "aria-pressed": String(at === clip.frame), title: `Open frame ${at}`, onclick: () => choose(at) }, ...told);
+      return make("figure", { class: at === clip.frame ? "look-now" : null }, ...(apart.length > 1 ? [button()] : told));
+    });
     return make("div", {},
       make("div", { class: "look-strip" }, ...strip),
-      make("p", { class: "look-hint" }, `The first frame (I) is written by itself; every other one (P) says how it differs from the frame before, which takes far fewer bits. Frame ${clip.frame} is opened here.`),
+      make("p", { class: "look-hint" }, `The first frame (I) is written by itself; every other one (P) says how it differs from the frame before, which takes far fewer bits. Frame ${clip.frame} is opened here${apart.length > 1 ? "; choose another" : ""}.`),
       make("div", { class: "look-whole" },
         make("div", { class: "look-frame", style: `aspect-ratio: ${clip.width} / ${clip.height}` }, frameCanvas(clip.frame, `frame ${clip.frame} as it is shown`), grid),
         make("div", {},
@@ -164,7 +179,7 @@ export function lookClip(root, trace) {
     const pieces = one.motion.map((part) => ({ ...part, left: left + part.x, top: top + part.y, from: [left + part.x + part.vector[0] / 4, top + part.y + part.vector[1] / 4] }));
     const back = Math.max(...one.motion.map(({ reference }) => reference));
     const words = skipped
-      ? `Nothing is written for this macroblock but that it is skipped: it is copied from the frame before, moved as its neighbours suggest (${way(one.motion[0].vector)}).`
+      ? `Nothing is written for this macroblock but that it is skipped: it is copied from the frame before, moved as its neighbours suggest: ${way(one.motion[0].vector) || "not at all"}.`
       : `${pieces.length === 1 ? "The square is" : `${pieces.length} pieces of the square are each`} copied from a place in the frame before. Only how the place differs from what the neighbours’ motion suggests is written.`;
     const arrows = (list) => list.flatMap((piece) => {
       const middle = [piece.left + piece.width / 2, piece.top + piece.height / 2], origin = [piece.from[0] + piece.width / 2, piece.from[1] + piece.height / 2];
@@ -175,7 +190,7 @@ export function lookClip(root, trace) {
       return marked(clip.frame - 1 - reference, `frame ${clip.frame - 1 - reference}: what is copied, and the way there`, [here.cloneNode(), ...list.map((piece) => box(...piece.from, piece.width, piece.height, "look-from")), ...arrows(list)]);
     });
     const list = make("ul", { class: "look-motion" }, ...pieces.map((piece) => make("li", {},
-      make("b", {}, `${piece.width} × ${piece.height} at ${piece.x}, ${piece.y}`), `: from ${way(piece.vector)}; suggested: ${way(piece.predicted)}${back ? `; ${piece.reference + 1} back` : ""}`)));
+      make("b", {}, `${piece.width} × ${piece.height} at ${piece.x}, ${piece.y}`), `: from ${way(piece.vector) || "the same place"}; suggested: ${way(piece.predicted) || "the same place"}${back ? `; ${piece.reference + 1} back` : ""}`)));
     return section("1", "Where it comes from: the frame before", `${words} Vectors count in quarters of a sample; between samples, values are interpolated.`,
       make("div", { class: "look-row" }, ...before, marked(clip.frame, `frame ${clip.frame}, macroblock ${column}, ${row}`, [here, ...pieces.map((piece) => box(piece.left, piece.top, piece.width, piece.height, "look-piece-edge"))])), list);
   }
@@ -238,7 +253,7 @@ export function lookClip(root, trace) {
     const near = bytes.slice(first >> 3, (end + 7) >> 3);
     const stuffed = near.some(({ kind }) => kind === 1) ? " A 03 is put behind two zeros, so that no data look like a start code." : "";
     const choose = (part) => point([part]);
-    return section("5", "Bits become bytes", `Bits ${number(first)} to ${number(end)} of the frame, this macroblock’s, packed eight to a byte.${stuffed} Before a slice’s first macroblock stand a start code, 00 00 01, and a header; the model never sees them, for they follow from the clip’s settings${model.alphabet === "bytes" ? ", unless its alphabet are the bytes" : ""}.`,
+    return section("5", "Bits become bytes", `Bits ${number(first)} to ${number(end - 1)} of the frame, this macroblock’s, packed eight to a byte.${stuffed} Before a slice’s first macroblock stand a start code, 00 00 01, and a header; the model never sees them, for they follow from the clip’s settings${model.alphabet === "bytes" ? ", unless its alphabet are the bytes" : ""}.`,
       make("div", { class: "look-chips look-heads" }, ...heads.map(chip)),
       byteBoxes(near, parts, { kinds: CLIP_KINDS, on: touches, other: (part) => part.macroblock !== state.macroblock, choose }));
   }

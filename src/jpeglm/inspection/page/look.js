@@ -169,7 +169,7 @@ export function look(root, trace) {
       choose: (part) => point([part], part.k >= 0 && part.mcu === state.mcu ? { block: part.block, place: ZIGZAG[part.k] } : {}),
     });
     const [first, end] = span;
-    return section("5", "Bits become bytes", `Bits ${number(first)} to ${number(end)} of the file’s scan, this MCU’s, packed eight to a byte. Codes begin anywhere in a byte, which is why bytes are a hard alphabet for a language model.${notes}`, own);
+    return section("5", "Bits become bytes", `Bits ${number(first)} to ${number(end - 1)} of the file’s scan, this MCU’s, packed eight to a byte. Codes begin anywhere in a byte, which is why bytes are a hard alphabet for a language model.${notes}`, own);
   }
 
   function step6() {

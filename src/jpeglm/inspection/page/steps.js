@@ -39,7 +39,7 @@ export function expected(digit, token, model, grammar, name) {
   const rows = token.likeliest.map(([id, chance, legal]) => [id, chance, legal]);
   if (!rows.some(([id]) => id === token.token)) rows.push([token.token, 2 ** -token.bits, true]);
   const most = Math.max(...rows.map(([, chance]) => chance));
-  return section(digit, "What the model expected here", `Of ${number(model.vocabulary)} tokens the ${grammar} allows ${number(token.legal)} here; the model gave ${number(100 * token.illegal_mass, 2)} % to the others, which are never drawn. The true one was ${token.rank ? `expected after ${number(token.rank)} others` : "what it expected most"} and costs ${number(token.bits, 1)} bits.`,
+  return section(digit, "What the model expected here", `Of ${number(model.vocabulary)} tokens the ${grammar} allows ${number(token.legal)} here; the model gave ${number(100 * token.illegal_mass, 2)} % to the others, which are never drawn. The true one was ${token.rank ? `expected after ${number(token.rank)} ${token.rank > 1 ? "others" : "other"}` : "what it expected most"} and costs ${number(token.bits, 1)} bits.`,
     make("table", { class: "look-chances" }, make("tbody", {}, ...rows.map(([id, chance, legal]) => make("tr", { class: id === token.token ? "true" : legal ? null : "illegal" },
       make("th", { scope: "row" }, name(id)), make("td", { class: "look-bar" }, make("i", { style: `width: ${Math.max(0.5, (100 * chance) / most)}%` })),
       make("td", {}, `${number(100 * chance, 1)} %`), make("td", {}, id === token.token ? "the true one" : legal ? "" : "not allowed"))))));

@@ -5,7 +5,10 @@ import { part } from "./controls.js";
 import { lookCodes } from "./inside/codes.js";
 import { look } from "./inside/look.js";
 
-const KINDS = { jpeg: look, codes: lookCodes };
+const KINDS = {
+  jpeg: [look, "From pixels to waves, from waves to small integers, symbols, bits and bytes, and at last to the tokens that the model reads and writes. Point at anything: it is marked in every step."],
+  codes: [lookCodes, "From a patch of pixels to a vector, from the vector to the nearest code of a codebook, and at last to the tokens that the model reads and writes."],
+};
 const SAMPLE = { name: "the example", url: "/studio/astronaut.jpg" };
 
 export const view = { id: "inside", title: "Look inside", mount: (studio) => new Inside(studio) };
@@ -78,7 +81,9 @@ class Inside {
     part("inside-name").textContent = `Reading ${source.name} …`;
     try {
       const found = await trace({ model: model.value, prompt: this.prompt, image: source.bytes }, work.signal);
-      KINDS[found.kind](part("look"), found);
+      const [show, lead] = KINDS[found.kind];
+      show(part("look"), found);
+      part("inside-lead").textContent = lead;
       this.source = source;
       this.studio.say(null);
       this.studio.tell(`${source.name} is open.`);
