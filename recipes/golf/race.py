@@ -242,7 +242,8 @@ def run(
 
 
 def table() -> str:
-    """The records as a Markdown table, in their order; p-values are Welch's, one-sided."""
+    """The records as a Markdown table, in their order; p-values are Welch's, one-sided, bold below
+    LEVEL."""
     from scipy.stats import ttest_ind
 
     titles = "record", "bits a picture (seeds)", "change", "p", "parameters", "tokens"
@@ -257,7 +258,8 @@ def table() -> str:
         if before:
             change = f"{100 * (np.mean(bits) / np.mean(before) - 1):+.1f} %"
         if min(len(before), len(bits)) > 1:
-            p = f"{ttest_ind(bits, before, equal_var=False, alternative='less').pvalue:.1g}"
+            value = ttest_ind(bits, before, equal_var=False, alternative="less").pvalue
+            p = f"**{value:.1g}**" if value < LEVEL else f"{value:.1g}"
         spread = f" ({min(bits):.0f} to {max(bits):.0f}, {len(bits)})" if len(bits) > 1 else " (1)"
         lines.append(
             f"| [{path.parent.name}](records/{path.parent.name}/entry.py) | "

@@ -303,6 +303,38 @@ def test_a_run_ends_with_its_budget_and_goes_on_where_it_was_stopped(golf, data,
     assert not (tmp_path / "half" / "state.pt").exists()
 
 
+def test_a_budget_may_be_one_of_the_clock(golf, data, tmp_path):
+    kind = type("Entry", (golf("kit.entry").Entry,), {
+        "vocabulary": 300, "width": 64, "heads": 1, "layers": 1, "inner": 64,
+    })  # fmt: skip
+    run = golf("race").Run(kind, golf("task").Task(data), 0, 20.0, True, tmp_path, eager=True)
+    ended = run.train()
+    assert 20 <= ended["seconds"] < 120 and ended["steps"] > 0
+    assert [spent for spent, _ in ended["curve"]] == sorted(spent for spent, _ in ended["curve"])
+
+
+def test_the_table_tells_whether_a_record_is_better(golf, monkeypatch, tmp_path):
+    from scipy.stats import ttest_ind
+
+    from jpeglm.files import write_json
+
+    race = golf("race")
+    monkeypatch.setattr(race, "RECORDS", tmp_path)
+    given = {"00-llama": [2000.0, 2010.0, 1990.0], "01-better": [1900.0, 1910.0, 1895.0],
+             "02-trial": []}  # fmt: skip
+    for name, bits in given.items():
+        rows = [
+            {"seed": seed, "bits": one, "parameters": 984192, "tokens": 10_000_000}
+            for seed, one in enumerate(bits)
+        ]
+        (tmp_path / name).mkdir()
+        write_json(tmp_path / name / "result.json", {"task": "", "budgets": {"1e14": rows}})
+    _, _, first, second = race.table().splitlines()
+    assert "00-llama" in first and "| 2000 (1990 to 2010, 3) | – | – | 0.98 M | 10.0 M |" in first
+    p = ttest_ind(given["01-better"], given["00-llama"], equal_var=False).pvalue / 2
+    assert f"| -4.9 % | **{p:.1g}** |" in second and p < race.LEVEL
+
+
 def test_an_artefact_too_large_is_refused(golf, data, tmp_path):
     from jpeglm.config import InputError
 
