@@ -16,6 +16,8 @@ import asyncio
 import json
 import secrets
 import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,7 +109,14 @@ def make_app(pictures: Pictures) -> FastAPI:
     from jpeglm.serving.app import add_errors
     from jpeglm.serving.schemas import Generation
 
-    app = FastAPI(title="jpeglm behind vLLM", docs_url=None, redoc_url=None, openapi_url=None)
+    @asynccontextmanager
+    async def engine(app: FastAPI) -> AsyncIterator[None]:
+        yield  # uvicorn ends this process by the signal that it was sent once the block is left
+        pictures.engine.shutdown()
+
+    app = FastAPI(
+        title="jpeglm behind vLLM", docs_url=None, redoc_url=None, openapi_url=None, lifespan=engine
+    )
     add_errors(app)
 
     async def models() -> dict[str, Any]:
@@ -133,18 +142,15 @@ async def serve(arguments: argparse.Namespace) -> None:
     engine = AsyncLLM.from_engine_args(
         AsyncEngineArgs(model=str(folder), skip_tokenizer_init=True, **options)
     )
-    try:
-        import uvicorn
+    import uvicorn
 
-        from jpeglm.checkpoint import load_checkpoint
+    from jpeglm.checkpoint import load_checkpoint
 
-        name = Path(folder).resolve().name
-        app = make_app(Pictures(engine, load_checkpoint(folder), name))
-        config = uvicorn.Config(app, arguments.host, arguments.port, log_level="warning")
-        print(f"{name} at http://{arguments.host}:{arguments.port}/v1", flush=True)
-        await uvicorn.Server(config).serve()
-    finally:
-        engine.shutdown()
+    name = Path(folder).resolve().name
+    app = make_app(Pictures(engine, load_checkpoint(folder), name))
+    config = uvicorn.Config(app, arguments.host, arguments.port, log_level="warning")
+    print(f"{name} at http://{arguments.host}:{arguments.port}/v1", flush=True)
+    await uvicorn.Server(config).serve()
 
 
 def main() -> None:
