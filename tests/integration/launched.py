@@ -15,6 +15,8 @@ import signal
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +125,52 @@ def rows(out: Path) -> list[dict[str, float]]:
     ]
 
 
+MOMENTS = ("copied", "writing", "whole", "pointed")
+
+
+def die_at(moment: str) -> None:
+    """SIGKILL at a moment of the second checkpoint: once the weights are copied, halfway through
+    the last file while steps are done, before last.json, and before older ones are removed."""
+    from jpeglm.training import lm, saving
+    from jpeglm.training.run import Checkpoints
+
+    calls = {name: 0 for name in MOMENTS}
+    done = 0
+
+    def counted(name: str, real: Callable[..., Any], which: int, first: bool) -> Callable[..., Any]:
+        def called(*given: Any, **more: Any) -> Any:
+            calls[name] += 1
+            if name == moment and calls[name] == which:
+                if not first:
+                    real(*given, **more)
+                os.kill(os.getpid(), signal.SIGKILL)
+            return real(*given, **more)
+
+        return called
+
+    step, state = lm.step, saving.save_state
+
+    def stepped(running: Any, *given: Any) -> None:
+        nonlocal done
+        step(running, *given)
+        done = running.state.step + 1
+
+    def written(path: Path, values: dict[str, Any]) -> None:
+        state(path, values)
+        number = values["state"]["step"]
+        if moment == "writing" and number == 8:
+            os.truncate(path, path.stat().st_size // 2)
+            while done < number + 3:
+                time.sleep(0.005)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    lm.step, saving.save_state = stepped, written
+    saving.copied = counted("copied", saving.copied, 2, first=False)  # type: ignore[attr-defined]
+    Checkpoints.wrote = counted("whole", Checkpoints.wrote, 2, first=True)  # type: ignore
+    # At the start too.
+    Checkpoints.remove_old = counted("pointed", Checkpoints.remove_old, 3, first=True)  # type: ignore
+
+
 def _rank(one: dict[str, Any]) -> None:
     """Train as one of the processes and leave a note of what this one saw."""
     from jpeglm.training import lm
@@ -144,8 +192,6 @@ def _rank(one: dict[str, Any]) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (one["limit"][1], resource.RLIM_INFINITY))
     lm.step = watched
     if one.get("die", [None])[0] == rank:
-        from tests.integration.test_train_background import die_at
-
         die_at(one["die"][1])
     try:
         config = TrainConfig.from_dict(one["config"])

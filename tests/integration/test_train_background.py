@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -29,8 +28,16 @@ from jpeglm.config import InputError  # noqa: E402
 from jpeglm.training import lm, saving  # noqa: E402
 from jpeglm.training.background import Background  # noqa: E402
 from jpeglm.training.run import Checkpoints  # noqa: E402
-from tests.integration import launched  # noqa: E402
-from tests.integration.launched import SHAPE, job, launch, make_data, rows, tokenizer  # noqa: E402
+from tests.integration.launched import (  # noqa: E402
+    MOMENTS,
+    SHAPE,
+    die_at,
+    job,
+    launch,
+    make_data,
+    rows,
+    tokenizer,
+)
 
 CONFIG = lm.TrainConfig(
     steps=16,
@@ -71,13 +78,20 @@ def steps(out: Path) -> list[int]:
 
 
 def same_run(out: Path, other: Path) -> None:
+    from safetensors.torch import load_file
+
     assert rows(out) == rows(other)
     names = [path.name for path in sorted((other / "checkpoints").iterdir())]
     assert [path.name for path in sorted((out / "checkpoints").iterdir())] == names
     files = [path.relative_to(other) for path in other.rglob("*.safetensors")]
     assert len(files) > 2
     for file in files:
-        assert (out / file).read_bytes() == (other / file).read_bytes(), file
+        if file.name.startswith("shard-"):  # whose header has its entries in any order
+            mine, theirs = load_file(out / file), load_file(other / file)
+            assert mine.keys() == theirs.keys()
+            assert all(torch.equal(mine[name], theirs[name]) for name in mine), file
+        else:
+            assert (out / file).read_bytes() == (other / file).read_bytes(), file
     assert not [*out.rglob(".*.tmp")]
 
 
@@ -196,49 +210,6 @@ def test_an_error_beside_the_steps_ends_the_run(
         assert not [*run.glob("checkpoints/*")] and not [*run.rglob(".*.tmp")]
 
 
-MOMENTS = ("copied", "writing", "whole", "pointed")
-
-
-def die_at(moment: str) -> None:
-    """SIGKILL at a moment of the second checkpoint: once the weights are copied, halfway through
-    the last file while steps are done, before last.json, and before older ones are removed."""
-    calls = {name: 0 for name in MOMENTS}
-    done = 0
-
-    def counted(name: str, real: Callable[..., Any], which: int, first: bool) -> Callable[..., Any]:
-        def called(*given: Any, **more: Any) -> Any:
-            calls[name] += 1
-            if name == moment and calls[name] == which:
-                if not first:
-                    real(*given, **more)
-                os.kill(os.getpid(), signal.SIGKILL)
-            return real(*given, **more)
-
-        return called
-
-    step, state = lm.step, saving.save_state
-
-    def stepped(running: Any, *given: Any) -> None:
-        nonlocal done
-        step(running, *given)
-        done = running.state.step + 1
-
-    def written(path: Path, values: dict[str, Any]) -> None:
-        state(path, values)
-        number = values["state"]["step"]
-        if moment == "writing" and number == 8:
-            os.truncate(path, path.stat().st_size // 2)
-            while done < number + 3:
-                time.sleep(0.005)
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    lm.step, saving.save_state = stepped, written
-    saving.copied = counted("copied", saving.copied, 2, first=False)  # type: ignore[attr-defined]
-    Checkpoints.wrote = counted("whole", Checkpoints.wrote, 2, first=True)  # type: ignore
-    # At the start too.
-    Checkpoints.remove_old = counted("pointed", Checkpoints.remove_old, 3, first=True)  # type: ignore
-
-
 def left(out: Path, moment: str) -> None:
     """What a kill at a moment leaves."""
     assert last(out) == (8 if moment == "pointed" else 4)
@@ -264,10 +235,10 @@ def test_killed_at_any_moment(data: Path, whole: Path, tmp_path: Path, moment: s
 
 
 @pytest.mark.slow
-def test_two_processes_with_shares_killed_at_any_moment(data: Path, tmp_path: Path) -> None:
-    outs = {moment: tmp_path / moment for moment in MOMENTS}
+def test_two_processes_killed_beside_the_steps(data: Path, tmp_path: Path) -> None:
+    """While the first one writes, and before last.json; the second has written its share."""
+    outs = {moment: tmp_path / moment for moment in ("writing", "whole")}
     for moment, out in outs.items():
-        # The second process has no part in what comes after the shares.
         done = launch(2, job(data, out, FSDP, die=[0, moment]))
         assert done.returncode != 0
         left(out, moment)
@@ -275,11 +246,9 @@ def test_two_processes_with_shares_killed_at_any_moment(data: Path, tmp_path: Pa
     done = launch(2, *jobs)
     assert done.returncode == 0, done.stderr[-3000:]
     for out in outs.values():
-        assert last(out) == 16
-        shutil.rmtree(out / "tensorboard")
         same_run(out, tmp_path / "whole")
 
 
 if __name__ == "__main__":
     die_at(sys.argv[3])
-    lm.train(Path(sys.argv[1]), launched.tokenizer(), Path(sys.argv[2]), CONFIG)
+    lm.train(Path(sys.argv[1]), tokenizer(), Path(sys.argv[2]), CONFIG)

@@ -8,6 +8,7 @@ real one on a CPU, whose model runner is the first; the second, which needs Trit
 own loader and data classes.
 """
 
+import base64
 import json
 import os
 import re
@@ -20,6 +21,9 @@ import numpy as np
 import pytest
 
 from jpeglm.tokenizer import Tokenizer
+
+from ..unit.conftest import until
+from .launched import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = os.environ.get("JPEGLM_VLLM")
@@ -264,3 +268,59 @@ def test_the_second_runner_s_interface():
 
 def test_ids_that_the_host_does_not_have_yet_are_told():
     assert "async_scheduling" in told(AHEAD)
+
+
+def children(process):
+    """Of a process, and theirs."""
+    found = []
+    for task in Path(f"/proc/{process}/task").glob("*/children"):
+        for child in task.read_text().split():
+            found += [int(child), *children(int(child))]
+    return found
+
+
+def test_openai_s_client_gets_pictures_of_the_server(tmp_path):
+    """recipes/vllm_server.py: whole files, the same ones of a seed, and errors in words."""
+    openai = pytest.importorskip("openai")
+    port = free_port()
+    options = json.dumps({"dtype": "float32", "enforce_eager": True, "max_num_seqs": 8})
+    words = [PYTHON, ROOT / "recipes/vllm_server.py", "cifar10", "--port", str(port)]
+    variables = {"PYTHONPATH": str(ROOT / "src"), "VLLM_CPU_KVCACHE_SPACE": "1"}
+    log, engine = tmp_path / "log", []
+    with log.open("w") as told, subprocess.Popen(
+        [*map(str, words), "--engine", options], stdout=told, stderr=told,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **variables},
+    ) as server:  # fmt: skip
+        try:
+            until(lambda: server.poll() is not None or "/v1" in log.read_text(), 400)
+            assert server.poll() is None, log.read_text()[-3000:]
+            engine = children(server.pid)
+            assert engine or not Path("/proc").is_dir()
+            client = openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none")
+            assert [model.id for model in client.models.list()] == ["cifar10"]
+
+            def draw(**more):
+                found = client.images.generate(
+                    model="cifar10", prompt="ship", n=3, extra_body={"seed": 1}, **more
+                )
+                return [base64.b64decode(one.b64_json) for one in found.data], found
+
+            files, answer = draw()
+            codec = Tokenizer.load("cifar10").codec
+            assert answer.size == "32x32" and answer.usage.output_tokens > 30
+            assert len({*files}) == 3 and all(codec.check(file).valid for file in files)
+            for number, file in enumerate(files if shutil.which("djpeg") else []):
+                path = tmp_path / f"{number}.jpg"
+                path.write_bytes(file)
+                said = subprocess.run(["djpeg", "-outfile", "/dev/null", path], capture_output=True)
+                assert said.returncode == 0 and not said.stderr
+            assert draw()[0] == files
+            assert draw(output_format="png")[0][0].startswith(b"\x89PNG")
+            for wrong, word in (({"size": "64x64"}, "draws 32x32"), ({"stream": True}, "stream")):
+                with pytest.raises(openai.BadRequestError, match=word):
+                    draw(**wrong)
+        finally:
+            server.terminate()
+            server.wait(60)
+            for process in engine:  # nothing of it is left
+                until(lambda process=process: not Path(f"/proc/{process}/exe").exists(), 60)

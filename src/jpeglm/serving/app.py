@@ -40,7 +40,7 @@ from jpeglm.serving.schemas import (
 )
 from jpeglm.serving.service import Events, Service
 
-__all__ = ["make_app"]
+__all__ = ["add_errors", "make_app"]
 
 FIELDS = 64
 """Parts of a form, at most."""
@@ -67,7 +67,7 @@ def make_app(service: Service, origins: Sequence[str] = ()) -> FastAPI:
         openapi_url=None,
         middleware=[*(cors if origins else []), gate],
     )
-    _add_errors(app)
+    add_errors(app)
     add_page(app)
 
     @app.get("/health")
@@ -127,7 +127,9 @@ def make_app(service: Service, origins: Sequence[str] = ()) -> FastAPI:
     return app
 
 
-def _add_errors(app: FastAPI) -> None:
+def add_errors(app: FastAPI) -> None:
+    """Whatever goes wrong in a route is an answer in OpenAI's shape, with one sentence."""
+
     @app.exception_handler(Problem)
     async def problem(request: Request, error: Problem) -> Response:
         return JSONResponse(error.to_dict(), error.status, error.headers)
