@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from jpeglm.config import InputError
-from jpeglm.remote import is_remote, place, reaching, read, there
+from jpeglm.remote import is_remote, place, reaching, read, there, write
 
 
 def explain(error: OSError | ValueError, path: Path) -> InputError:
@@ -56,7 +56,13 @@ def atomic_write(path: Path, data: bytes | Iterable[Any]) -> None:
 def staged(path: Path, data: bytes | Iterable[Any]) -> Iterator[None]:
     """`data` lies on the disk while the body runs, and is `path` after it; if the body raises,
     the old content stays."""
-    path = Path(path)
+    path = place(path)
+    parts: Iterable[Any] = (data,) if isinstance(data, bytes) else data
+    if is_remote(path):  # an object appears whole by itself
+        whole = b"".join(parts)
+        yield
+        write(path, whole)
+        return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
@@ -64,7 +70,6 @@ def staged(path: Path, data: bytes | Iterable[Any]) -> Iterator[None]:
         raise explain(error, path) from error
     try:
         with os.fdopen(handle, "wb") as file:
-            parts: Iterable[Any] = (data,) if isinstance(data, bytes) else data
             for part in parts:
                 file.write(part)
             file.flush()
@@ -342,7 +347,10 @@ def halves(folder: Path, names: Collection[str], suffix: str = "tmp") -> list[tu
 
 
 def remove_halves(folder: Path, names: Collection[str]) -> None:
-    """Remove what a killed process left half-written, directly inside the folder."""
+    """Remove what a killed process left half-written, directly inside the folder; in a store there
+    is no such thing."""
+    if is_remote(folder):
+        return
     for old, name in halves(folder, names, "old"):
         # Killed between the two renames that replace a folder: the old one is all there is, unless
         # it was itself being written.

@@ -24,6 +24,7 @@ from typing import Any
 
 from jpeglm.config import InputError
 from jpeglm.files import explain, half_of, printable
+from jpeglm.remote import Unreachable, is_remote, names_in, place, read, there
 
 
 @dataclass(frozen=True)
@@ -145,11 +146,16 @@ def shell(word: str) -> str:
 
 def record_of(folder: Path, kind: Kind) -> dict[str, Any] | None:
     """The folder's record, None if it has none of that kind or it cannot be read."""
-    file = Path(folder) / kind.record
+    file = place(folder) / kind.record
     try:
-        if file.is_symlink() or not file.is_file():
+        if is_remote(file):
+            record = json.loads(read(file))
+        elif file.is_symlink() or not file.is_file():
             return None
-        record = json.loads(file.read_bytes())
+        else:
+            record = json.loads(file.read_bytes())
+    except Unreachable:
+        raise
     except (OSError, ValueError, RecursionError):
         return None
     if not isinstance(record, dict) or not kind.proof(record):
@@ -186,7 +192,10 @@ def claim(
     inputs: files and folders that are read. names: what is about to be written there, by default
     every name of the kind. Nothing is changed.
     """
-    out, wanted = Path(out), kind.names if names is None else list(names)
+    out, wanted = place(out), kind.names if names is None else list(names)
+    if is_remote(out):
+        _claim_elsewhere(out, kind, wanted)
+        return
     if os.path.lexists(out) and not out.is_dir():
         what = "a file" if out.exists() else "a link that leads nowhere"
         raise InputError(f"{out} is {what}, but a folder is to be written; give another name")
@@ -208,12 +217,28 @@ def claim(
             taken = sorted(entry for entry in foreign if fnmatchcase(entry, name))
         # A file system that ignores case has the name though it is not listed.
         if taken or (name not in entries and os.path.lexists(out / name)):
-            place = out / (taken[0] if taken else name)
+            where = out / (taken[0] if taken else name)
             raise InputError(
-                f"{place} was not written by jpeglm here and would be overwritten; "
+                f"{where} was not written by jpeglm here and would be overwritten; "
                 "give another folder"
             )
     check_writable(out)
+
+
+def _claim_elsewhere(out: Path, kind: Kind, wanted: Collection[str]) -> None:
+    """The same in a store, which knows neither links nor what may be written before it is."""
+    if there(out) == "file":
+        raise InputError(f"{out} is a file, but a folder is to be written; give another name")
+    entries = names_in(out)
+    found = kind_of(out) if entries else None
+    if found not in (None, kind):
+        raise InputError(f"{out} holds {found.what}; give another folder")
+    for entry in sorted(entries) if found is None else ():
+        if any(fnmatchcase(entry, name) for name in wanted):
+            raise InputError(
+                f"{out / entry} was not written by jpeglm here and would be overwritten; "
+                "give another folder"
+            )
 
 
 def check_writable(folder: Path) -> None:
@@ -240,7 +265,10 @@ def check_writable(folder: Path) -> None:
 @contextmanager
 def only_one(out: Path, what: str) -> Iterator[None]:
     """InputError if another `what` is writing to the folder `out`; while the body runs, no other
-    one may."""
+    one may. A store has no such lock: there it is for the user to start one alone."""
+    if is_remote(out):
+        yield
+        return
     try:
         import fcntl
     except ImportError:  # Windows knows no lock of a folder

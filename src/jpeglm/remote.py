@@ -24,8 +24,10 @@ from typing import Any, BinaryIO, cast
 
 from jpeglm.config import InputError, install
 
-__all__ = ["Unreachable", "is_remote", "listed", "opened", "place", "reaching", "read",
-           "there"]  # fmt: skip
+__all__ = [
+    "Unreachable", "is_remote", "listed", "names_in", "near", "opened", "place", "reaching", "read",
+    "there", "write",
+]  # fmt: skip
 
 BLOCK = 4 << 20
 """Bytes of a request where a file is read on."""
@@ -107,10 +109,14 @@ def there(path: Path) -> str:
 
 
 def listed(folder: Path) -> list[tuple[str, int]]:
-    """(path relative to the folder, bytes) of all objects below it."""
+    """(path relative to the folder, bytes) of all objects below it; a folder without any is not
+    there, and neither is one of no bucket."""
     found: Any = folder
     with reaching(folder):
-        objects = found.fs.find(found.path, detail=True)
+        try:
+            objects = found.fs.find(found.path, detail=True)
+        except FileNotFoundError:
+            return []
         start = len(found.path.rstrip("/")) + 1
         return [
             (name[start:], int(about["size"] or 0))
@@ -132,6 +138,33 @@ def read(path: Path, limit: int | None = None) -> bytes:
             if found.fs.info(found.path).get("size") == 0:  # S3 has no range of nothing
                 return b""
             raise
+
+
+def write(path: Path, data: bytes) -> None:
+    """An object of these bytes, which appears whole or not at all, and replaces what was there."""
+    found: Any = path
+    with reaching(path):
+        try:
+            found.fs.pipe_file(found.path, data)
+        except FileNotFoundError as error:
+            raise Unreachable(f"cannot write {path}: {error}; is there such a bucket?") from error
+
+
+def names_in(folder: Path) -> set[str]:
+    """Names of what lies directly in a folder; none where there is no folder."""
+    if is_remote(folder):
+        return {name.partition("/")[0] for name, _ in listed(folder)}
+    return set(os.listdir(folder)) if folder.is_dir() else set()
+
+
+def near(name: str, verb: str) -> Path:
+    """A path of this machine, which is all that a verb reads."""
+    if is_remote(found := place(name)):
+        raise InputError(
+            f"{found} lies elsewhere, and {verb} reads what lies on this machine; copy it to a "
+            "disk first, as with: aws s3 sync"
+        )
+    return found
 
 
 class _Raw(io.RawIOBase):

@@ -20,6 +20,7 @@ import numpy as np
 
 from jpeglm.config import InputError, fits, shorten
 from jpeglm.files import MAX_JSON, atomic_write, file_size, parse_json
+from jpeglm.remote import Unreachable, is_remote, opened, place
 
 NUMPY = {
     "F64": np.float64,
@@ -49,25 +50,20 @@ class Entry(NamedTuple):
 def read_header(path: Path) -> dict[str, Entry]:
     """The arrays of a safetensors file by name; InputError says what is wrong with it."""
     with _opened(path) as file:
-        return _header(Path(path), file)
+        return _header(place(path), file)
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[BinaryIO]:
-    file_size(Path(path))  # InputError unless it is a regular file
-    with open(path, "rb") as file:
+    path = place(path)
+    file_size(path)  # InputError unless it is a regular file
+    with opened(path) as file:
         yield file
 
 
 def _header(path: Path, file: BinaryIO) -> dict[str, Entry]:
-    whole = os.fstat(file.fileno()).st_size
-    length = int.from_bytes(file.read(8), "little")
-    if not 2 <= length <= whole - 8 or length > MAX_JSON:
-        raise _broken(path, "its header does not fit into the file")
-    try:
-        header = parse_json(file.read(length), "its header")
-    except InputError as error:
-        raise _broken(path, str(error)) from error
+    whole = file.seek(0, os.SEEK_END)
+    length, header = _parsed(path, file, whole)
     found = {
         name: _entry(path, name, value, 8 + length)
         for name, value in header.items()
@@ -81,6 +77,28 @@ def _header(path: Path, file: BinaryIO) -> dict[str, Entry]:
     if at != whole:
         raise _broken(path, f"its arrays end at byte {at}, the file at {whole}")
     return found
+
+
+def _parsed(path: Path, file: BinaryIO, whole: int) -> tuple[int, dict[str, Any]]:
+    """A header and its bytes, of a file of `whole` bytes."""
+    file.seek(0)
+    length = int.from_bytes(file.read(8), "little")
+    if not 2 <= length <= whole - 8 or length > MAX_JSON:
+        raise _broken(path, "its header does not fit into the file")
+    try:
+        return length, parse_json(file.read(length), "its header")
+    except Unreachable:
+        raise
+    except InputError as error:
+        raise _broken(path, str(error)) from error
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """What a file says of itself; its arrays are not looked at beyond their places."""
+    with _opened(path) as file:
+        _header(path, file)
+        found = _parsed(path, file, file.seek(0, os.SEEK_END))[1].get("__metadata__", {})
+    return found if isinstance(found, dict) else {}
 
 
 def _entry(path: Path, name: str, value: Any, offset: int) -> Entry:
@@ -106,10 +124,15 @@ def _broken(path: Path, why: str) -> InputError:
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """(arrays, dtypes) of a safetensors file, memory-mapped; BF16 comes as its uint16 bits."""
+    """(arrays, dtypes) of a safetensors file, memory-mapped where it lies on this machine; BF16
+    comes as its uint16 bits."""
     with _opened(path) as file:  # header and data of one file, should another take its place
-        header = _header(Path(path), file)
-        data = np.memmap(file, np.uint8, "r")
+        header = _header(place(path), file)
+        if is_remote(path):
+            file.seek(0)
+            data = np.frombuffer(file.read(), np.uint8)
+        else:
+            data = np.memmap(file, np.uint8, "r")
     arrays: dict[str, np.ndarray] = {
         name: np.require(  # writers need not align what they write
             data[entry.begin : entry.end].view(NUMPY[entry.dtype]), requirements="A"

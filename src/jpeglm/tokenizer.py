@@ -28,6 +28,7 @@ from jpeglm.config import InputError, fingerprint, shorten
 from jpeglm.files import atomic_write, read_json, write_json
 from jpeglm.holes import spans
 from jpeglm.places import checkpoint_folder
+from jpeglm.remote import place
 from jpeglm.syntax.alphabet import Alphabet
 from jpeglm.syntax.machine import (
     apart,
@@ -318,7 +319,7 @@ class Tokenizer:
 
     def save(self, folder: Path) -> None:
         """Write `tokenizer.json`, `tokenizer_config.json`, `codec.json` (and its weights)."""
-        folder = Path(folder)
+        folder = place(folder)
         write_json(
             folder / "tokenizer_config.json",
             {

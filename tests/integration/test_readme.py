@@ -215,6 +215,9 @@ def test_the_page_of_scaling_out_runs(jpeglm, tmp_path, picture_files):
         result = jpeglm(*shlex.split(line.replace("--workers 8", "--workers 2"))[1:], cwd=tmp_path)
         assert result.code == 0, f"{line}\n{result.err}"
     assert [*tmp_path.glob("data/shard-*.tokens.safetensors")]
+    (line,) = commands("scaling.md")
+    assert jpeglm(*shlex.split(line.replace("--crops 24", "--crops 2"))[1:], cwd=tmp_path).code == 0
+    assert (tmp_path / "many" / "tokens-index.safetensors").exists()
 
 
 def test_the_road_runs(jpeglm, tmp_path, picture_files):

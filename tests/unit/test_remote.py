@@ -12,6 +12,7 @@ import re
 import subprocess
 import sys
 import tarfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from jpeglm.config import InputError
 from jpeglm.data.prepare import prepare
 from jpeglm.data.settings import PrepareConfig
 from jpeglm.data.sources import open_source
-from jpeglm.remote import Unreachable, place, reaching
+from jpeglm.remote import Unreachable, names_in, place, reaching
 
 fsspec = pytest.importorskip("fsspec")
 pytest.importorskip("upath", reason="the extra remote is not installed")
@@ -273,3 +274,116 @@ def test_credentials_that_are_refused(s3: str):
     told = r"is refused \(no such key\); check the credentials"
     with pytest.raises(Unreachable, match=told), reaching(place(s3)):
         raise refused
+
+
+def fetched(address: str, folder: Path) -> Path:
+    """A copy on this machine."""
+    path = place(address)
+    path.fs.get(f"{path.path}/", f"{folder}/", recursive=True)
+    return folder
+
+
+def same_files(one: Path, other: Path) -> None:
+    names = [
+        {
+            path.relative_to(folder): path.read_bytes()
+            for path in folder.rglob("*")
+            if path.is_file()
+        }
+        for folder in (one, other)
+    ]
+    assert names[0] == names[1] and len(names[0]) > 20
+
+
+@pytest.mark.parametrize("where", ["memory", "s3"])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_shards_elsewhere_are_those_of_a_disk(
+    where: str, workers: int, photos: Path, near: Path, tmp_path: Path,
+    request: pytest.FixtureRequest
+):  # fmt: skip
+    """With their tokens and index, to the byte; in processes as well, which memory is not shared
+    with; a second run finds all done, and one that lost something makes it again."""
+    if (where, workers) == ("memory", 2):
+        pytest.skip("each process has a memory of its own")
+    from jpeglm.data.loader import load_tokens
+    from jpeglm.data.open import Dataset
+    from jpeglm.tokenizer import Tokenizer
+
+    address = request.getfixturevalue(where).replace("photos", f"data-{workers}")
+    streams = [stream for _, stream, *_ in Dataset(near).streams("train")]
+    tokenizer = Tokenizer.train(streams, CODEC, "jpeg-symbols", 240)
+    here, out = tmp_path / "here", place(address)
+    prepare(photos, here, CODEC, SETTINGS, tokenizer=tokenizer, workers=1)
+    prepare(photos, out, CODEC, SETTINGS, tokenizer=tokenizer, workers=workers)
+    copy = fetched(address, tmp_path / "copy")
+    same_files(here, copy)
+    assert len(load_tokens(copy, tokenizer, "train")) == len(streams)
+    written = out.fs.info(f"{out.path}/shard-00000.parquet")
+    prepare(photos, out, CODEC, SETTINGS, tokenizer=tokenizer, workers=workers)
+    again = out.fs.info(f"{out.path}/shard-00000.parquet")
+    for name in ("created", "LastModified"):
+        assert written.get(name) == again.get(name)
+    for lost in ("shard-00001.parquet", "shard-00002.tokens.safetensors", "dataset.json"):
+        (out / lost).unlink()
+    prepare(photos, out, CODEC, SETTINGS, tokenizer=tokenizer, workers=workers)
+    same_files(here, fetched(address, tmp_path / "again"))
+    with pytest.raises(InputError, match=r"quality 25 is now 50"):
+        prepare(photos, out, make_codec({**CODEC.to_dict(), "quality": 50}), SETTINGS)
+
+
+def test_a_kill_loses_no_object(s3: str, photos: Path, near: Path, tmp_path: Path):
+    """SIGKILL while shards are written; the same command then leaves what is left without one."""
+    address = s3.replace("photos", "killed")
+    out = place(address)
+    words = [sys.executable, "-m", "jpeglm", "prepare", s3, address, "--size", "32", "--quality",
+             "25", "--validation", "0.3", "--unit-size", "2", "--workers", "1"]  # fmt: skip
+    running = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    until = time.monotonic() + 120
+    while len(shard_names(out)) < 3:
+        assert time.monotonic() < until and running.poll() is None
+        time.sleep(0.02)
+    running.kill()
+    running.wait()
+    assert 3 <= len(shard_names(out)) < 30 and "dataset.json" not in names_in(out)
+    subprocess.run(words, check=True, capture_output=True)
+    whole = place(s3.replace("photos", "whole"))
+    settings = PrepareConfig(validation=0.3, unit_size=2)
+    codec = make_codec(json.loads(out.fs.cat_file(f"{out.path}/prepare.json"))["codec"])
+    prepare(place(s3), whole, codec, settings, workers=1)
+    same_files(fetched(address, tmp_path / "killed"), fetched(str(whole), tmp_path / "whole"))
+
+
+def shard_names(folder: Path) -> list[str]:
+    return [name for name in names_in(folder) if name.startswith("shard-")]
+
+
+def test_nothing_of_the_users_is_written_over_elsewhere(memory: str, photos: Path):
+    out = place(memory.replace("photos", "mine"))
+    out.fs.pipe_file(f"{out.path}/dataset.json", b"mine")
+    with pytest.raises(InputError, match=r"mine/dataset\.json was not written by jpeglm here"):
+        prepare(photos, out, CODEC, SETTINGS)
+    assert out.fs.cat_file(f"{out.path}/dataset.json") == b"mine"
+    with pytest.raises(InputError, match=r"notes\.txt is a file, but a folder is to be written"):
+        prepare(photos, place(f"{memory}/notes.txt"), CODEC, SETTINGS)
+    with pytest.raises(InputError, match="holds the pictures"):
+        prepare(place(memory), place(memory), CODEC, SETTINGS)
+
+
+def test_a_bucket_that_is_not_there_is_named(s3: str, photos: Path):
+    with pytest.raises(Unreachable, match=r"s3://nobodys/data/prepare\.json.*bucket"):
+        prepare(photos, place("s3://nobodys/data"), CODEC, SETTINGS)
+
+
+def test_codecs_with_files_of_their_own_stay_near(memory: str, photos: Path):
+    palette = np.zeros((4, 3), np.uint8)
+    from jpeglm.codecs.pixels import PixelsCodec, PixelsConfig
+
+    codec = PixelsCodec(PixelsConfig(8, 8, 4), palette)
+    with pytest.raises(InputError, match="needs its own files beside the shards"):
+        prepare(photos, place(memory.replace("photos", "pixels")), codec, SETTINGS)
+
+
+def test_verbs_that_read_this_machine_say_so(tmp_path: Path):
+    for words in (("train", "s3://bucket/data", "--steps", "1"),
+                  ("train-tokenizer", "s3://bucket/data")):  # fmt: skip
+        assert "copy it to a disk first" in told(*words, "--out", str(tmp_path / "out"))

@@ -92,7 +92,9 @@ def prepare(
             "s3://bucket/photos and the like, with the extra remote.",
         ),
     ],
-    out: Annotated[str, typer.Argument(help="Folder for the shards.")],
+    out: Annotated[
+        str, typer.Argument(help="Folder for the shards; also s3://bucket/data and the like.")
+    ],
     choice: CodecChoice,
     settings: dict[str, Any],
     config: PrepareConfig,
@@ -117,7 +119,7 @@ def prepare(
       jpeglm prepare photos/ data --crops 24
       jpeglm prepare films/ clips --codec avc
       jpeglm prepare drawings/ data-like-photos --like photos
-      jpeglm prepare s3://bucket/photos data --crops 24
+      jpeglm prepare s3://bucket/photos s3://bucket/data --crops 24
     """
     from jpeglm.data.choose import choose_codec
     from jpeglm.data.prepare import prepare as prepare_data
@@ -187,7 +189,7 @@ def _prepared(out: Path, result: dict[str, Any], what: str) -> list[str]:
 )
 def train_tokenizer(
     *,
-    data: Annotated[Path, typer.Argument(help="Prepared shards, or a folder of pictures.")],
+    data: Annotated[str, typer.Argument(help="Prepared shards, or a folder of pictures.")],
     out: Annotated[Path, typer.Option(help="Folder for the tokenizer's files.")] = Path(
         "tokenizer"
     ),
@@ -206,10 +208,12 @@ def train_tokenizer(
     from jpeglm.files import atomic_folder
     from jpeglm.folders import TOKENIZER, claim, quoted
     from jpeglm.progress import Reporter
+    from jpeglm.remote import near
 
-    claim(out, TOKENIZER, inputs=[data])
+    source = near(data, "train-tokenizer")
+    claim(out, TOKENIZER, inputs=[source])
     with Reporter("train-tokenizer", "merges") as report:
-        tokenizer = learn_tokenizer(data, config, settings, report)
+        tokenizer = learn_tokenizer(source, config, settings, report)
     with atomic_folder(out, TOKENIZER.names) as draft:
         tokenizer.save(draft)
     result = {

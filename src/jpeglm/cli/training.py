@@ -27,7 +27,9 @@ MANY_BYTES = 100_000_000
 @with_options(settings=Fields("training:TrainConfig", given=True))
 def train(
     *,
-    data: Annotated[Path, typer.Argument(help="Prepared shards, or a folder of pictures.")],
+    source: Annotated[
+        str, typer.Argument(metavar="DATA", help="Prepared shards, or a folder of pictures.")
+    ],
     out: Annotated[Path, typer.Option(help="Run folder.")] = Path("runs/train"),
     tokenizer: Annotated[
         Path | None,
@@ -67,9 +69,11 @@ def train(
     from jpeglm.folders import RUN, claim, quoted
     from jpeglm.places import checkpoint_folder
     from jpeglm.progress import Reporter
+    from jpeglm.remote import near
     from jpeglm.tokenizer import Tokenizer
     from jpeglm.training import TrainConfig
 
+    data = near(source, "train")
     init = settings.get("init")
     if init:
         begun = checkpoint_folder(Path(init))

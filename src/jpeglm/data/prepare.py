@@ -15,8 +15,10 @@ from __future__ import annotations
 
 import math
 import re
+import tempfile
 from collections import Counter
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +33,7 @@ from jpeglm.data.settings import PoolConfig, PrepareConfig
 from jpeglm.data.shards import read_meta, shard_path
 from jpeglm.data.sources import PREPARED, Source, open_source
 from jpeglm.data.splits import ANEW, SPLITS
-from jpeglm.data.token_index import INDEX, index_of, read_index, write_index
+from jpeglm.data.token_index import INDEX, index_of, knows, write_index
 from jpeglm.data.token_shards import TOKENIZER, token_meta, token_path
 from jpeglm.environment import cores
 from jpeglm.files import (
@@ -46,7 +48,7 @@ from jpeglm.files import (
 from jpeglm.folders import DATA, DATA_FORMAT, claim, kind_of, only_one, quoted, same
 from jpeglm.folders import TOKENIZER as TOKENIZER_FOLDER
 from jpeglm.places import checkpoint_name
-from jpeglm.remote import is_remote, place
+from jpeglm.remote import is_remote, names_in, place, reaching, there
 
 if TYPE_CHECKING:
     from jpeglm.codecs.base import Codec
@@ -81,8 +83,11 @@ def prepare(
     config, pool = config or PrepareConfig(), PoolConfig(workers, engine, address)
     source, out = place(source), place(out)
     near = [] if is_remote(source) else [source]
-    if is_remote(out):
-        raise InputError(f"{out} lies elsewhere; give a folder of this machine for the shards")
+    if is_remote(out) and codec.files():
+        raise InputError(
+            f"{out} lies elsewhere, and the codec {codec.name} needs its own files beside the "
+            "shards; give a folder of this machine"
+        )
     if tokenizer is not None and tokenizer.codec.fingerprint != codec.fingerprint:
         changed = other_codec(tokenizer.codec.to_dict(), codec)
         like = quoted(checkpoint_name(tokenizer.folder)) if tokenizer.folder else "its folder"
@@ -90,7 +95,9 @@ def prepare(
             f"the tokenizer was trained for codec settings of its own ({changed}); "
             f"give its settings with --like {like}, or train another tokenizer"
         )
-    if near and out.exists() and source.exists() and same(out, source) and kind_of(out) is None:
+    where = there if is_remote(out) else Path.exists
+    alike = same(out, source) if near and not is_remote(out) else str(out) == str(source)
+    if alike and where(out) and kind_of(out) is None:
         raise InputError(f"{out} holds the pictures; give another folder for the shards")
     claim(out, DATA, inputs=near)
     films = codec.media == "clip"
@@ -104,10 +111,11 @@ def prepare(
         caption=config.caption,
         caption_column=config.caption_column,
     )
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise explain(error, out) from error
+    if not is_remote(out):
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise explain(error, out) from error
     with only_one(out, "jpeglm prepare"):
         crops = crops_by_folder(listed, config)
         _begin(out, listed, codec, config)
@@ -127,9 +135,9 @@ def _begin(out: Path, source: Source, codec: Codec, config: PrepareConfig) -> No
         "codec": codec.to_dict(),
         "settings": config.to_dict(),
     }
-    path = out / PREPARED
-    if not path.exists():
-        if any(out.glob("shard-*")):
+    path, names = out / PREPARED, names_in(out)
+    if PREPARED not in names:
+        if any(name.startswith("shard-") for name in names):
             raise InputError(f"{out} holds shards but no {PREPARED}; give another folder")
         for name, data in codec.files().items():
             atomic_write(out / name, data)
@@ -161,8 +169,8 @@ def _write_shards(
     progress: Progress | None,
 ) -> list[dict[str, Any]]:
     """Make the shards that are missing; the metadata of all, in their order."""
-    paths = [shard_path(out, index) for index in range(len(source.units))]
-    missing = [(path, unit) for path, unit in zip(paths, source.units) if not path.exists()]
+    paths, names = [shard_path(out, index) for index in range(len(source.units))], names_in(out)
+    missing = [(path, unit) for path, unit in zip(paths, source.units) if path.name not in names]
     done = streams = 0
 
     def report(meta: dict[str, Any]) -> None:
@@ -281,23 +289,28 @@ def _write_tokens(
 ) -> None:
     """Token shards beside the Parquet shards, and their index; those of another tokenizer are
     replaced."""
-    home = out / TOKENIZER
+    home, names = out / TOKENIZER, names_in(out)
     remove_halves(home, TOKENIZER_FOLDER.names)
     tokenizer.save(home)
     tasks = []
     for index in range(shards):
         path = token_path(out, index)
-        if path.exists() and token_meta(path).get("tokenizer") == tokenizer.fingerprint:
+        if path.name in names and token_meta(path)["tokenizer"] == tokenizer.fingerprint:
             continue
         tasks.append((path, shard_path(out, index)))
-    if tasks:  # it knows shards that are no more
-        (out / INDEX).unlink(missing_ok=True)
-    elif read_index(out, tokenizer.fingerprint, codec.fingerprint, shards) is not None:
+    if not tasks and knows(out, tokenizer.fingerprint, codec.fingerprint, shards):
         return
+    if INDEX in names:  # it knows shards that are no more
+        with reaching(out):
+            (out / INDEX).unlink()
     # Few shards are done before a second process has started.
     if pool.engine == "local":
         pool = PoolConfig(max(1, min(pool.workers or cores(), math.ceil(len(tasks) / 8))))
-    for _ in run(token_job, tasks, pool, Setup(codec.to_dict(), out, config, home)):
-        pass
+    with ExitStack() as held:
+        if is_remote(home):  # workers read it where they are
+            home = Path(held.enter_context(tempfile.TemporaryDirectory()))
+            tokenizer.save(home)
+        for _ in run(token_job, tasks, pool, Setup(codec.to_dict(), out, config, home)):
+            pass
     paths = (token_path(out, index) for index in range(shards))
     write_index(out, index_of(paths, codec.fingerprint))

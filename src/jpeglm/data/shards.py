@@ -21,8 +21,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from jpeglm.config import InputError, differences
+from jpeglm.data.parquet import parquet
 from jpeglm.data.splits import SPLITS
 from jpeglm.files import atomic_write, read_json, told
+from jpeglm.remote import Unreachable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -91,10 +93,10 @@ def write_shard(path: Path, rows: list[Row], meta: dict[str, Any]) -> None:
 def read_meta(path: Path) -> dict[str, Any]:
     """What `write_shard` was given as `meta`; InputError if the file is no shard of ours."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     try:
-        stored = pq.read_schema(path).metadata or {}
+        with parquet(path) as file:
+            stored = file.schema_arrow.metadata or {}
     except FileNotFoundError as error:
         raise InputError(f"there is no file {path}; prepare the data again") from error
     except (OSError, pa.ArrowException) as error:
@@ -114,7 +116,6 @@ def read_shard(path: Path, fingerprint: str | None = None) -> pa.Table:
     """The rows of a shard as an Arrow table with all columns of `Row`; another fingerprint than
     expected is refused."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     meta = read_meta(path)
     if fingerprint not in (None, meta["fingerprint"]):
@@ -126,12 +127,14 @@ def read_shard(path: Path, fingerprint: str | None = None) -> pa.Table:
             "it and prepare again"
         )
     try:
-        table = pq.ParquetFile(path).read(use_threads=False)
+        table = parquet(path).read(use_threads=False)
         # Another tool may have written it again: its wider types hold the same.
         if "text" not in table.column_names:
             table = table.append_column("text", pa.nulls(len(table), pa.string()))
         table = table.select(list(Row._fields)).cast(_schema(True))
         table.column("text").validate(full=True)
+    except Unreachable:
+        raise
     except (OSError, LookupError, ValueError, pa.ArrowException) as error:
         raise InputError(f"{path} is damaged; delete it and prepare again: {told(error)}") from (
             error

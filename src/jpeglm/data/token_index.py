@@ -26,9 +26,10 @@ from jpeglm.data.mapped import MappedIds, head_of
 from jpeglm.data.splits import SPLITS
 from jpeglm.data.token_set import TokenSet, together
 from jpeglm.data.token_shards import TokenShard, metadata, read_token_shard, token_path
+from jpeglm.remote import is_remote, names_in, opened
 from jpeglm.tensors import read_header, read_safetensors, write_arrays
 
-__all__ = ["INDEX", "TokenIndex", "index_of", "read_index", "write_index"]
+__all__ = ["INDEX", "TokenIndex", "index_of", "knows", "read_index", "write_index"]
 
 INDEX = "tokens-index.safetensors"
 COLUMNS = {"starts": "I64", "lengths": "I32", "labels": "I32", "stream_bytes": "I32", "text": "I32"}
@@ -82,10 +83,10 @@ def index_of(paths: Iterable[Path], fingerprint: str) -> TokenIndex:
             for name, values in found.items():
                 columns[split][name].append(values)
             digests[split].append(shard.digest(split))
-        with open(path, "rb") as file:
+        with opened(path) as file:
             head = file.read(8)
             head += file.read(int.from_bytes(head, "little"))
-            size = os.fstat(file.fileno()).st_size
+            size = file.seek(0, os.SEEK_END)
         place = read_header(path)["tokens"].begin
         for name, value in zip(FILES, (begin, place, size, head_of(head))):
             files[name].append(value)
@@ -168,6 +169,17 @@ def read_index(folder: Path, tokenizer: str | None, fingerprint: str, shards: in
     if files["sizes"].tolist() != _sizes(folder, shards):
         return None
     return TokenIndex(str(about["tokenizer"]), fingerprint, columns, files, digests)
+
+
+def knows(folder: Path, tokenizer: str, fingerprint: str, shards: int) -> bool:
+    """Whether the index in a folder, of this machine or of a store, is one of so many shards of
+    this codec and tokenizer."""
+    if not is_remote(folder):
+        return read_index(folder, tokenizer, fingerprint, shards) is not None
+    if INDEX not in names_in(folder):
+        return False
+    about = metadata(folder / INDEX, "a readable index of token shards")
+    return (about.get("tokenizer"), about.get("fingerprint")) == (tokenizer, fingerprint)
 
 
 def _sizes(folder: Path, shards: int) -> list[int]:

@@ -24,7 +24,8 @@ from jpeglm.data.shards import Streams, read_shard, table_streams
 from jpeglm.data.splits import SPLITS
 from jpeglm.data.token_set import digest_of
 from jpeglm.files import atomic_write
-from jpeglm.tensors import read_safetensors
+from jpeglm.remote import Unreachable
+from jpeglm.tensors import read_metadata, read_safetensors
 
 if TYPE_CHECKING:
     from jpeglm.tokenizer import Tokenizer
@@ -139,14 +140,13 @@ def token_meta(path: Path) -> dict[str, Any]:
 def metadata(path: Path, what: str) -> dict[str, Any]:
     """What a safetensors file of ours says of itself; what: as what it is told of if it cannot be
     read."""
-    from safetensors import SafetensorError, safe_open
-
     try:
-        with safe_open(path, framework="np") as file:
-            stored = file.metadata() or {}
-    except FileNotFoundError as error:
-        raise InputError(f"there is no file {path}; prepare the tokens again") from error
-    except (OSError, SafetensorError) as error:
+        stored = read_metadata(path)
+    except Unreachable:
+        raise
+    except InputError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            raise InputError(f"{error}; prepare the tokens again") from error
         raise InputError(f"{path} is not {what}; delete it: {error}") from error
     try:
         found = json.loads(stored["jpeglm"])
