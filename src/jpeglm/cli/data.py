@@ -155,8 +155,9 @@ def _prepared(out: Path, result: dict[str, Any], what: str) -> list[str]:
     sources = ", ".join(f"{count} {split}" for split, count in result["pictures"].items())
     lines = [f"{out}/: {counts} streams of {sources} {what}"]
     if result["rejected"]:
-        aside = f"{result['rejected']} {what if result['rejected'] > 1 else what[:-1]}"
-        lines.append(f"{aside} set aside, see {out / 'rejected.jsonl'}")
+        count = result["rejected"]  # also of archives, of which more is lost than a picture
+        entries = f"{count} entries" if count > 1 else "1 entry"
+        lines.append(f"{entries} of what was set aside, see {out / 'rejected.jsonl'}")
     if result["animations"]:
         lines.append(f"{result['animations']} animations or documents gave their first frame")
     if splits := result["source"]["splits"]:

@@ -57,8 +57,8 @@ class GrammarProcessor(LogitsProcessor):
         own = tokenizer if isinstance(tokenizer, Tokenizer) else Tokenizer.load(tokenizer)
         if sampling is not None and sampling.guidance != 1:
             raise InputError(
-                f"guidance is {sampling.guidance:g}, which a processor cannot do: it needs a second "
-                "row; leave it out"
+                f"guidance is {sampling.guidance:g}, for which a processor lacks a second row; "
+                "leave it out"
             )
         if sampling is not None and not sampling.grammar:
             raise InputError("sampling is without the grammar, which is all that is done here")
