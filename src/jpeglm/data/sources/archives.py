@@ -119,7 +119,7 @@ class _Info(tarfile.TarInfo):
             raise
         except tarfile.InvalidHeaderError:  # type: ignore[attr-defined]
             # Behind a long name or PAX records the archive's own count lags.
-            tar.offset = place = tar.fileobj.tell() - tarfile.BLOCKSIZE  # type: ignore[union-attr]
+            tar.offset = place = tar.fileobj.tell() - tarfile.BLOCKSIZE
             tar.damage.setdefault(tar.found, place)
             tar.skip(_next_header)
             raise
