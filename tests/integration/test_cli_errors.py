@@ -58,6 +58,7 @@ WRONG = {
     "empty name after =": (("complete", "photo.png", "--out=", *MODEL), 2, "--out is empty"),
     "empty photo": (("complete", "", *MODEL), 2, "an argument is empty"),
     "empty argument behind an option": (("generate", "--text=a", ""), 2, "an argument is empty"),
+    "one process": (("train", ".", "--strategy", "fsdp", "--steps", 1), 1, "several processes"),
     "huge rate": (("train-vae", ".", "--steps", 1, "--learning-rate", 1e300), 2, "--learning-rate"),
     "empty page": (("inspect", "photo.png", "--html", "", *MODEL), 2, "--html is empty"),
     "engine": (("generate", "--engine", "abacus", *MODEL), 1, "abacus"),

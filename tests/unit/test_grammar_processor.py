@@ -205,6 +205,25 @@ def test_bad_prompts_are_told(drawing):
         ask(model, tokenizer, begin, max_length=LENGTH, logits_processor=[given])
 
 
+def test_what_it_cannot_do_is_told(drawing):
+    """Another model's tokenizer, and settings that it would pass over."""
+    tokenizer, *_ = drawing
+    for changes, said in (
+        ({"guidance": 2.0}, "guidance is 2"),
+        ({"grammar": False}, "without the"),
+    ):
+        with pytest.raises(InputError, match=said):
+            GrammarProcessor(tokenizer, LENGTH, sampling=Sampling(**changes))
+    for length in (0, 2.5, "9"):
+        with pytest.raises(InputError, match="max_length"):
+            GrammarProcessor(tokenizer, length)
+    begin, size = torch.tensor([[tokenizer.bos]]), tokenizer.vocab_size
+    processor = GrammarProcessor(tokenizer, LENGTH)
+    assert torch.isinf(processor(begin, torch.zeros(1, size + 6))[0, size:]).all()
+    with pytest.raises(InputError, match=f"{size - 1} tokens, the tokenizer {size}"):
+        processor(begin, torch.zeros(1, size - 1))
+
+
 @pytest.mark.parametrize(
     "sampling",
     [

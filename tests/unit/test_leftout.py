@@ -15,7 +15,7 @@ from PIL import Image
 from jpeglm.codecs import JpegCodec
 from jpeglm.config import JpegConfig, LeftOut
 from jpeglm.data import leftout
-from jpeglm.data.arrays import load_images, load_set
+from jpeglm.data.arrays import film_clips, load_images, load_set
 from jpeglm.data.open import Pictures
 
 
@@ -70,3 +70,29 @@ def test_the_command_line_shows_it_as_a_line(jpeglm: Any, photos: Path, tmp_path
     told = [line for line in ended.err.splitlines() if "left out" in line]
     assert ended.code == 0 and len(told) == 1, ended.err
     assert told[0].startswith(f"warning: left out of {photos}: ")
+
+
+def test_films_that_give_no_clip_are_told_of(tmp_path: Path) -> None:
+    """Damaged, too short, or no film at all; the others are read."""
+    pytest.importorskip("av")
+    from jpeglm.codecs import AvcConfig
+    from jpeglm.places import asset
+
+    shutil.copy(asset("pan.mp4"), tmp_path / "a.mp4")
+    (tmp_path / "b.mp4").write_bytes(asset("ball.mp4").read_bytes()[:2000])
+    Image.new("RGB", (32, 32)).save(tmp_path / "c.png")
+    with pytest.warns(LeftOut, match="b.mp4.*and 1 more"):
+        clips = list(film_clips(tmp_path, AvcConfig(64, 48, frames=4)))
+    assert clips
+
+
+def test_what_an_archive_lost_is_not_called_a_picture(jpeglm: Any, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "photos.tar", "w") as tar:
+        for name in ("a.png", "b.png", "c.png"):
+            Image.new("RGB", (64, 64), (len(name), 9, ord(name[0]))).save(tmp_path / name)
+            tar.add(tmp_path / name, name)
+    whole = (tmp_path / "photos.tar").read_bytes()
+    (tmp_path / "photos.tar").write_bytes(whole[:1024] + b"x" * 300 + whole[1324:])
+    _, out, _ = jpeglm("prepare", tmp_path / "photos.tar", tmp_path / "out", "--split", "train")
+    lines = (tmp_path / "out" / "rejected.jsonl").read_text().splitlines()
+    assert lines and f"{len(lines)} entr" in out and "of what was set aside" in out

@@ -314,6 +314,24 @@ def test_a_damaged_header_costs_one_picture(tmp_path):
         assert f"damaged at byte {place}" in rejected[""]
 
 
+@pytest.mark.parametrize("end", [".tar", ".tar.gz"])
+@pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
+def test_a_damaged_header_behind_a_long_name_costs_one_picture(tmp_path, form, end):
+    """Either of the two. Python writes such a pair of every file whose time has a fraction of a
+    second."""
+    name = "long/" * 30
+    whole = tar(*((f"{name}{n}.jpg", data) for n, (_, data) in enumerate(FILES)), form=form)
+    places = [n for n in range(0, len(whole), 512) if whole[n + 257 : n + 262] == b"ustar"]
+    assert len(places) == 16
+    for number, place in enumerate(places):
+        data = bytearray(whole)
+        data[place + 100 : place + 300] = bytes(range(1, 201))
+        (tmp_path / f"a{end}").write_bytes(PACKERS[end](data))
+        items, rejected = read(tmp_path / f"a{end}")
+        assert [item.data for item in items] == [picture(n) for n in range(8) if n != number // 2]
+        assert f"damaged at byte {place}" in rejected[""]
+
+
 @pytest.mark.parametrize("end", [".tar", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst"])
 def test_what_breaks_off_is_listed(tmp_path, end):
     """Cut anywhere before the zeros at the end: what is whole is found, the rest is no secret."""

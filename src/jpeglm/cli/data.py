@@ -165,8 +165,9 @@ def _prepared(out: Path, result: dict[str, Any], what: str) -> list[str]:
         told = ", ".join(f"{count} of {name or 'no folder'}" for name, count in fewer.items())
         lines.append(f"balanced: {max(crops.values())} crops of a picture, {told or 'of each'}")
     if result["rejected"]:
-        aside = f"{result['rejected']} {what if result['rejected'] > 1 else what[:-1]}"
-        lines.append(f"{aside} set aside, see {out / 'rejected.jsonl'}")
+        count = result["rejected"]  # also of archives, of which more is lost than a picture
+        entries = f"{count} entries" if count > 1 else "1 entry"
+        lines.append(f"{entries} of what was set aside, see {out / 'rejected.jsonl'}")
     if result["animations"]:
         lines.append(f"{result['animations']} animations or documents gave their first frame")
     if splits := result["source"]["splits"]:

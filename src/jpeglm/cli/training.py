@@ -84,6 +84,8 @@ def train(
         load_checkpoint(begun)  # InputError where it is none, before the data are read
         tokenizer = tokenizer or begun
     config = TrainConfig(**settings)
+    if launched() == 1:  # of several, the first tells it once they have met
+        config.check_processes(1)
     if not data.exists():
         raise InputError(f"there is no file or folder {data}")
     tokenizer = tokenizer or _tokenizer(data, out)

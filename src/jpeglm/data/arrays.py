@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -189,10 +188,21 @@ def load_set(data: Path, size: tuple[int, int] | None = None, limit: int | None 
 
 
 def film_clips(data: Path, shape: ClipShape) -> Iterator[np.ndarray]:
-    """The clips of all films below `data`, one after the other, of that shape; films that
-    are too short or cannot be read are passed over."""
-    for unit in open_source(Path(data), films=True, caption="none").units:
-        for item in unit.read():
-            if isinstance(item, Item) and not is_picture(item.data):
-                with suppress(InputError):
-                    yield from whole_clips(item.data, shape, item.name)
+    """The clips of all films below `data`, one after the other, of that shape. Pictures, and films
+    that are too short or cannot be read, are left out, which `LeftOut` tells when it ends."""
+    source = open_source(Path(data), films=True, caption="none")
+    rejected: list[tuple[str, str]] = [*source.rejected]
+    try:
+        for unit in source.units:
+            for item in unit.read():
+                if not isinstance(item, Item):
+                    rejected.append(item)
+                elif is_picture(item.data):
+                    rejected.append((item.name, "a picture, no film"))
+                else:
+                    try:
+                        yield from whole_clips(item.data, shape, item.name)
+                    except InputError as error:
+                        rejected.append((item.name, str(error)))
+    finally:
+        tell_left_out(data, rejected)

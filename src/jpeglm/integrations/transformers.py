@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from transformers import LogitsProcessor
 
-from jpeglm.config import InputError, Sampling
+from jpeglm.config import InputError, Sampling, whole
 from jpeglm.generation.matcher import Constraint, Matcher, Prompt
 from jpeglm.integrations.following import begin
 from jpeglm.tokenizer import Tokenizer
@@ -39,7 +39,8 @@ class GrammarProcessor(LogitsProcessor):
     `generate` is given, where they force more than their ids say (`matcher.make_prompt`, the spans
     of a hole); by default a row's ids are all. pad: the id of padding on the left (default EOS).
     sampling: temperature, top-k, top-p and min-p, taken here and before the grammar; `generate`
-    must then be told to leave its own alone (temperature=1, top_k=0, top_p=1).
+    must then be told to leave its own alone (temperature=1, top_k=0, top_p=1). InputError for
+    guidance, and for sampling without the grammar.
 
     One processor serves any number of calls, one after another. InputError at a call's first step
     where a row begins no stream, or none can end within max_length.
@@ -54,7 +55,14 @@ class GrammarProcessor(LogitsProcessor):
         sampling: Sampling | None = None,
     ) -> None:
         own = tokenizer if isinstance(tokenizer, Tokenizer) else Tokenizer.load(tokenizer)
-        self.tokenizer, self.max_length = own, max_length
+        if sampling is not None and sampling.guidance != 1:
+            raise InputError(
+                f"guidance is {sampling.guidance:g}, for which a processor lacks a second row; "
+                "leave it out"
+            )
+        if sampling is not None and not sampling.grammar:
+            raise InputError("sampling is without the grammar, which is all that is done here")
+        self.tokenizer, self.max_length = own, whole("max_length", max_length, 1)
         self.prompts, self.sampling = prompts, sampling
         self.pad = own.eos if pad is None else pad
         self._constraint = Constraint(own)
@@ -65,6 +73,11 @@ class GrammarProcessor(LogitsProcessor):
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
         """input_ids int64 [B, T], scores float [B, V]; -inf for what may not come next. A row that
         has ended may have padding."""
+        if scores.shape[-1] < self.tokenizer.vocab_size:
+            raise InputError(
+                f"the model has {scores.shape[-1]} tokens, the tokenizer "
+                f"{self.tokenizer.vocab_size}; give the one that it was trained with"
+            )
         ids = input_ids.cpu().numpy()
         walks: dict[bytes, Matcher | None] = {}
         # Rows that begin with the same ids have one walk, until they part.

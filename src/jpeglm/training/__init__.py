@@ -152,6 +152,19 @@ class TrainConfig(Settings):
         if self.steps and self.epochs:
             raise InputError("steps and epochs are both given; choose one of them")
 
+    def check_processes(self, count: int) -> None:
+        """InputError where the strategy cannot be had of so many processes."""
+        if self.strategy != AUTO and count == 1:
+            raise InputError(
+                f"strategy {self.strategy} is for several processes, and this is one; launch them "
+                "with torchrun --nproc-per-node N -m jpeglm train …"
+            )
+        if count % self.replicas or (self.replicas > 1 and self.replicas == count):
+            raise InputError(
+                f"replicas is {self.replicas}, which does not part {count} processes into groups "
+                "of two or more; choose a smaller number that divides them"
+            )
+
     @property
     def warmup_steps(self) -> int:
         """Steps of warm-up."""

@@ -79,18 +79,9 @@ def joined(config: TrainConfig) -> Iterator[Accelerator]:
 def strategy_of(config: TrainConfig, accelerator: Accelerator) -> str:
     """`single`, `ddp` or `fsdp`; InputError where what was asked for cannot be had."""
     count = accelerator.num_processes
-    if config.strategy != AUTO and count == 1:
-        raise InputError(
-            f"strategy {config.strategy} is for several processes, and this is one; launch them "
-            "with torchrun --nproc-per-node N -m jpeglm train …"
-        )
+    config.check_processes(count)
     if config.strategy == "fsdp" and accelerator.device.type not in ("cpu", "cuda"):
         raise InputError(f"fsdp runs on cuda and cpu, not on {accelerator.device.type}; use ddp")
-    if count % config.replicas or (config.replicas > 1 and config.replicas == count):
-        raise InputError(
-            f"replicas is {config.replicas}, which does not part {count} processes into groups of "
-            "two or more; choose a smaller number that divides them"
-        )
     if config.strategy == AUTO:
         return "single" if count == 1 else "ddp"
     return config.strategy

@@ -119,8 +119,14 @@ class _Info(tarfile.TarInfo):
                 tar.damage.setdefault(tar.found, place)
             raise
         except tarfile.InvalidHeaderError:  # type: ignore[attr-defined]
+            # Behind a long name or PAX records the archive's own count lags.
+            tar.offset = place = tar.fileobj.tell() - tarfile.BLOCKSIZE
             tar.damage.setdefault(tar.found, place)
             tar.skip(_next_header)
+            raise
+        except tarfile.SubsequentHeaderError as error:  # type: ignore[attr-defined]
+            if tar.found in tar.damage and tar.offset > place:  # it was passed over above
+                raise tarfile.InvalidHeaderError(str(error)) from error  # type: ignore[attr-defined]
             raise
         except tarfile.TruncatedHeaderError:  # type: ignore[attr-defined]
             tar.damage.setdefault(tar.found, place)
