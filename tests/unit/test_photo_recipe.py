@@ -88,12 +88,15 @@ def test_twins_and_copies_stay_out_of_the_corpus(
             tar.addfile(member, io.BytesIO(data))
     source = Source("npm", "some@1.0", "package/shown/", ("*.jpg",), one_size=True)
     monkeypatch.setitem(photos.SOURCES, "some", source)
-    monkeypatch.setattr(photos, "TWINS", frozenset(["some/twin.jpg", "other/a.jpg"]))
+    twins = frozenset(["some/twin.jpg", "other/a.jpg"])
     (tmp_path / "out").mkdir()
-    record = photos.fill("some", archive, tmp_path / "out", set())
+    record = photos.fill("some", archive, tmp_path / "out", set(), twins)
     assert sorted(path.name for path in (tmp_path / "out").glob("*.jpg")) == ["a.jpg", "b.jpg"]
     left_out = record["left_out"]
     assert (left_out["twin"], left_out["duplicate"]) == (1, 2)  # a copy, a smaller size
+    (tmp_path / "all").mkdir()
+    photos.fill("some", archive, tmp_path / "all", set(), frozenset())
+    assert (tmp_path / "all" / "twin.jpg").exists()
 
 
 def test_lists_are_apart_and_name_known_sources(recipes: None):
