@@ -6,7 +6,9 @@
 A client gets what `jpeglm serve` gives: whole JPEG files, in requests and errors of the same shape.
 Only new pictures are drawn here; edits, streams, scores and guidance (which runs a model twice a
 token) are the own server's. vLLM brings what that lacks: tensor parallelism, paged caches, float8.
-Temperature, top-k and top-p act on what the grammar has left (docs/integrations.md).
+Known fault: stopped by SIGTERM it was seen to leave vLLM's processes (VLLM::EngineCore) behind,
+which are to be ended by hand. Temperature, top-k and top-p act on what the grammar has left
+(docs/integrations.md).
 """
 
 from __future__ import annotations
