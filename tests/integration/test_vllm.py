@@ -272,7 +272,7 @@ def test_ids_that_the_host_does_not_have_yet_are_told():
 
 def test_openai_s_client_gets_pictures_of_the_server(tmp_path):
     """recipes/vllm_server.py: whole files, the same ones of a seed, and errors in words."""
-    openai = pytest.importorskip("openai")
+    openai, psutil = pytest.importorskip("openai"), pytest.importorskip("psutil")
     port = free_port()
     options = json.dumps({"dtype": "float32", "enforce_eager": True, "max_num_seqs": 8})
     words = [PYTHON, ROOT / "recipes/vllm_server.py", "cifar10", "--port", str(port)]
@@ -308,6 +308,10 @@ def test_openai_s_client_gets_pictures_of_the_server(tmp_path):
             for wrong, word in (({"size": "64x64"}, "draws 32x32"), ({"stream": True}, "stream")):
                 with pytest.raises(openai.BadRequestError, match=word):
                     draw(**wrong)
-        finally:
+            begun = psutil.Process(server.pid).children(recursive=True)
+            assert begun
             server.terminate()
             server.wait(60)
+            assert not [one for one in begun if one.is_running() and one.status() != "zombie"]
+        finally:
+            server.kill()
