@@ -205,6 +205,11 @@ class Run:
 STATE = ("step", "tokens", "flops", "seconds", "curve")
 
 
+def named(budget: float, clock: bool = False) -> str:
+    """A budget as results and folders name it: `1e14`, `15min`."""
+    return f"{budget / 60:g}min" if clock else f"{budget:.0e}".replace("+", "")
+
+
 def run(
     record: str,
     changes: dict[str, Any],
@@ -217,7 +222,7 @@ def run(
     """Train a record with each seed and write what it came to into its result.json; with changes
     of the entry's fields it is a trial, whose results stay in its runs."""
     task = Task(work / DATA)
-    name = f"{budget / 60:g}min" if clock else f"{budget:.0e}".replace("+", "")
+    name = named(budget, clock)
     path = RECORDS / record / "result.json"
     kind = module_of(record).Entry
     for field in changes:
@@ -250,7 +255,7 @@ def table() -> str:
     lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     before: list[float] = []
     for path in sorted(RECORDS.glob("*/result.json")):
-        rows = read_json(path)["budgets"].get("1e14", [])
+        rows = read_json(path)["budgets"].get(named(FLOPS), [])
         if not rows:
             continue
         bits = [row["bits"] for row in rows]
@@ -268,6 +273,27 @@ def table() -> str:
         )
         before = bits
     return "\n".join(lines)
+
+
+def plot(out: Path) -> None:
+    """Bits against FLOPs of all runs, a colour a record."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(7, 4))
+    for number, path in enumerate(sorted(RECORDS.glob("*/result.json"))):
+        for seed, row in enumerate(read_json(path)["budgets"].get(named(FLOPS), [])):
+            label = path.parent.name if seed == 0 else None
+            axes.plot(*zip(*row["curve"]), "o-", markersize=3, color=f"C{number}", label=label)
+    axes.set(xlabel="training FLOPs", ylabel="bits a held-out picture")
+    axes.grid(alpha=0.3)
+    if axes.lines:
+        axes.legend()
+    figure.tight_layout()
+    figure.savefig(out, metadata={"Date": None})
+    plt.close(figure)
 
 
 def literal(value: str) -> Any:
@@ -294,7 +320,7 @@ def main() -> None:
     )
     one.add_argument("--eager", action="store_true", help="without torch.compile, which needs g++")
     one.add_argument("--work", type=Path, default=ROOT, help="where data/ and runs/ lie")
-    verbs.add_parser("table", help="write the table of records into README.md")
+    verbs.add_parser("table", help="write the table of records and their curves")
     arguments = parser.parse_args()
     try:
         if arguments.verb == "run":
@@ -307,6 +333,7 @@ def main() -> None:
                 field, _, value = item.partition("=")
                 changes[field] = literal(value)
             run(arguments.record, changes, seeds, budget, clock, arguments.work, arguments.eager)
+        plot(RECORDS / "curves.svg")
         page, first, last = HERE / "README.md", "<!-- records -->\n", "\n<!-- /records -->"
         head, rest = page.read_text().split(first)
         atomic_write(page, f"{head}{first}{table()}{last}{rest.split(last)[1]}".encode())
