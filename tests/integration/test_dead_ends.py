@@ -245,7 +245,7 @@ FLOATS = {
     "train-vqvae": ("minutes", "learning-rate", "weight-decay", "clip", "beta", "ema",
                     "restart-below", "validation"),
     "complete": ("keep", "start", "temperature", "top-p", "min-p", "guidance"),
-    "prepare": ("validation", "min-scale", "fps"),
+    "prepare": ("validation", "min-scale", "fps", "balance"),
     "evaluate continuation": ("temperature", "top-p", "min-p"),
     "evaluate validity": ("temperature", "top-p", "min-p"),
     "evaluate longtail": ("keep",),

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from jpeglm import tensors
 from jpeglm.checkpoint import (
     FILES,
     from_bfloat16,
     load_checkpoint,
     read_safetensors,
-    safetensors,
     to_bfloat16,
     weights,
     write_checkpoint,
@@ -164,15 +164,15 @@ def test_a_file_that_is_replaced_while_it_is_read_stays_the_one_that_was_opened(
     path, other = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
     write_safetensors(path, {"a": np.arange(6, dtype=np.float32)}, {"a": "F32"})
     write_safetensors(other, {"a": np.zeros(2, np.float32)}, {"a": "F32"})
-    header = safetensors._header
+    header = tensors._header
 
     def replacing(*given):
         found = header(*given)
         os.replace(other, path)
         return found
 
-    monkeypatch.setattr(safetensors, "_header", replacing)
-    assert safetensors.read_safetensors(path)[0]["a"].tolist() == [0, 1, 2, 3, 4, 5]
+    monkeypatch.setattr(tensors, "_header", replacing)
+    assert tensors.read_safetensors(path)[0]["a"].tolist() == [0, 1, 2, 3, 4, 5]
 
 
 @pytest.mark.parametrize("names", [{"a": (2, 3)}, {"model.norm.weight": (3,)}])
