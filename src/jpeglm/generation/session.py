@@ -107,8 +107,8 @@ class Session:
             budget = ENDLESS  # a whole stream may be shorter than a completion of its symbols
         elif chooser.guidance != 1 and not conditioned(prompt, self.constraint.tokenizer):
             raise InputError(
-                "guidance needs a class or a text to guide to; give one, with a checkpoint that "
-                "takes it"
+                "guidance needs a class or a text to guide to (of the command line: --label, "
+                "--text); give one, with a checkpoint that takes it"
             )
         if isinstance(chooser, Sampling) and not chooser.grammar:
             if len(prompt.spans):
