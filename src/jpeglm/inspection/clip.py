@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import asdict
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ from jpeglm.inspection.macroblocks import Macroblock, read_macroblocks
 from jpeglm.inspection.pixels import png_uri
 from jpeglm.inspection.prediction import PLANES, Rebuilt, rebuild
 from jpeglm.inspection.spoken import Spoken, spoken
-from jpeglm.inspection.tokens import names_of, read_choices
+from jpeglm.inspection.tokens import choices_of, names_of
 from jpeglm.inspection.trace import FORMAT
 from jpeglm.syntax.avc.nal import read_header, split_nals
 
@@ -79,8 +78,7 @@ class _Reading:
         assert isinstance(codec, AvcCodec)
         self.model, self.codec, self.said_to = model, codec, {"label": label, "text": text}
         self.stream, self.drawn = _read(codec, media)
-        choices = chain.from_iterable(read_choices(model, self.stream, label, text))
-        self.tokens = [asdict(one) for one in choices]
+        self.tokens = [asdict(one) for one in choices_of(model, self.stream, label, text)]
         self.parts = take_clip_apart(self.stream, codec.symbols)
         self.said = spoken(model, self.stream, self.parts)
         self.costs = _model_bits(codec, self.tokens, self.said)

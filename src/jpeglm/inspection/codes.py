@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import asdict
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from jpeglm.config import InputError
 from jpeglm.files import printable
 from jpeglm.generation.model import Model
 from jpeglm.inspection.pixels import png_uri
-from jpeglm.inspection.tokens import Choice, names_of, read_choices
+from jpeglm.inspection.tokens import Choice, choices_of, names_of
 from jpeglm.inspection.trace import FORMAT, Subject
 
 __all__ = ["NEAREST", "read_codes", "trace_codes", "trace_of_codes"]
@@ -39,8 +38,7 @@ def trace_codes(
     """The trace of a picture, as `Codec.encode` takes it. InputError for a model of other codecs,
     and for no picture."""
     subject = read_codes(model, media, label, text)
-    pieces = read_choices(model, subject.stream, label, text)
-    return trace_of_codes(model, subject, list(chain.from_iterable(pieces)))
+    return trace_of_codes(model, subject, choices_of(model, subject.stream, label, text))
 
 
 def read_codes(

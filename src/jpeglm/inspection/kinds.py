@@ -10,7 +10,6 @@ which a frame is chosen, have their own (`inspection.clip`).
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import chain
 from typing import Any
 
 from PIL import Image
@@ -20,7 +19,7 @@ from jpeglm.codecs.vq import VqCodec
 from jpeglm.config import InputError
 from jpeglm.generation.model import Model
 from jpeglm.inspection import codes, trace
-from jpeglm.inspection.tokens import Choice, read_choices
+from jpeglm.inspection.tokens import Choice, choices_of
 from jpeglm.inspection.trace import Subject
 
 __all__ = ["read_subject", "trace_any", "trace_of", "traceable"]
@@ -72,5 +71,4 @@ def trace_any(
 ) -> dict[str, Any]:
     """Both steps, with the model's reading between them."""
     subject = read_subject(model, media, label, text)
-    pieces = read_choices(model, subject.stream, label, text)
-    return trace_of(model, subject, list(chain.from_iterable(pieces)))
+    return trace_of(model, subject, choices_of(model, subject.stream, label, text))

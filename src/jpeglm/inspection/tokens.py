@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -65,6 +66,13 @@ def read_choices(
             at += 1
         before = max(0, before - len(piece))
         yield found
+
+
+def choices_of(
+    model: Model, stream: bytes, label: int | str | None = None, text: str | None = None
+) -> list[Choice]:
+    """`read_choices`, all at once."""
+    return list(chain.from_iterable(read_choices(model, stream, label, text)))
 
 
 def _choice(logits: np.ndarray, legal: np.ndarray, token: int) -> Choice:

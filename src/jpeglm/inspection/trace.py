@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict, dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,7 @@ from jpeglm.inspection.pixels import (
     rows_of,
 )
 from jpeglm.inspection.scan import Block, Part, byte_kinds, take_apart
-from jpeglm.inspection.tokens import Choice, names_of, read_choices
+from jpeglm.inspection.tokens import Choice, choices_of, names_of
 from jpeglm.syntax.alphabet import JpegBytes, JpegSymbols
 
 FORMAT = 1
@@ -46,8 +45,7 @@ def trace_picture(
     """The trace of a picture, as `Codec.encode` takes it, or of a canonical file of the model's
     codec, whose bytes are then what is looked at; behind a label and words where they are given."""
     subject = read_subject(model, media, label, text)
-    pieces = read_choices(model, subject.stream, label, text)
-    return trace_of(model, subject, list(chain.from_iterable(pieces)))
+    return trace_of(model, subject, choices_of(model, subject.stream, label, text))
 
 
 @dataclass(frozen=True)
