@@ -16,6 +16,7 @@ import argparse
 import ast
 import importlib.util
 import itertools
+import math
 import os
 import sys
 import time
@@ -210,6 +211,16 @@ def named(budget: float, clock: bool = False) -> str:
     return f"{budget / 60:g}min" if clock else f"{budget:.0e}".replace("+", "")
 
 
+def results(path: Path, task: Task) -> dict[str, Any]:
+    """What a record came to so far; InputError if that was on other pictures."""
+    found: dict[str, Any] = {"task": task.fingerprint, "budgets": {}}
+    if path.exists():
+        found = read_json(path)
+    if found["task"] != task.fingerprint:
+        raise InputError(f"{path} is of other pictures than {task.folder}; prepare those anew")
+    return found
+
+
 def run(
     record: str,
     changes: dict[str, Any],
@@ -221,13 +232,17 @@ def run(
 ) -> None:
     """Train a record with each seed and write what it came to into its result.json; with changes
     of the entry's fields it is a trial, whose results stay in its runs."""
-    task = Task(work / DATA)
-    name = named(budget, clock)
-    path = RECORDS / record / "result.json"
+    if not 0 < budget < math.inf:
+        raise InputError(f"the budget is {budget:g}; give a number above 0")
+    if not seeds:
+        raise InputError("no seed is to be run; give --seeds 1 or more")
     kind = module_of(record).Entry
     for field in changes:
         if not hasattr(kind, field):
             raise InputError(f"the entry of {record} has no field {field}")
+    task, name, path = Task(work / DATA), named(budget, clock), RECORDS / record / "result.json"
+    if not changes:
+        results(path, task)
     kind = type("Entry", (kind,), changes)
     trial = "".join(f",{field}={value}" for field, value in changes.items())
     for seed in seeds:
@@ -237,9 +252,7 @@ def run(
             Run(kind, task, seed, budget, clock, out, eager).train()
         if changes:
             continue
-        found = read_json(path) if path.exists() else {"task": task.fingerprint, "budgets": {}}
-        if found["task"] != task.fingerprint:
-            raise InputError(f"{path} is of other pictures than {work / DATA}; prepare those anew")
+        found = results(path, task)  # as it is now: another seed may have ended beside this one
         rows = {row["seed"]: row for row in found["budgets"].get(name, [])}
         rows[seed] = read_json(out / "result.json")
         found["budgets"][name] = [rows[seed] for seed in sorted(rows)]
@@ -333,6 +346,8 @@ def main() -> None:
                 field, _, value = item.partition("=")
                 changes[field] = literal(value)
             run(arguments.record, changes, seeds, budget, clock, arguments.work, arguments.eager)
+            if changes:  # a trial, which changes no record
+                return
         plot(RECORDS / "curves.svg")
         page, first, last = HERE / "README.md", "<!-- records -->\n", "\n<!-- /records -->"
         head, rest = page.read_text().split(first)

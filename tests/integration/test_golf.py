@@ -74,13 +74,10 @@ def streams(pictures, shipped):
     return [shipped.tokenizer.codec.encode(picture) for picture in pictures[:6]]
 
 
-def bfloat16(bits):
-    assert bits.dtype == np.uint16
-    return (bits.astype(np.uint32) << 16).view(np.float32)
-
-
 def of_checkpoint(golf, checkpoint, streams):
     """(entry, model) with the shape and the weights of a checkpoint."""
+    from jpeglm.checkpoint import from_bfloat16
+
     config = checkpoint.config
     made = entry(
         golf, Given(checkpoint.tokenizer, streams), width=config["hidden_size"],
@@ -89,7 +86,7 @@ def of_checkpoint(golf, checkpoint, streams):
     )  # fmt: skip
     model = made.model()
     weights = {
-        name.removeprefix("model."): torch.from_numpy(bfloat16(value))
+        name.removeprefix("model."): torch.from_numpy(from_bfloat16(value))
         for name, value in checkpoint.weights.items()
         if name != "lm_head.weight"
     }
@@ -189,7 +186,7 @@ def test_edges_foretell_what_a_smooth_picture_goes_on_with(golf, shipped, stream
 
     def pixels(levels, component):
         block = np.zeros(64)
-        block[edges.NATURAL] = levels * steps[component]
+        block[edges.ZIGZAG] = levels * steps[component]
         return fft.idctn(block.reshape(8, 8), norm="ortho")
 
     def left_over(pixels, component, so_far, beside, at, above):
@@ -258,6 +255,13 @@ def test_what_looks_ahead_or_loses_something_is_refused(golf, shipped, streams):
     made = entry(golf, Given(shipped.tokenizer), context=True, edges=True, legal=True, steps=3)
     model = made.model()
     task.check(made, model, streams[:2])
+
+    # Everything that records and trials change, at once.
+    rich = entry(
+        golf, Given(shipped.tokenizer), context=True, edges=True, legal=True, steps=3, skip=True,
+        value_embeddings=True, query_norm=True, activation="relu2",
+    )  # fmt: skip
+    task.check(rich, rich.model(), streams[:1])
 
     class Peeks(torch.nn.Module):
         def forward(self, inputs):
@@ -333,6 +337,30 @@ def test_the_table_tells_whether_a_record_is_better(golf, monkeypatch, tmp_path)
     assert "00-llama" in first and "| 2000 (1990 to 2010, 3) | – | – | 0.98 M | 10.0 M |" in first
     p = ttest_ind(given["01-better"], given["00-llama"], equal_var=False).pvalue / 2
     assert f"| -4.9 % | **{p:.1g}** |" in second and p < race.LEVEL
+
+
+def test_what_cannot_be_run_is_refused_before_it_is_trained(golf, data, monkeypatch, tmp_path):
+    from jpeglm.config import InputError
+    from jpeglm.files import write_json
+
+    race = golf("race")
+    monkeypatch.setattr(race, "Run", None)  # nothing is trained
+    monkeypatch.setattr(race, "RECORDS", tmp_path)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "entry.py").write_text("from kit.entry import Entry\n")
+    write_json(tmp_path / "other" / "result.json", {"task": "of others", "budgets": {}})
+    work = data.parents[1]
+    with pytest.raises(InputError, match="of other pictures"):
+        race.run("other", {}, [0], 1e14, False, work)
+    with pytest.raises(InputError, match="has no field wide"):
+        race.run("other", {"wide": 1}, [0], 1e14, False, work)
+    with pytest.raises(InputError, match=r"no .*nobodys.*; the records are other"):
+        race.run("nobodys", {}, [0], 1e14, False, work)
+    for budget in (0.0, float("nan"), float("inf")):
+        with pytest.raises(InputError, match="budget"):
+            race.run("other", {}, [0], budget, False, work)
+    with pytest.raises(InputError, match="seed"):
+        race.run("other", {}, [], 1e14, False, work)
 
 
 def test_an_artefact_too_large_is_refused(golf, data, tmp_path):

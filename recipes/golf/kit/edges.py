@@ -18,6 +18,7 @@ from PIL import Image
 
 from jpeglm.codecs.jpeg import JpegCodec
 from jpeglm.kernels import kernel
+from jpeglm.syntax.jpeg_tables import ZIGZAG
 from kit.parse import COLUMNS, LEVELS, NONE_LEVEL, Layout, cut
 
 HERE, SOON = 8, 4
@@ -32,17 +33,11 @@ EDGES = {
     "edge_3": 2 * SOON + 2,
 }
 """Of `foretold`, and how many values each has, the last: none."""
-NATURAL = np.array(
-    sorted(
-        range(64), key=lambda i: (i // 8 + i % 8, i % 8 if (i // 8 + i % 8) % 2 == 0 else i // 8)
-    )
-)
-"""Row · 8 + column of each coefficient in zigzag order (T.81, figure 5)."""
-PLACE = np.argsort(NATURAL)
+PLACE = np.argsort(ZIGZAG)
 """Place in zigzag order of each row · 8 + column."""
 LINES = np.stack([
-    np.stack([PLACE[8 * np.arange(8) + natural % 8] for natural in NATURAL]),
-    np.stack([PLACE[8 * (natural // 8) + np.arange(8)] for natural in NATURAL]),
+    np.stack([PLACE[8 * np.arange(8) + natural % 8] for natural in ZIGZAG.tolist()]),
+    np.stack([PLACE[8 * (natural // 8) + np.arange(8)] for natural in ZIGZAG.tolist()]),
 ])  # fmt: skip
 """int64 [2, 64, 8]: the coefficients in the column, and in the row, of each, by frequency."""
 FIRST = np.array(
@@ -59,7 +54,7 @@ def steps_of(codec: JpegCodec) -> np.ndarray:
     """float64 [3, 64]: quantiser steps of each component, in zigzag order."""
     image = Image.open(io.BytesIO(codec.wrap(codec.encode(codec.blank()))))
     tables = image.quantization
-    return np.array([np.array(tables[min(one, 1)], float)[NATURAL] for one in range(3)])
+    return np.array([np.array(tables[min(one, 1)], float)[ZIGZAG] for one in range(3)])
 
 
 def foretold(

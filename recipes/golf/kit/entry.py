@@ -1,4 +1,4 @@
-"""An entry with everything that a record here changes as a field; the values are record 00's."""
+"""An entry whose fields are what records and trials change; their values are record 00's."""
 
 from __future__ import annotations
 
