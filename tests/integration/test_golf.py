@@ -235,7 +235,8 @@ def test_only_what_can_come_gets_probability(golf, shipped, streams):
     from jpeglm.generation.matcher import Matcher
 
     made = entry(golf, Given(shipped.tokenizer), legal=True)
-    task = golf("task")
+    task, spelling = golf("task"), shipped.tokenizer.spelling
+    barred = set()
     for stream in streams[:3]:
         ids = task.sequence(shipped.tokenizer, stream)
         inputs = torch.from_numpy(made.inputs(ids[:-1]))
@@ -244,8 +245,14 @@ def test_only_what_can_come_gets_probability(golf, shipped, streams):
         matcher = Matcher(made.lawful.constraint)
         for place, token in enumerate(ids[1:].tolist()):
             assert not (allowed[place] & ~matcher.allowed()).any()
+            unwritten = np.flatnonzero(matcher.allowed() & ~allowed[place]).tolist()
+            barred |= {(int(ids[place]), other) for other in unwritten}
             assert matcher.accept(token)
     assert allowed.mean() < 0.9
+    assert len(barred) > 100
+    for pair in sorted(barred)[::50]:  # what the merges would have joined otherwise
+        symbols = np.array([*spelling[pair[0]], *spelling[pair[1]]], np.int32)
+        assert shipped.tokenizer.encode_symbols(symbols).tolist() != list(pair)
 
 
 def test_what_looks_ahead_or_loses_something_is_refused(golf, shipped, streams):
@@ -361,6 +368,13 @@ def test_what_cannot_be_run_is_refused_before_it_is_trained(golf, data, monkeypa
             race.run("other", {}, [0], budget, False, work)
     with pytest.raises(InputError, match="seed"):
         race.run("other", {}, [], 1e14, False, work)
+
+
+def test_an_artefact_holds_shared_weights_once(golf):
+    model = torch.nn.ModuleDict({name: torch.nn.Linear(4, 4, bias=False) for name in "ab"})
+    assert list(golf("task").weights(model)) == ["a.weight", "b.weight"]
+    model["b"].weight = model["a"].weight
+    assert list(golf("task").weights(model)) == ["a.weight"]
 
 
 def test_an_artefact_too_large_is_refused(golf, data, tmp_path):
