@@ -51,7 +51,7 @@ def module_of(record: str) -> ModuleType:
     """The `entry.py` of a record; records import the one that they change by this, too."""
     path = RECORDS / record / "entry.py"
     if not path.exists():
-        names = ", ".join(sorted(folder.name for folder in RECORDS.iterdir()))
+        names = ", ".join(sorted(entry.parent.name for entry in RECORDS.glob("*/entry.py")))
         raise InputError(f"there is no {path}; the records are {names}")
     spec = importlib.util.spec_from_file_location(f"golf_{record.replace('-', '_')}", path)
     assert spec and spec.loader

@@ -40,6 +40,8 @@ class Task:
 
     def __init__(self, folder: Path = DATA) -> None:
         self.folder = folder
+        if not folder.exists():
+            raise InputError(f"there is no {folder}; run: python recipes/golf/data.py")
         data = open_data(folder)
         assert isinstance(data, Dataset)
         self.codec: Codec = data.codec

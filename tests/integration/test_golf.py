@@ -361,8 +361,10 @@ def test_what_cannot_be_run_is_refused_before_it_is_trained(golf, data, monkeypa
         race.run("other", {}, [0], 1e14, False, work)
     with pytest.raises(InputError, match="has no field wide"):
         race.run("other", {"wide": 1}, [0], 1e14, False, work)
-    with pytest.raises(InputError, match=r"no .*nobodys.*; the records are other"):
+    with pytest.raises(InputError, match=r"no .*nobodys.*; the records are other$"):
         race.run("nobodys", {}, [0], 1e14, False, work)
+    with pytest.raises(InputError, match=r"there is no .*golf64; run: python recipes/golf/data"):
+        race.run("other", {}, [0], 1e14, False, tmp_path)
     for budget in (0.0, float("nan"), float("inf")):
         with pytest.raises(InputError, match="budget"):
             race.run("other", {}, [0], budget, False, work)
