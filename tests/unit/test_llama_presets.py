@@ -9,6 +9,7 @@ import pytest
 
 from jpeglm.config import InputError
 from jpeglm.generation.export import usual_samples
+from jpeglm.models import llama
 from jpeglm.models.llama import PRESETS, build, flops_per_token, learning_rate, parameters, preset
 
 torch = pytest.importorskip("torch")
@@ -62,19 +63,27 @@ def test_equal_seeds_equal_weights_and_global_rng_untouched() -> None:
     assert first.lm_head.weight.std().item() == pytest.approx(0.02, rel=0.05)
 
 
-def test_short_attention_equals_sdpa() -> None:
+def attended(attention: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits of rows of 17 tokens, and a gradient."""
     shape = {"hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2}
-    config = preset("2m", 50, 64, intermediate_size=96, **shape)
-    ids = torch.arange(3 * 17).reshape(3, 17) % 50
-    logits, gradients = [], []
-    for attention in ("sdpa", "short"):
-        model = build(config, 0, attention)
-        out = model(input_ids=ids, use_cache=False).logits
-        out.square().sum().backward()
-        logits.append(out.detach())
-        gradients.append(model.model.layers[0].self_attn.q_proj.weight.grad)
-    torch.testing.assert_close(*logits, atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(*gradients, atol=1e-5, rtol=1e-3)
+    model = build(preset("2m", 50, 64, intermediate_size=96, **shape), 0, attention)
+    logits = model(input_ids=torch.arange(3 * 17).reshape(3, 17) % 50, use_cache=False).logits
+    logits.square().sum().backward()
+    slope = model.model.layers[0].self_attn.q_proj.weight.grad
+    assert slope is not None
+    return logits.detach(), slope
+
+
+def test_short_attention_equals_sdpa() -> None:
+    for ours, theirs in zip(attended("short"), attended("sdpa")):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-3)
+        assert not torch.equal(ours, theirs)  # other sums, in another order
+
+
+def test_rows_that_are_not_short_attend_by_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(llama, "SHORT", 16)
+    for ours, theirs in zip(attended("short"), attended("causal")):
+        assert torch.equal(ours, theirs)
 
 
 @pytest.mark.parametrize(

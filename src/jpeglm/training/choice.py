@@ -20,7 +20,7 @@ from accelerate.utils import broadcast_object_list
 from jpeglm.checkpoint import Checkpoint
 from jpeglm.data.token_set import TokenSet
 from jpeglm.files import read_json
-from jpeglm.models.llama import SHORT, build, like, nearest_preset, parameters, preset
+from jpeglm.models.llama import build, like, nearest_preset, parameters, preset
 from jpeglm.tokenizer import Tokenizer
 from jpeglm.training import AUTO, PRESET, WARMUP, TrainConfig
 from jpeglm.training.advice import (
@@ -110,7 +110,7 @@ def speed(
         length = min(length, max(2, round(float(tokens.lengths.mean()))))
     rows = max(1, config.batch_tokens // accelerator.num_processes // length)
     device = accelerator.device
-    model = build(shape, config.seed, attention(accelerator, length)).to(device)
+    model = build(shape, config.seed, attention(accelerator)).to(device)
     objective, stepping = Objective(model), optimizers(model, config)
     ids = torch.zeros((rows, length), dtype=torch.int64, device=device)
     began = time.monotonic()
@@ -130,12 +130,10 @@ def speed(
     return float(rows * length * max(1, count) * accelerator.num_processes / seconds)
 
 
-def attention(accelerator: Accelerator, length: int) -> str:
-    """How rows of so many tokens attend fastest in training (`models.llama.build`)."""
+def attention(accelerator: Accelerator) -> str:
+    """How rows attend fastest in training (`models.llama.build`)."""
     cpu = accelerator.device.type == "cpu"
-    return (
-        "short" if cpu and length <= SHORT and accelerator.mixed_precision == "bf16" else "causal"
-    )
+    return "short" if cpu and accelerator.mixed_precision == "bf16" else "causal"
 
 
 def advice(

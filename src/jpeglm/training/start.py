@@ -151,7 +151,7 @@ def start(
             last = cast(Path, checkpoints.last())
             begin = (last, shape) if "optimizer" in saved else None  # shares come with the rest
         objective, model, stepping = wrapped(
-            shape, config, accelerator, strategy, attention(accelerator, length), begin
+            shape, config, accelerator, strategy, attention(accelerator), begin
         )
     window = torch.zeros(
         (), dtype=torch.float64 if accelerator.device.type == "cpu" else torch.float32
