@@ -78,7 +78,8 @@ LIMIT = 5_000_000
 
 def wrong(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Rows with the captions of others of their set that show another concept: each has that of
-    the row half the set further, or of the next one that will do."""
+    the row half the set further, or of the next one that will do; of a set that shows nothing
+    else, that of any row that will do."""
     sets = defaultdict(list)
     for row in rows:
         sets[row["style"]].append(row)
@@ -86,8 +87,8 @@ def wrong(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for row in rows:
         own = sets[row["style"]]
         start = own.index(row) + len(own) // 2
-        turned = (own[(start + step) % len(own)] for step in range(len(own)))
-        other = next(one for one in turned if concept(one) != concept(row))
+        turned = [own[(start + step) % len(own)] for step in range(len(own))]
+        other = next(one for one in [*turned, *rows] if concept(one) != concept(row))
         told.append(row | {"text": other["text"]})
     return told
 
