@@ -1,6 +1,7 @@
 """Whether a drawn emoji is seen to be what its caption says (recipes/release/recognised.py)."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,13 @@ def test_pictures_of_other_captions_are_not(judge, known):
 def test_a_picture_of_another_set_is_recognised_and_its_set_seen(judge, known):
     found = judge.recognised(known.others, known, judge.pixels)
     assert found["drawn"]["recognised"] == 1 and found["own_set"] == 0
+
+
+def test_a_true_picture_does_not_find_itself(judge, known):
+    """Its own is left out of the gallery; here its copy is said to show something else."""
+    wrong = replace(known, others=np.roll(known.others, -1, axis=0))
+    found = judge.recognised(known.held_out, wrong, judge.pixels)
+    assert found["true"]["recognised"] == found["true_in_other_sets"]["recognised"] == 0
 
 
 def test_a_share_of_right_ones_is_told_with_its_interval(judge, known):
