@@ -44,7 +44,12 @@ def main() -> None:
     model = load(arguments.checkpoint)
     rows = captions(arguments.source)[MEASURED : MEASURED + arguments.count]
     known = gallery(arguments.source, rows, model.codec)
-    describe = directions(ResNet50(arguments.weights, size=SIDE))
+    network = directions(ResNet50(arguments.weights, size=SIDE))
+    true = {id(one): network(one) for one in (known.held_out, known.others)}  # once for all ways
+
+    def describe(pictures: np.ndarray) -> np.ndarray:
+        return true[id(pictures)] if id(pictures) in true else network(pictures)
+
     ways: list[dict[str, Any]] = []
     with Reporter("sampling", "ways") as report:
         for temperature, guidance in product(TEMPERATURES, GUIDANCES):
