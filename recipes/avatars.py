@@ -18,20 +18,18 @@ as it runs; finished ones are skipped, so it can be run again.
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
-from release.card import card, coder_table
-from release.copied import copied, pairs
+from release.card import card, coder_table, copying
+from release.drawn import as_coded, drawings, learnt, not_copied, rows_of
 from release.figures import FIGURES, figure
 from release.run import RESULTS, Release, begin, take_run
 from steps import JPEGLM, ROOT
 
-from jpeglm.data.open import open_data
 from jpeglm.environment import environment
 from jpeglm.files import read_json, write_json
 from jpeglm.generation.loading import load
@@ -51,12 +49,6 @@ FEATURES = 2000
 OTHER = 1 << 20
 """Added to an avatar's variant where another picture of the same words is wanted."""
 LIMIT = 5_000_000
-
-
-def rows_of(folder: Path, count: int) -> list[dict[str, Any]]:
-    """The first rows of an image folder's metadata."""
-    lines = (folder / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines[:count]]
 
 
 def obedience(model: Any, rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -98,16 +90,6 @@ def obedience(model: Any, rows: list[dict[str, Any]]) -> dict[str, Any]:
         }
         for name in ASKED
     }
-
-
-def drawings(model: Any, rows: list[dict[str, Any]]) -> list[Image.Image]:
-    """One picture for each caption, of its own seed."""
-    with Reporter("drawing", "captions") as report:
-        made = []
-        for number, row in enumerate(rows):
-            made += model.generate(1, seed=number, text=row["text"]).images
-            report(number + 1, len(rows), "")
-    return made
 
 
 def main() -> None:
@@ -159,7 +141,10 @@ def main() -> None:
     tiles = list(zip([row["text"] for row in shown], drawings(opened, shown)))
     figure(tiles, 8, 128, FIGURES / "avatars-samples.jpg")
     figure([("", image) for _, image in tiles[:16]], 8, 128, FIGURES / "avatars-first.jpg")
-    tables["copied"] = told = not_copied(opened, rows, source, data)
+    drawn = np.stack([np.asarray(image) for image in drawings(opened, rows)])
+    held_out = as_coded(opened.codec, [source / "compositions" / row["file_name"] for row in rows])
+    seen = learnt(opened.codec, data)
+    tables["copied"] = told = not_copied("avatars", drawn, held_out, seen, FEATURES)
     write_json(RESULTS / "avatars-copied.json", told | {"environment": environment()})
     release.install(make_card(release, data, tables), LIMIT)
     steps.do(
@@ -167,19 +152,6 @@ def main() -> None:
         sys.executable, ROOT / "recipes" / "holes.py", model, data, "--count", HOLES,
         "--name", "avatars",
     )  # fmt: skip
-
-
-def not_copied(model: Any, rows: list[dict[str, Any]], source: Path, data: Path) -> dict[str, Any]:
-    """What there is of copies among the pictures for `rows`, whose closest pairs are shown."""
-    codec = model.codec
-    drawn = np.stack([np.asarray(image) for image in drawings(model, rows)])
-    names = [source / "compositions" / row["file_name"] for row in rows]
-    held_out = np.stack([np.asarray(codec.decode(codec.encode(Image.open(n)))) for n in names])
-    streams = open_data(data, codec).streams("train")
-    seen = np.stack([np.asarray(codec.decode(row.stream)) for row in streams])
-    told, order = copied(drawn, held_out, seen, FEATURES)
-    figure(pairs(order, drawn, seen, 24), 12, 96, FIGURES / "avatars-copied.jpg")
-    return told
 
 
 def make_card(release: Release, data: Path, tables: dict[str, Any]) -> str:
@@ -193,7 +165,7 @@ def make_card(release: Release, data: Path, tables: dict[str, Any]) -> str:
         name.replace("-", "_"): f"{tables[name]['coders']['model']['bits_per_image']:.0f}"
         for name in ("test", "test-silent", "compositions", "compositions-silent")
     }
-    named, copies = tables["classify"], tables["copied"]
+    named = tables["classify"]
     return card(
         release,
         "pictures",
@@ -204,10 +176,7 @@ def make_card(release: Release, data: Path, tables: dict[str, Any]) -> str:
         obedience="\n".join(lines),
         captions=CAPTIONS,
         named=f"{100 * named['accuracy']:.1f} %",
-        same=f"{100 * copies['the same as one seen']['drawn']:.1f} %",
-        near=f"{100 * copies['pixels']['nearer than 90 % of the held out']:.0f} %",
-        apart=f"{copies['pixels']['drawn']:.1f}",
-        usual=f"{copies['pixels']['held out']:.1f}",
+        **copying(tables["copied"]),
         **SAMPLING,
         **bits,
     )

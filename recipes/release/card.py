@@ -83,6 +83,17 @@ def folder_table(table: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def copying(told: dict[str, Any]) -> dict[str, str]:
+    """The fields of what `release.copied` tells."""
+    near = told["pixels"]
+    return {
+        "same": f"{100 * told['the same as one seen']['drawn']:.1f} %",
+        "near": f"{100 * near['nearer than 90 % of the held out']:.0f} %",
+        "apart": f"{near['drawn']:.1f}",
+        "usual": f"{near['held out']:.1f}",
+    }
+
+
 def best_rival(table: dict[str, Any]) -> tuple[str, float]:
     """(name, bits against Huffman) of the best coder that is not the model."""
     rivals = {

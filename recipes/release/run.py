@@ -36,6 +36,8 @@ class Release:
     elsewhere: Path | None
     """photos.tar of recipes/gpu.py, which takes the place of a training here."""
     steps: Steps = field(default_factory=Steps)
+    init: str | None = None
+    """The shipped checkpoint whose weights a first run begins with; None: random ones."""
 
     @property
     def out(self) -> Path:
@@ -55,7 +57,11 @@ class Release:
     @property
     def began_with(self) -> Path | None:
         """The checkpoint whose weights the run began with."""
-        return self.before if self.further and not self.elsewhere else None
+        if self.elsewhere:
+            return None
+        if self.further:
+            return self.before
+        return ASSETS / self.init if self.init else None
 
     @property
     def recipe(self) -> str:
@@ -66,7 +72,8 @@ class Release:
 
     def train_words(self) -> list[Any]:
         """What `jpeglm train` is told by every recipe."""
-        begin = ["--init", self.name] if self.further else ["--preset", "2m"]
+        start = self.name if self.further else self.init
+        begin = ["--init", start] if start else ["--preset", "2m"]
         return [
             *begin, "--minutes", self.minutes, "--threads", self.threads, "--compile", "on",
             "--ema", 0.999, "--samples", 0, "--eval-every", 250,
@@ -102,11 +109,16 @@ class Release:
 
 
 def begin(
-    name: str, description: str | None, minutes: float, threads: int, elsewhere: bool = False
+    name: str,
+    description: str | None,
+    minutes: float,
+    threads: int,
+    elsewhere: bool = False,
+    init: str | None = None,
 ) -> Release:
     """A release as its recipe's options say, with the work folder as current directory: relative
     paths, so that neither commands nor their results name this machine's folders. elsewhere: the
-    model may be trained by recipes/gpu.py."""
+    model may be trained by recipes/gpu.py; init: as `Release.init`."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -124,7 +136,7 @@ def begin(
     run = arguments.run.resolve() if elsewhere and arguments.run else None
     arguments.work.mkdir(parents=True, exist_ok=True)
     os.chdir(arguments.work)
-    return Release(name, arguments.further, arguments.minutes, arguments.threads, run)
+    return Release(name, arguments.further, arguments.minutes, arguments.threads, run, init=init)
 
 
 def take_run(file: Path, out: Path) -> None:
