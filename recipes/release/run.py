@@ -57,9 +57,7 @@ class Release:
     @property
     def began_with(self) -> Path | None:
         """The checkpoint whose weights the run began with."""
-        if self.elsewhere:
-            return None
-        if self.further:
+        if self.further and not self.elsewhere:
             return self.before
         return ASSETS / self.init if self.init else None
 

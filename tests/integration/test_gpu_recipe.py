@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 import jpeglm
+from jpeglm.places import shipped_checkpoint
 
 pytestmark = pytest.mark.slow
 
@@ -118,12 +119,16 @@ def test_models_of_words_are_trained_at_once(pack, tmp_path):
          "--alphabet", "jpeg-placed-symbols"],
         [sys.executable, ROOT / "recipes" / "data" / "pack.py", data, packed,
          "--tokenizer", tokenizer, "--name", "discs"],
+        [*run, "prepare", source, tmp_path / "emoji", "--subsampling", "4:4:4",
+         "--restart-interval", "1", "--validation", "0.3"],
+        [sys.executable, ROOT / "recipes" / "data" / "pack.py", tmp_path / "emoji", packed,
+         "--tokenizer", shipped_checkpoint("avatars"), "--name", "emoji"],
     ):  # fmt: skip
         result = subprocess.run(list(map(str, words)), capture_output=True, text=True)
         assert result.returncode == 0, result.stderr
     with tarfile.open(packed / "discs.tar.xz") as tar:
         assert not [name for name in tar.getnames() if name.endswith(".parquet")]
-    result = dry(packed, tmp_path / "work", "--only", "d", "--words", "discs", "discs:1")
+    result = dry(packed, tmp_path / "work", "--only", "d", "--words", "discs", "discs:1", "emoji")
     assert result.returncode == 0, result.stdout + result.stderr
     weights = []
     for name in ("discs-0", "discs-1"):
@@ -133,6 +138,10 @@ def test_models_of_words_are_trained_at_once(pack, tmp_path):
         assert told["settings"]["packing"] == "rows" and told["data"]["captions"] > 0
         weights.append((tmp_path / name / "model" / "model.safetensors").read_bytes())
     assert weights[0] != weights[1]
+    with tarfile.open(tmp_path / "work" / "out" / "emoji-0.tar") as tar:
+        tar.extractall(tmp_path / "emoji-0", filter="data")
+    began = json.loads((tmp_path / "emoji-0" / "config.json").read_text())
+    assert began["settings"]["init"] == "avatars"
     drawn = jpeglm.load(tmp_path / "discs-0" / "model").generate(1, text="a disc, number 3")
     assert drawn.images
     result = dry(packed, tmp_path / "work", "--only", "d", "--words", "nothing")
