@@ -461,3 +461,13 @@ def test_schemes_are_read_as_they_are_meant(tmp_path: Path, monkeypatch: pytest.
     assert place("FILE:///a/b") == Path("/a/b") and place("://x") == Path("://x")
     with pytest.raises(Unreachable, match=r"the store of ftp://127\.0\.0\.1:9/x does not answer"):
         place("ftp://127.0.0.1:9/x")
+
+
+def test_a_file_that_is_too_long_is_cut_and_told(memory: str):
+    from jpeglm.files import read_bytes
+
+    path = place(memory.replace("photos", "long") + "/x.bin")
+    path.fs.pipe_file(path.path, b"0123456789a")
+    assert read_bytes(path, 11) == b"0123456789a"
+    with pytest.raises(InputError, match="more than the"):
+        read_bytes(path, 10)

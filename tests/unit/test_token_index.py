@@ -3,6 +3,7 @@
 import json
 import random
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from jpeglm.data.prepare import prepare
 from jpeglm.data.settings import PrepareConfig
 from jpeglm.data.token_index import INDEX
 from jpeglm.data.token_set import TokenSet
+from jpeglm.data.token_shards import read_token_shard, token_meta
 from jpeglm.tensors import read_metadata, read_safetensors, write_arrays
 from jpeglm.text import Text
 from jpeglm.tokenizer import Tokenizer
@@ -112,3 +114,31 @@ def test_a_token_shard_of_other_rows_is_not_learnt(whole: Path, tmp_path: Path):
     (folder / INDEX).unlink()
     with pytest.raises(InputError, match="of other data"):
         load_tokens(folder, None, None)
+
+
+def test_sequences_of_all_splits_come_in_the_order_of_the_shards(whole: Path):
+    found = load_tokens(whole, None, None)
+    rows = [
+        shard.tokens[begin:end].tolist()
+        for path in sorted(whole.glob("shard-*.tokens.safetensors"))
+        for shard in [read_token_shard(path)]
+        for begin, end in pairwise(shard.offsets.tolist())
+    ]
+    assert [found.ids(number).tolist() for number in range(len(found))] == rows
+
+
+def test_a_shard_of_the_same_size_and_another_header_is_told(whole: Path, tmp_path: Path):
+    folder = shutil.copytree(whole, tmp_path / "data")
+    shard = folder / "shard-00002.tokens.safetensors"
+    digest = token_meta(shard)["digests"]["train"].encode()
+    shard.write_bytes(shard.read_bytes().replace(digest, digest[::-1]))
+    data = load_tokens(folder, None, None)
+    with pytest.raises(InputError, match=r"shard-00002.* is not the token shard that .* knows"):
+        told(data)
+
+
+def test_an_index_of_another_tokenizer_is_not_taken(whole: Path):
+    other = Tokenizer(CODEC, "jpeg-symbols", np.array([[1, 2]]), text=Text.train(["a red"], 300))
+    found = load_tokens(whole, other, "train")
+    assert not isinstance(found.tokens, MappedIds)
+    assert all(found.ids(number)[-1] == other.eos for number in range(len(found)))
