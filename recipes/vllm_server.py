@@ -15,9 +15,11 @@ import argparse
 import asyncio
 import json
 import secrets
+import socket
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +27,7 @@ import numpy as np
 
 # Nothing here may bring numba: processes that vLLM starts import this file, and on a CPU without
 # Triton its engine fails where numba came first (0.32).
-from jpeglm.config import InputError, Sampling
+from jpeglm.config import InputError, Sampling, install, shorten
 from jpeglm.places import checkpoint_folder
 
 if TYPE_CHECKING:
@@ -146,23 +148,49 @@ def end(engine: Any) -> None:
         process.kill()
 
 
-async def serve(arguments: argparse.Namespace) -> None:
+def judged(arguments: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
+    """(checkpoint's folder, the engine's arguments); InputError for all that can be told before an
+    engine takes its minutes to start."""
+    for module, extra in (("vllm", "vllm"), ("fastapi", "serve"), ("uvicorn", "serve")):
+        if find_spec(module) is None:
+            raise InputError(f"this needs {module}, which is not installed; {install(extra)}")
+    folder = checkpoint_folder(arguments.checkpoint)
+    if not (folder / "codec.json").is_file() or not (folder / "config.json").is_file():
+        raise InputError(f"{folder} is no checkpoint of jpeglm; it needs config.json, codec.json")
+    try:
+        options = json.loads(arguments.engine)
+    except ValueError as error:
+        raise InputError(f"--engine is {shorten(arguments.engine)}, no JSON: {error}") from error
+    if not isinstance(options, dict) or {"model", "skip_tokenizer_init"} & options.keys():
+        raise InputError(
+            f"--engine is {shorten(arguments.engine)}; give a JSON object of vLLM's arguments, "
+            "without model and skip_tokenizer_init"
+        )
+    try:
+        with socket.create_server((arguments.host, arguments.port)):
+            pass
+    except (OSError, OverflowError) as error:
+        raise InputError(f"cannot listen at {arguments.host}:{arguments.port}: {error}") from error
+    return folder, options
+
+
+async def serve(folder: Path, options: dict[str, Any], host: str, port: int) -> None:
     from vllm import AsyncEngineArgs
     from vllm.v1.engine.async_llm import AsyncLLM
 
-    folder = checkpoint_folder(arguments.checkpoint)
-    options = json.loads(arguments.engine)
-    engine = AsyncLLM.from_engine_args(
-        AsyncEngineArgs(model=str(folder), skip_tokenizer_init=True, **options)
-    )
+    try:
+        chosen = AsyncEngineArgs(model=str(folder), skip_tokenizer_init=True, **options)
+    except TypeError as error:
+        raise InputError(f"--engine has what this vLLM does not know: {error}") from error
+    engine = AsyncLLM.from_engine_args(chosen)
     import uvicorn
 
     from jpeglm.checkpoint import load_checkpoint
 
     name = Path(folder).resolve().name
     app = make_app(Pictures(engine, load_checkpoint(folder), name))
-    config = uvicorn.Config(app, arguments.host, arguments.port, log_level="warning")
-    print(f"{name} at http://{arguments.host}:{arguments.port}/v1", flush=True)
+    config = uvicorn.Config(app, host, port, log_level="warning")
+    print(f"{name} at http://{host}:{port}/v1", flush=True)
     await uvicorn.Server(config).serve()
 
 
@@ -174,7 +202,12 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8001)
     parser.add_argument("--engine", default="{}", help="vLLM's engine arguments, as JSON")
-    asyncio.run(serve(parser.parse_args()))
+    arguments = parser.parse_args()
+    try:
+        folder, options = judged(arguments)
+        asyncio.run(serve(folder, options, arguments.host, arguments.port))
+    except InputError as error:
+        parser.exit(1, f"{parser.prog}: {error}\n")
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from typing import Any
 
 from jpeglm.config import InputError
 from jpeglm.files import explain, half_of, printable
-from jpeglm.remote import Unreachable, is_remote, names_in, place, read, there
+from jpeglm.remote import Unreachable, is_remote, names_in, near, place, read, there
 
 
 @dataclass(frozen=True)
@@ -196,6 +196,7 @@ def claim(
     if is_remote(out):
         _claim_elsewhere(out, kind, wanted)
         return
+    near(out)
     if os.path.lexists(out) and not out.is_dir():
         what = "a file" if out.exists() else "a link that leads nowhere"
         raise InputError(f"{out} is {what}, but a folder is to be written; give another name")

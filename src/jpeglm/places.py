@@ -11,6 +11,7 @@ from pathlib import Path
 
 from jpeglm.config import InputError, shorten
 from jpeglm.folders import RUN, record_of
+from jpeglm.remote import near
 
 
 def shipped_checkpoint(name: str = "photos") -> Path:
@@ -38,7 +39,7 @@ def checkpoint_folder(given: Path | str | None) -> Path:
         raise InputError(
             f"the checkpoint is {shorten(given)}; give a folder, or the name of one that ships"
         )
-    folder, named = Path(given), asset(str(given))
+    folder, named = near(given), asset(str(given))
     if record_of(folder, RUN) is not None:
         model = folder / "model"
         if model.is_dir():

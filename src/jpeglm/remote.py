@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,15 +26,19 @@ from typing import Any, BinaryIO, cast
 from jpeglm.config import InputError, install
 
 __all__ = [
-    "Unreachable", "is_remote", "listed", "names_in", "near", "opened", "place", "reaching", "read",
-    "there", "write",
+    "CHAIN", "Unreachable", "address_in", "below", "is_remote", "listed", "names_in", "near",
+    "opened", "place", "reaching", "read", "there", "write",
 ]  # fmt: skip
 
 BLOCK = 4 << 20
 """Bytes of a request where a file is read on."""
+CHAIN = "::"
+"""Joins addresses, as in `simplecache::s3://bucket`, so that no object's name may hold it."""
 LIBRARIES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs",
              "abfs": "adlfs", "http": "aiohttp", "https": "aiohttp"}  # fmt: skip
 """What reads a scheme, where fsspec alone does not."""
+CUT = re.compile(r"([A-Za-z][\w+.-]+:)/(?!/)")
+"""How an address begins whose second slash was dropped; one letter is a disk of Windows."""
 
 
 class Unreachable(InputError):
@@ -46,7 +51,9 @@ def place(name: str | Path) -> Path:
     if not isinstance(name, str) or "://" not in name:
         return cast(Path, name) if is_remote(name) else Path(name)
     scheme, _, rest = name.partition("://")
-    if scheme == "file":
+    if not scheme:
+        return Path(name)
+    if scheme.lower() == "file":
         return Path(rest)
     try:
         from upath import UPath
@@ -54,7 +61,7 @@ def place(name: str | Path) -> Path:
         what = f"{name} lies elsewhere, and what reads it is missing"
         raise InputError(f"{what}; {install('remote')}") from error
     try:
-        found = UPath(name, use_listings_cache=False)
+        found = UPath(f"{scheme.lower()}://{rest}", use_listings_cache=False)
         _ = found.fs
     except ImportError as error:
         library = LIBRARIES.get(scheme, "")
@@ -62,7 +69,23 @@ def place(name: str | Path) -> Path:
         raise InputError(f"what reads {scheme}:// is missing for {name}; {how}") from error
     except ValueError as error:
         raise InputError(f"{name} has a scheme that fsspec does not know: {error}") from error
+    except Exception as error:  # some stores are asked at once
+        raise Unreachable(_sentence(name, error)) from error
     return cast(Path, found)
+
+
+def below(folder: Path, name: str) -> Path:
+    """What is called `name` in a folder, with slashes, as `listed` and a walk give it; InputError
+    if a store cannot be asked for it. Joined by hand: `/` takes `http:/x` and `/x` for addresses
+    of their own."""
+    if not is_remote(folder):
+        return folder / name
+    if CHAIN in name:
+        raise InputError(
+            f"{folder}/{name} has {CHAIN} in its name, which joins addresses; rename it"
+        )
+    found: Any = folder
+    return cast(Path, found.with_segments(f"{found.path.rstrip('/')}/{name}"))
 
 
 def is_remote(path: str | Path) -> bool:
@@ -83,7 +106,7 @@ def reaching(path: Path) -> Iterator[None]:
         raise Unreachable(_sentence(path, error)) from error
 
 
-def _sentence(path: Path, error: Exception) -> str:
+def _sentence(path: Path | str, error: Exception) -> str:
     kinds = {kind.__name__ for kind in type(error).__mro__}
     why = " ".join(str(error).split()) or type(error).__name__
     if kinds & {"NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError"}:
@@ -157,12 +180,23 @@ def names_in(folder: Path) -> set[str]:
     return set(os.listdir(folder)) if folder.is_dir() else set()
 
 
-def near(name: str, verb: str) -> Path:
-    """A path of this machine, which is all that a verb reads."""
-    if is_remote(found := place(name)):
+def address_in(path: Path) -> str | None:
+    """The address that became a pathlib.Path, which makes one of its two slashes and would be a
+    folder `s3:` of this machine; None of other paths."""
+    if is_remote(path) or not (cut := CUT.match(str(path))) or os.path.lexists(cut[1]):
+        return None
+    return f"{cut[1]}//{str(path)[cut.end() :]}"
+
+
+def near(name: str | Path) -> Path:
+    """A path of this machine; InputError if it is one elsewhere, where it can be no more than the
+    pictures and the shards of `prepare`."""
+    plain = isinstance(name, str) and not name.lower().startswith("file://")
+    found = Path(name) if plain else place(name)  # nothing need be installed to refuse it
+    if address := (str(found) if is_remote(found) else address_in(found)):
         raise InputError(
-            f"{found} lies elsewhere, and {verb} reads what lies on this machine; copy it to a "
-            "disk first, as with: aws s3 sync"
+            f"{address} lies elsewhere, where only what jpeglm prepare reads and writes may; "
+            "give a path of this machine (copy it to a disk first, as with: aws s3 sync)"
         )
     return found
 

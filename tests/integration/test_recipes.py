@@ -186,3 +186,42 @@ def test_documents_quote_the_token_studies(monkeypatch):
     assert results
     for path in results:
         assert token_study.table(json.loads(path.read_text())) in pages, path.name
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ([], r"this needs vllm, which is not installed; run: pip install 'jpeglm\[vllm\]'"),
+        (["--checkpoint", "nowhere"], "nowhere is no checkpoint of jpeglm"),
+        (["--engine", "{"], "--engine is '{', no JSON"),
+        (["--engine", '["a"]'], "give a JSON object of vLLM's arguments"),
+        (["--engine", '{"model": "x"}'], "without model and skip_tokenizer_init"),
+        (["--port", "99999999"], "cannot listen at 127.0.0.1:99999999"),
+        (["--host", "nobody.invalid"], "cannot listen at nobody.invalid:8001"),
+        (["--port", "taken"], "cannot listen at .*in use"),
+    ],
+)
+def test_the_recipe_judges_before_an_engine_starts(
+    words: list[str], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vLLM itself is not needed for that, but for the first sentence's absence."""
+    import argparse
+    import importlib.util
+    import socket
+
+    from jpeglm.config import InputError
+
+    spec = importlib.util.spec_from_file_location("recipe", ROOT / "recipes/vllm_server.py")
+    assert spec and spec.loader
+    recipe = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(recipe)
+    if words or importlib.util.find_spec("vllm"):
+        gone = None if words else "vllm"
+        monkeypatch.setattr(recipe, "find_spec", lambda name: None if name == gone else True)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        usual = {"checkpoint": "photos", "host": "127.0.0.1", "port": "8001", "engine": "{}"}
+        usual |= {name[2:]: value for name, value in zip(words[::2], words[1::2])}
+        port = usual.pop("port")
+        given = taken.getsockname()[1] if port == "taken" else int(port)
+        with pytest.raises(InputError, match=told):
+            recipe.judged(argparse.Namespace(**usual, port=given))

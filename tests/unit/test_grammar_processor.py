@@ -292,3 +292,45 @@ def test_it_costs_little(drawing):
     processor(ids, torch.zeros(8, tokenizer.vocab_size))
     assert len(processor._walks) == 1
     assert isinstance(processor._constraint, Constraint)
+
+
+def test_rows_that_begin_no_stream_are_refused_and_whole_ones_stay_whole(drawing):
+    """Ids between a picture's that are none of one were passed over in silence."""
+    tokenizer, _, streams = drawing
+    bos, eos = tokenizer.bos, tokenizer.eos
+    begun = [bos, *tokenizer.encode_stream(streams[0]).tolist()]
+    scores = torch.zeros((1, tokenizer.vocab_size))
+
+    def legal(ids):
+        given = torch.tensor([ids], dtype=torch.long)
+        return np.flatnonzero(GrammarProcessor(tokenizer, LENGTH)(given, scores)[0] == 0).tolist()
+
+    for ids, word in (
+        ([bos, bos], f"has the id {bos} behind its head"),
+        ([bos, *begun[1:4], tokenizer.class_token(1)], "behind its head"),
+        ([bos, eos], "before its picture is whole"),
+        ([*begun[:-1], eos, eos], "before its picture is whole"),
+        ([bos, *begun[1:4], eos, *begun[4:]], f"has the id {eos} behind its head"),
+        ([], "the rows are empty"),
+    ):
+        with pytest.raises(InputError, match=word):
+            legal(ids)
+    for ids in (begun, [*begun, eos], [eos, eos, *begun, eos, eos]):
+        assert legal(ids) == [eos]
+    assert len(legal(begun[:4])) > 1
+
+
+def test_misuse_is_told(drawing):
+    tokenizer, _, streams = drawing
+    prompt = make_prompt(tokenizer, tokenizer.alphabet.prefix(streams[0], 1), tokenizer.bos)
+    ids = torch.tensor(prompt.ids[None]).long()
+    scores = torch.zeros((1, tokenizer.vocab_size))
+    for options, word in (
+        ({"prompts": []}, "1 rows for 0 prompts"),
+        ({"prompts": prompt}, "prompts is a single prompt"),
+        ({"pad": -1}, "pad is -1"),
+        ({"pad": "eos"}, "pad is 'eos'"),
+        ({"pad": tokenizer.vocab_size}, f"pad is {tokenizer.vocab_size}, the model has"),
+    ):
+        with pytest.raises(InputError, match=word):
+            GrammarProcessor(tokenizer, LENGTH, **options)(ids, scores)

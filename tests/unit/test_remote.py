@@ -383,7 +383,91 @@ def test_codecs_with_files_of_their_own_stay_near(memory: str, photos: Path):
         prepare(photos, place(memory.replace("photos", "pixels")), codec, SETTINGS)
 
 
-def test_verbs_that_read_this_machine_say_so(tmp_path: Path):
-    for words in (("train", "s3://bucket/data", "--steps", "1"),
-                  ("train-tokenizer", "s3://bucket/data")):  # fmt: skip
-        assert "copy it to a disk first" in told(*words, "--out", str(tmp_path / "out"))
+VERBS = (
+    ("train", "s3://bucket/data", "--steps", "1"),
+    ("train", "data", "--init", "s3://bucket/model", "--steps", "1"),
+    ("train-tokenizer", "s3://bucket/data"),
+    ("check", "s3://bucket/a.jpg"),
+    ("complete", "gs://bucket/a.jpg"),
+    ("evaluate", "likelihood", "s3://bucket/data"),
+    ("export", "--checkpoint", "s3://bucket/model", "--out", "hf"),
+    ("import", "s3://bucket/model", "--out", "mine"),
+    ("prepare", "photos", "data", "--like", "s3://bucket/data"),
+    ("generate", "--out", "s3://bucket/drawn"),
+    ("serve", "--checkpoint", "s3://bucket/model"),
+    ("train-tokenizer", "photos", "--out", "s3://bucket/tokenizer"),
+)
+
+
+@pytest.mark.parametrize("words", VERBS, ids=" ".join)
+def test_verbs_on_this_machine_say_so(
+    words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str]
+):  # fmt: skip
+    """And make no folder `s3:` in which what was made would lie unseen."""
+    from jpeglm.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["jpeglm", *words])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    told = capsys.readouterr().err.strip()
+    address = next(word for word in words if "://" in word)
+    assert ended.value.code == 1 and "copy it to a disk first" in told.splitlines()[-1]
+    assert f"{address} lies elsewhere" in told and not list(tmp_path.iterdir())
+
+
+def test_an_address_as_a_path_makes_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """pathlib drops a slash: from Python, too, nothing is written to `s3:` unless it is there."""
+    from jpeglm.folders import CHECKPOINT, claim
+    from jpeglm.places import checkpoint_folder
+
+    monkeypatch.chdir(tmp_path)
+    for name in ("s3://bucket/x", "gs://bucket/x"):
+        with pytest.raises(InputError, match=f"^{name} lies elsewhere"):
+            claim(Path(name), CHECKPOINT)
+        with pytest.raises(InputError, match=f"^{name} lies elsewhere"):
+            checkpoint_folder(name)
+    for name in ("C:/photos", "photos:/x", "s3:x"):
+        (tmp_path / "photos:").mkdir(exist_ok=True)
+        claim(Path(name), CHECKPOINT)
+
+
+ODD = ("/lead.png", "dbl//i.png", "http:/m.png", "http://m.png", "s3:/x.png", "data:y.png",
+       "per%20cent/d%2f.png", "q?x/e.png", "h#x/f.png", "br[1]/g*.png", "back\\slash.png",
+       " sp ace/é .png", "plus+/h.png", "C:/w.png")  # fmt: skip
+
+
+@pytest.mark.parametrize("where", ["memory", "s3"])
+def test_names_that_read_like_addresses(where: str, request: pytest.FixtureRequest):
+    """Each gives its own picture; one that cannot be asked for is set aside, not another read."""
+    home = place(request.getfixturevalue(where).replace("photos", "odd"))
+    if where == "memory":  # it keeps no doubled slashes itself
+        kept = tuple(name for name in ODD if "//" not in f"/{name}")
+    else:
+        kept = ODD
+    for number, name in enumerate(kept):
+        home.fs.pipe_file(f"{home.path}/{name}", picture(number))
+    home.fs.pipe_file(f"{home.path}/q?x/e.png::a.png", picture(99))
+    source = open_source(home, unit_size=3)
+    items = {item.key: item.data for unit in source.units for item in unit.read()}
+    assert items == {name: picture(number) for number, name in enumerate(kept)}
+    ((name, reason),) = source.rejected
+    assert name == f"{home}/q?x/e.png::a.png" and "joins addresses" in reason
+
+
+def test_schemes_are_read_as_they_are_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    assert str(place("MEMORY://bucket/x")) == "memory://bucket/x"
+    assert place("FILE:///a/b") == Path("/a/b") and place("://x") == Path("://x")
+    with pytest.raises(Unreachable, match=r"the store of ftp://127\.0\.0\.1:9/x does not answer"):
+        place("ftp://127.0.0.1:9/x")
+
+
+def test_a_file_that_is_too_long_is_cut_and_told(memory: str):
+    from jpeglm.files import read_bytes
+
+    path = place(memory.replace("photos", "long") + "/x.bin")
+    path.fs.pipe_file(path.path, b"0123456789a")
+    assert read_bytes(path, 11) == b"0123456789a"
+    with pytest.raises(InputError, match="more than the"):
+        read_bytes(path, 10)

@@ -30,7 +30,7 @@ from jpeglm.cli import (
     serving,
     training,
 )
-from jpeglm.cli.common import note
+from jpeglm.cli.common import near_paths, note
 from jpeglm.config import InputError, LeftOut, Stopped, install
 from jpeglm.launch import join_slurm, launched, rank
 
@@ -64,6 +64,9 @@ GRACE = 5.0
 for room in (data, training, generation, exchange, inspection, serving):
     app.registered_commands += room.verbs.registered_commands
 evaluation.evaluate.registered_commands += distances.verbs.registered_commands
+for command in (*app.registered_commands, *evaluation.evaluate.registered_commands):
+    if command.callback:
+        command.callback = near_paths(command.callback)
 app.add_typer(evaluation.evaluate, name="evaluate")
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
@@ -51,6 +52,23 @@ TextOption = Annotated[
         help="Caption: what the picture should show, for a checkpoint trained with captions."
     ),
 ]
+
+
+def near_paths(verb: Callable[..., None]) -> Callable[..., None]:
+    """The verb, which is not called with addresses in the place of paths of this machine; what it
+    reads from elsewhere it takes as text."""
+
+    @functools.wraps(verb)
+    def run(**values: Any) -> None:
+        from jpeglm.remote import near
+
+        for value in values.values():
+            for path in value if isinstance(value, list) else [value]:
+                if isinstance(path, Path):
+                    near(path)
+        verb(**values)
+
+    return run
 
 
 def show(result: dict[str, Any], as_json: bool, lines: list[str]) -> None:

@@ -211,7 +211,7 @@ def train_tokenizer(
     from jpeglm.progress import Reporter
     from jpeglm.remote import near
 
-    source = near(data, "train-tokenizer")
+    source = near(data)
     claim(out, TOKENIZER, inputs=[source])
     with Reporter("train-tokenizer", "merges") as report:
         tokenizer = learn_tokenizer(source, config, settings, report)

@@ -73,7 +73,7 @@ def train(
     from jpeglm.tokenizer import Tokenizer
     from jpeglm.training import TrainConfig
 
-    data = near(source, "train")
+    data = near(source)
     init = settings.get("init")
     if init:
         begun = checkpoint_folder(Path(init))

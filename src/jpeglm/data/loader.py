@@ -88,6 +88,12 @@ def _from_dataset(
     index = index or _made_index(source, tokenizer, cache)
     if index is not None:
         found = index.token_set(source.path, split)
+        if len(found) != source.count(split):
+            raise InputError(
+                f"{source.path} has token shards of {len(found)} {split or ''} streams, its "
+                f"dataset.json tells of {source.count(split)}: one is of other data; delete "
+                "*.tokens.safetensors there and prepare the tokens again"
+            )
         if progress:
             progress(len(found), len(found))
         return found

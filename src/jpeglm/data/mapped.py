@@ -70,13 +70,16 @@ class MappedIds:
         begin = int(self.begins[file])
         found = ids[part.start - begin : part.stop - begin]
         if len(found) != part.stop - part.start:
-            raise InputError(f"{self._folder} has an index that does not fit its token shards; "
-                             "prepare the tokens again")  # fmt: skip
+            raise self._unfit()
         return found
 
     @property
     def _folder(self) -> Path:
         return self.path_of(0).parent
+
+    def _unfit(self) -> InputError:
+        return InputError(f"{self._folder} has an index that does not fit its token shards; "
+                          "prepare the tokens again")  # fmt: skip
 
     def _map(self, file: int, part: slice) -> np.ndarray:
         if not 0 <= file < len(self.sizes):
@@ -97,6 +100,8 @@ class MappedIds:
                 f"{path} is not the token shard that its folder's index knows; prepare the tokens "
                 "again"
             )
+        if not 0 <= place <= size - 2 * count <= size:
+            raise self._unfit()
         ids = np.frombuffer(data, np.uint16, count, place)
         self._mapped[file] = ids
         self._bytes += size

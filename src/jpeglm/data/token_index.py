@@ -6,14 +6,16 @@
 
 `prepare` writes it behind the shards. It is mapped, so that processes of a machine share it: 20
 bytes a sequence, 24 with captions. Where it is missing or of other shards, it is made again in
-memory, which reads the small columns of every shard. Trade-off: at the start a shard's size is
-compared, its header when it is first asked for, and its ids never again.
+memory, which reads the small columns of every shard. Trade-off: at the start the index is read
+through for its checksum, since one wrong start would be learnt in silence, and a shard's size is
+compared; a shard's header when it is first asked for, and its ids never again.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import zlib
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
@@ -133,11 +135,22 @@ def write_index(folder: Path, index: TokenIndex) -> None:
         name: ((COLUMNS | FILES)[name.partition(".")[2]], array.shape)
         for name, array in arrays.items()
     }
-    about = {
+    about: dict[str, Any] = {
         "tokenizer": index.tokenizer, "fingerprint": index.fingerprint, "digests": index.digests
     }  # fmt: skip
+    about["check"] = _checksum(about, arrays)
     told = {"jpeglm": json.dumps(about, sort_keys=True)}
     write_arrays(folder / INDEX, kinds, arrays.values(), told)
+
+
+def _checksum(about: dict[str, Any], arrays: dict[str, np.ndarray]) -> int:
+    """CRC-32 of what an index says of itself and of its arrays with their names, in their order."""
+    said = {name: value for name, value in about.items() if name != "check"}
+    found = zlib.crc32(json.dumps(said, sort_keys=True).encode())
+    for name, array in arrays.items():
+        found = zlib.crc32(name.encode(), found)
+        found = zlib.crc32(np.ascontiguousarray(array).view(np.uint8).data, found)
+    return found
 
 
 def read_index(folder: Path, tokenizer: str | None, fingerprint: str, shards: int) -> (
@@ -149,9 +162,11 @@ def read_index(folder: Path, tokenizer: str | None, fingerprint: str, shards: in
     if not path.exists():
         return None
     about = metadata(path, "a readable index of token shards")
+    arrays = {name: np.asarray(array) for name, array in read_safetensors(path)[0].items()}
+    if "check" in about and about["check"] != _checksum(about, arrays):
+        raise InputError(f"{path} is damaged: its checksum is another; delete it")
     if about.get("fingerprint") != fingerprint or tokenizer not in (None, about.get("tokenizer")):
         return None
-    arrays = {name: np.asarray(array) for name, array in read_safetensors(path)[0].items()}
     try:
         columns = {split: _columns(arrays, split) for split in SPLITS}
         files = {name: arrays[f"shards.{name}"] for name in FILES}

@@ -33,7 +33,7 @@ def begin(
 
     max_tokens: of ids and all that follow. prompt: what forces more than its ids say (the leading
     bits of a byte, the spans of a hole); `ids` begin with its own. InputError where they begin no
-    stream, or none can end in time.
+    stream, or none can end in time. A stream that is whole may have its EOS, and more as padding.
     """
     ids = np.asarray(ids, np.int32)
     if prompt is not None:
@@ -44,9 +44,19 @@ def begin(
         if not catch_up(matcher, ids[known:].tolist()):
             raise InputError("the ids behind a prompt cannot follow it")
         return matcher
-    head = head_length(constraint.tokenizer, ids)
-    given = Prompt(ids, np.zeros(0, np.int32), head=head)
-    return Matcher(constraint, given, max_tokens)
+    tokenizer = constraint.tokenizer
+    head = head_length(tokenizer, ids)
+    rest = ids[head:]
+    whole = head + len(rest) - int(np.argmin(np.append(rest[::-1] == tokenizer.eos, False)))
+    inside = ids[head:whole]
+    if len(strange := inside[(inside >= tokenizer.bos) & (inside <= tokenizer.hole)]):
+        raise InputError(
+            f"a prompt has the id {strange[0]} behind its head, which is none of a picture's"
+        )
+    matcher = Matcher(constraint, Prompt(ids[:whole], np.zeros(0, np.int32), head=head), max_tokens)
+    if whole < len(ids) and not matcher.accept(tokenizer.eos):
+        raise InputError(f"a prompt has EOS ({tokenizer.eos}) before its picture is whole")
+    return matcher
 
 
 def catch_up(matcher: Matcher, ids: Sequence[int]) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 
 from jpeglm.config import InputError, shorten
 from jpeglm.files import told
+from jpeglm.remote import near
 
 __all__ = ["source_folder"]
 
@@ -30,7 +31,7 @@ def source_folder(source: str, wanted: Collection[str] = WANTED) -> Path:
     InputError where there is none, or the hub cannot be reached or does not have it.
     """
     if not source.startswith(SCHEME):
-        folder = Path(source)
+        folder = near(source)
         if not folder.is_dir():
             raise InputError(
                 f"there is no folder {folder}; a model of the Hugging Face hub is {SCHEME}ORG/NAME"

@@ -63,8 +63,10 @@ class GrammarProcessor(LogitsProcessor):
         if sampling is not None and not sampling.grammar:
             raise InputError("sampling is without the grammar, which is all that is done here")
         self.tokenizer, self.max_length = own, whole("max_length", max_length, 1)
+        if isinstance(prompts, Prompt):
+            raise InputError("prompts is a single prompt; give a list, one for each row")
         self.prompts, self.sampling = prompts, sampling
-        self.pad = own.eos if pad is None else pad
+        self.pad = own.eos if pad is None else whole("pad", pad, 0)
         self._constraint = Constraint(own)
         self._walks: dict[bytes, Matcher | None] = {}
         """Of each sequence that is running, by its ids; None of one that has left the grammar, as
@@ -78,7 +80,11 @@ class GrammarProcessor(LogitsProcessor):
                 f"the model has {scores.shape[-1]} tokens, the tokenizer "
                 f"{self.tokenizer.vocab_size}; give the one that it was trained with"
             )
+        if self.pad >= scores.shape[-1]:
+            raise InputError(f"pad is {self.pad}, the model has {scores.shape[-1]} tokens")
         ids = input_ids.cpu().numpy()
+        if not ids.shape[1]:
+            raise InputError(f"the rows are empty; begin them with BOS ({self.tokenizer.bos})")
         walks: dict[bytes, Matcher | None] = {}
         # Rows that begin with the same ids have one walk, until they part.
         ways = Counter(begun for begun, _ in {(i[:-1].tobytes(), i[-1]) for i in ids})
@@ -113,7 +119,7 @@ class GrammarProcessor(LogitsProcessor):
         prompt = None
         if self.prompts is not None:
             # Several sequences of a prompt, or its beams, stand side by side.
-            each, rest = divmod(len(ids), len(self.prompts))
+            each, rest = divmod(len(ids), len(self.prompts) or len(ids) + 1)
             if rest or not each:
                 raise InputError(f"there are {len(ids)} rows for {len(self.prompts)} prompts")
             prompt = self.prompts[row // each]

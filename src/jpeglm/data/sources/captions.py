@@ -16,7 +16,7 @@ from typing import IO, Any
 
 from jpeglm.data.sources.base import Rejected, Source
 from jpeglm.files import printable
-from jpeglm.remote import opened
+from jpeglm.remote import below, opened
 from jpeglm.text import tidy
 
 METADATA = "metadata.jsonl"
@@ -66,9 +66,9 @@ def list_metadata(source: Source, names: Collection[str]) -> dict[str, str]:
         if posixpath.basename(name) != METADATA or not columns(source):
             continue
         before, folder = len(found), posixpath.dirname(name)
-        path = printable(source.root / name)
+        path = printable(below(source.root, name))
         try:
-            with opened(source.root / name) as file:
+            with opened(below(source.root, name)) as file:
                 for number, line in enumerate(_lines(file), 1):
                     try:
                         _read_line(line, folder, source, found)

@@ -30,7 +30,7 @@ from jpeglm.data.sources.captions import (
     read_caption,
 )
 from jpeglm.files import printable, read_bytes
-from jpeglm.remote import Unreachable, is_remote, listed
+from jpeglm.remote import CHAIN, Unreachable, below, is_remote, listed
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class FileUnit:
     def read(self) -> Iterator[Item | Rejected]:
         captions = dict(self.captions)
         for key, _, label in self.files:
-            path = self.root / key
+            path = below(self.root, key)
             try:
                 data = read_bytes(path, size_limit(key))
                 caption = read_caption(captions.get(key))
@@ -129,7 +129,10 @@ def _walk_elsewhere(source: Source) -> Iterator[tuple[str, int]]:
         if any(folder in ours for folder in folders):
             continue
         hidden = [part.startswith(".") or part == "__MACOSX" for part in parts]
-        if not any(hidden):
+        if CHAIN in name:
+            refused = f"{CHAIN} in its name joins addresses; rename it"
+            source.rejected.append(Rejected(printable(f"{source.root}/{name}"), refused))
+        elif not any(hidden):
             yield name, size
         elif not any(hidden[:-1]) and has(name, source.extensions):
             source.passed[HIDDEN] += 1

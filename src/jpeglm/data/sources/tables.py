@@ -18,7 +18,7 @@ from jpeglm.data.parquet import parquet
 from jpeglm.data.sources.base import Item, Rejected, Source, read_label, size_limit
 from jpeglm.data.sources.captions import columns, read_caption
 from jpeglm.files import printable, read_bytes, read_json, told
-from jpeglm.remote import Unreachable, is_remote, opened
+from jpeglm.remote import Unreachable, below, is_remote, opened
 
 PICTURES = ("image", "img", "picture", "jpg", "png", "video", "mp4", "bytes")
 """Names of binary columns that hold pictures, where a table has several binary columns."""
@@ -60,7 +60,7 @@ class RowUnit:
         return printable(f"{self.file}:{row}")
 
     def read(self) -> Iterator[Item | Rejected]:
-        path = self.root / self.file
+        path = below(self.root, self.file)
         batches = _parquet_batches if path.suffix.lower() == ".parquet" else _arrow_batches
         row, end = self.first, self.first + self.count
         try:
@@ -107,7 +107,7 @@ def _picture(cell: Any, folder: Path) -> bytes | None:
         return data
     # The bytes of a path: it need not be UTF-8, which Arrow does not check.
     name = os.fsdecode(cell["path"].as_buffer().to_pybytes())
-    return read_bytes(folder / name, size_limit(name)) if name else None
+    return read_bytes(below(folder, name), size_limit(name)) if name else None
 
 
 def _text(cell: Any) -> str | None:
@@ -166,7 +166,7 @@ def _arrow(path: Path) -> Any:
 
 def list_parquet(source: Source, name: str, size: int, unit_size: int) -> None:
     """Units of the rows of a Parquet file."""
-    path = source.root / name
+    path = below(source.root, name)
     try:
         with parquet(path) as file:
             schema, rows = file.schema_arrow, file.metadata.num_rows
@@ -182,7 +182,7 @@ def list_parquet(source: Source, name: str, size: int, unit_size: int) -> None:
 
 
 def _refuse(source: Source, name: str, reason: str) -> None:
-    source.rejected.append(Rejected(printable(source.root / name), reason))
+    source.rejected.append(Rejected(printable(below(source.root, name)), reason))
 
 
 def _stored_features(schema: Any) -> dict[str, dict[str, Any]]:
@@ -226,12 +226,12 @@ def saved_datasets(source: Source, files: list[tuple[str, int]]) -> Saved:
         folder, slash, base = name.rpartition("/")
         try:
             if base == "state.json" and f"{folder}{slash}dataset_info.json" in names:
-                info = read_json(source.root / f"{folder}{slash}dataset_info.json")
+                info = read_json(below(source.root, f"{folder}{slash}dataset_info.json"))
                 saved.features[folder] = _features(info.get("features"))
-                parts = read_json(source.root / name)["_data_files"]
+                parts = read_json(below(source.root, name))["_data_files"]
                 saved.files[folder] = {str(part["filename"]) for part in parts}
             elif base == "dataset_dict.json":
-                for split in read_json(source.root / name)["splits"]:
+                for split in read_json(below(source.root, name))["splits"]:
                     side = "train" if str(split).startswith("train") else "validation"
                     saved.splits[f"{folder}{slash}{split}"] = side
         except Unreachable:
@@ -246,7 +246,7 @@ def list_arrow(source: Source, name: str, size: int, unit_size: int, saved: Save
     """Units of the rows of an Arrow file; what `datasets` keeps as a cache is passed over."""
     import pyarrow as pa
 
-    path = source.root / name
+    path = below(source.root, name)
     folder, _, base = name.rpartition("/")
     if (folder in saved.files and base not in saved.files[folder]) or base.startswith("cache-"):
         source.passed[".arrow"] += 1
@@ -278,7 +278,7 @@ def _add_rows(
     split: str | None = None,
 ) -> None:
     try:
-        path = printable(source.root / name)
+        path = printable(below(source.root, name))
         image = _image_column(source, path, schema, features)
         label = _label_column(source, path, schema, features)
         caption = _caption_column(source, path, schema, image)

@@ -32,7 +32,7 @@ from jpeglm.data.sources.base import (
 from jpeglm.data.sources.captions import MAX_CAPTION, columns, name_caption, read_caption
 from jpeglm.data.sources.samples import Listing, Member, Name, choose, parts_of
 from jpeglm.files import printable, told
-from jpeglm.remote import Unreachable
+from jpeglm.remote import Unreachable, below
 
 MAX_LABEL_TEXT = 64
 MAX_CAPTIONS = 1 << 28
@@ -71,14 +71,14 @@ class TarUnit:
         reason = ""
         last: tuple[Any, bytes] = ((), b"")  # links to one file lie at one place
         try:
-            file, _ = open_tar(self.root / self.file)
+            file, _ = open_tar(below(self.root, self.file))
         except Unreachable:
             raise
         except Exception as error:
             file, reason = io.BytesIO(), f"the tar cannot be read: {told(error)}"
         with file:
             for member in self.members:
-                name = printable(f"{self.root / self.file}:{member.name}")
+                name = printable(f"{below(self.root, self.file)}:{member.name}")
                 limit = size_limit(member.name)
                 if member.size > limit:
                     yield Rejected(
@@ -127,7 +127,7 @@ def _read_pieces(file: IO[bytes], member: Member) -> bytes:
 
 def list_tar(source: Source, name: str, size: int, unit_size: int) -> None:
     """Units of a tar's pictures; what cannot be used goes to the source's `rejected`, `passed`."""
-    path = source.root / name
+    path = below(source.root, name)
     listing = Listing()
     compressed = False
     try:
