@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -116,6 +117,8 @@ GGUF = Kind(
     ("export.json", "model.gguf", "README.md", *TOKENIZER.names),
     whole=True,
 )
+STEP = re.compile(r"step-[0-9]{6,}")
+"""The name of a run's checkpoint."""
 KINDS = (DATA, GGUF, CHECKPOINT, RUN, TOKENIZER, CODEC, PICTURES, EVALUATION)
 """In this order: checkpoints and exports have a tokenizer's record too, and that is a codec's."""
 
@@ -166,6 +169,13 @@ def record_of(folder: Path, kind: Kind) -> dict[str, Any] | None:
 def kind_of(folder: Path) -> Kind | None:
     """What a folder of ours is, None for one that is the user's."""
     return next((kind for kind in KINDS if record_of(folder, kind) is not None), None)
+
+
+def steps_in(folder: Path) -> list[Path]:
+    """The folders step-000500 … in `folder`, the latest last. A copy of one under another name is
+    the user's."""
+    found = [path for path in Path(folder).glob("step-*") if STEP.fullmatch(path.name)]
+    return sorted((path for path in found if path.is_dir()), key=lambda path: int(path.name[5:]))
 
 
 def ours(folder: Path, kind: Kind) -> list[str]:

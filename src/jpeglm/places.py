@@ -10,7 +10,7 @@ from importlib import resources
 from pathlib import Path
 
 from jpeglm.config import InputError, shorten
-from jpeglm.folders import RUN, record_of
+from jpeglm.folders import RUN, record_of, steps_in
 from jpeglm.remote import near
 
 
@@ -44,7 +44,7 @@ def checkpoint_folder(given: Path | str | None) -> Path:
         model = folder / "model"
         if model.is_dir():
             return model
-        saved = sorted(folder.glob("checkpoints/step-*"), key=lambda path: int(path.name[5:]))
+        saved = steps_in(folder / "checkpoints")
         if saved:
             return saved[-1]
         raise InputError(

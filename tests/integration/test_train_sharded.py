@@ -220,7 +220,7 @@ def test_a_share_that_is_missing_is_one_sentence(data: Path, killed: Path, tmp_p
     last, *_ = sorted((out / "checkpoints/step-000010").glob("*.safetensors"), reverse=True)
     whole = last.read_bytes()
     last.unlink()
-    with pytest.raises(InputError, match=r"cannot resume from .*one may be missing; point"):
+    with pytest.raises(InputError, match=r"cannot resume from .*one may be missing; "):
         train(data, tokenizer(), out, MUON)
     last.write_bytes(whole[:-1000])
     with pytest.raises(InputError, match=r"cannot resume from .*step-000010"):

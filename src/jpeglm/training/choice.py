@@ -20,6 +20,7 @@ from accelerate.utils import broadcast_object_list
 from jpeglm.checkpoint import Checkpoint
 from jpeglm.data.token_set import TokenSet
 from jpeglm.files import read_json
+from jpeglm.folders import RUN, record_of
 from jpeglm.models.llama import build, like, nearest_preset, parameters, preset
 from jpeglm.tokenizer import Tokenizer
 from jpeglm.training import AUTO, PRESET, WARMUP, TrainConfig
@@ -50,7 +51,7 @@ def resolve(
 ) -> tuple[TrainConfig, dict[str, Any]]:
     """The settings with preset and warm-up told, and what was found of the budget: `tokens` and
     `tokens_per_second`, {} of none; both of the run in `out` where there is one."""
-    record = read_json(out / "config.json") if (out / "config.json").exists() else None
+    record = record_of(out, RUN)
     if record is not None and "preset" in record["settings"]:
         old = record["settings"]
         chosen = {name: old[name] for name, kept in

@@ -32,7 +32,7 @@ from jpeglm.files import (
     to_json,
     write_json,
 )
-from jpeglm.folders import only_one
+from jpeglm.folders import only_one, steps_in
 from jpeglm.training.curves import parse_rows
 
 PACKAGES = ("torch", "transformers", "accelerate", "numpy")
@@ -130,7 +130,8 @@ def open_metrics(out: Path, resumed: int) -> Iterator[Metrics]:
         ):
             yield Metrics(file, board)
     except OSError as error:
-        raise explain(error, Path(error.filename or out)) from error
+        # TensorBoard opens its own by a name of bytes.
+        raise explain(error, Path(os.fsdecode(error.filename or out))) from error
     except UnicodeEncodeError as error:
         raise InputError(
             f"TensorBoard takes no folder whose name is not UTF-8, as {printable(out)}; give "
@@ -183,8 +184,18 @@ class Checkpoints:
         self.pointer = folder / "last.json"
 
     def last(self) -> Path | None:
-        """The folder to go on from, None at a new start."""
-        return self.folder / read_json(self.pointer)["folder"] if self.pointer.exists() else None
+        """The folder to go on from, None at a new start: the one that is pointed to, or the latest
+        where nothing points. InputError for a pointer to nothing."""
+        if not self.pointer.exists():
+            return next(reversed(steps_in(self.folder)), None)
+        how = "delete it, and the latest checkpoint is gone on from"
+        try:
+            name = read_json(self.pointer).get("folder")
+        except InputError as error:
+            raise InputError(f"{error}; {how}") from error
+        if not isinstance(name, str) or not name.strip("/.") or "\0" in name:
+            raise InputError(f"{self.pointer} names no checkpoint; {how}")
+        return self.folder / name
 
     def place(self, step: int) -> Path:
         """Where the checkpoint of a step is written."""
@@ -196,11 +207,12 @@ class Checkpoints:
         self.remove_old()
 
     def remove_old(self) -> None:
-        """Keep the one that is pointed to and the latest of the others; asked at a start too, since
-        a kill may have come between."""
+        """Keep the one that is pointed to and the latest of the others; asked at a start too, once
+        that one is read, since a kill may have come between."""
         last = self.last()
-        found = sorted(self.folder.glob("step-*"), key=lambda path: int(path.name[5:]))
-        for old in [path for path in found if last and path != last][: -self.keep + 1 or None]:
+        found = (path for path in steps_in(self.folder) if path != last)
+        others = [path for path in found if not path.is_symlink()]
+        for old in others[: -self.keep + 1 or None]:
             shutil.rmtree(old)
 
 

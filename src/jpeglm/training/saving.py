@@ -24,8 +24,8 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from jpeglm.checkpoint import from_bfloat16, read_weights, write_checkpoint
 from jpeglm.config import PAPER_SAMPLING, InputError
-from jpeglm.files import atomic_folder
-from jpeglm.folders import CHECKPOINT
+from jpeglm.files import atomic_folder, explain, file_size, told
+from jpeglm.folders import CHECKPOINT, steps_in
 from jpeglm.training.background import copied
 from jpeglm.training.card import card
 from jpeglm.training.job import Job, State
@@ -146,16 +146,18 @@ def _point(job: Job, step: int) -> None:
 
 @contextmanager
 def resuming(checkpoints: Checkpoints) -> Iterator[None]:
-    """Whatever is wrong with the last checkpoint is InputError with what to do."""
+    """Whatever is wrong with the last checkpoint is InputError with what to do; the one before it
+    is not taken unasked, since what was learnt since then would be lost in silence."""
     try:
         yield
     except Exception as error:
         folder = checkpoints.last()
         if folder is None:
             raise
+        others = [path.name for path in steps_in(checkpoints.folder) if path != folder]
+        how = f"point {checkpoints.pointer} to {others[-1]} or " if others else ""
         raise InputError(
-            f"cannot resume from {folder}: {error}; point {checkpoints.pointer} to another "
-            "checkpoint or train into a new folder"
+            f"cannot resume from {folder}: {told(error)}; {how}train into a new folder"
         ) from error
 
 
@@ -165,7 +167,16 @@ def read_last(checkpoints: Checkpoints) -> dict[str, Any] | None:
     folder = checkpoints.last()
     if folder is None:
         return None
-    saved: dict[str, Any] = torch.load(folder / STATE, map_location="cpu", weights_only=True)
+    file = folder / STATE
+    file_size(file)  # InputError if there is no such file
+    try:
+        saved = torch.load(file, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise explain(error, file) from error
+    except Exception as error:  # as many kinds as there are damages
+        raise InputError(f"{file} is damaged, torch cannot read it") from error
+    if not isinstance(saved, dict) or not {"state", "data", "rng"} <= saved.keys():
+        raise InputError(f"{file} is no training state")
     return saved
 
 

@@ -184,6 +184,8 @@ def start(
     if saved:
         with resuming(checkpoints):
             restore(job, saved)
+    if job.main:
+        checkpoints.remove_old()
     return job
 
 
@@ -229,7 +231,6 @@ def _claim_folder(
         remove_halves(out, RUN.names)
         for folder in (checkpoints.folder, out / "samples"):
             remove_halves(folder, ("step-*", "last.json"))
-        checkpoints.remove_old()
         write_json(file, about)
     accelerator.wait_for_everyone()
 
