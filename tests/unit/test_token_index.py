@@ -12,14 +12,14 @@ from PIL import Image
 
 from jpeglm.codecs import make_codec
 from jpeglm.config import InputError
-from jpeglm.data.loader import load_tokens
+from jpeglm.data.loader import load_tokens, made_in_memory
 from jpeglm.data.mapped import MappedIds
 from jpeglm.data.open import Dataset
 from jpeglm.data.prepare import prepare
 from jpeglm.data.settings import PrepareConfig
 from jpeglm.data.token_index import INDEX
 from jpeglm.data.token_set import TokenSet
-from jpeglm.data.token_shards import read_token_shard, token_meta
+from jpeglm.data.token_shards import read_token_shard, token_meta, write_token_shard
 from jpeglm.tensors import read_metadata, read_safetensors, write_arrays
 from jpeglm.text import Text
 from jpeglm.tokenizer import Tokenizer
@@ -142,3 +142,27 @@ def test_an_index_of_another_tokenizer_is_not_taken(whole: Path):
     found = load_tokens(whole, other, "train")
     assert not isinstance(found.tokens, MappedIds)
     assert all(found.ids(number)[-1] == other.eos for number in range(len(found)))
+
+
+@pytest.mark.parametrize("index", [True, False])
+def test_tokens_made_in_memory_are_told_whichever_shard_lacks(
+    index: bool, whole: Path, tmp_path: Path
+):
+    """With an index or without one; without, also where one is of another tokenizer."""
+    tokenizer = Tokenizer.load(whole / "tokenizer")
+    other = Tokenizer(CODEC, "jpeg-symbols", np.array([[9, 9]]), text=tokenizer.text)
+    data = Path(shutil.copytree(whole, tmp_path / "data"))
+    if not index:
+        (data / INDEX).unlink()
+    assert made_in_memory(data, tokenizer) == 0
+    assert made_in_memory(data, other) == Dataset(data).info["bytes"]["train"] > 0
+    for number in (0, 2, 4):
+        shard = data / f"shard-{number:05d}.tokens.safetensors"
+        shard.unlink()
+        assert made_in_memory(data, tokenizer) == Dataset(data).info["bytes"]["train"]
+        if not index:
+            parquet = data / f"shard-{number:05d}.parquet"
+            write_token_shard(shard, parquet, other, CODEC.fingerprint)
+            assert made_in_memory(data, tokenizer) == Dataset(data).info["bytes"]["train"]
+        shutil.copy(whole / shard.name, shard)
+        assert made_in_memory(data, tokenizer) == 0

@@ -27,7 +27,7 @@ from jpeglm.data.packing import NO_MARKS, Batches, pad_rows
 from jpeglm.data.plan import length_batches
 from jpeglm.data.shards import Streams, table_streams
 from jpeglm.data.splits import ANEW, check_split
-from jpeglm.data.token_index import TokenIndex, index_of, read_index
+from jpeglm.data.token_index import INDEX, TokenIndex, index_of, read_index
 from jpeglm.data.token_set import TokenSet, digest_of, in_memory, together
 from jpeglm.data.token_shards import (
     TOKENIZER,
@@ -36,6 +36,7 @@ from jpeglm.data.token_shards import (
     tokenize,
     write_token_shard,
 )
+from jpeglm.remote import names_in
 
 if TYPE_CHECKING:
     from jpeglm.tokenizer import Tokenizer
@@ -114,9 +115,12 @@ def made_in_memory(data: Path, tokenizer: Tokenizer) -> int:
     source = open_data(data, tokenizer.codec, tokenizer.folder)
     if isinstance(source, Pictures):
         return 0
-    last = token_path(source.path, source.info["shards"] - 1)  # `prepare` writes them in order
-    if last.exists() and token_meta(last)["tokenizer"] == tokenizer.fingerprint:
-        return 0
+    names = names_in(source.path)
+    paths = [token_path(source.path, index) for index in range(source.info["shards"])]
+    if all(path.name in names for path in paths):
+        asked = paths[-1:] if INDEX in names else paths  # an index is of one tokenizer's shards
+        if all(token_meta(path)["tokenizer"] == tokenizer.fingerprint for path in asked):
+            return 0
     return int(source.info.get("bytes", {}).get("train", 0))
 
 
