@@ -13,6 +13,7 @@ from jpeglm.checkpoint import load_checkpoint
 from jpeglm.codecs import JpegCodec
 from jpeglm.config import InputError, JpegConfig
 from jpeglm.files import read_json
+from jpeglm.integrations import importing
 from jpeglm.integrations.importing import import_model
 from jpeglm.integrations.sentencepiece import probes, read_vocabulary
 from jpeglm.tokenizer import Tokenizer
@@ -351,8 +352,10 @@ def test_vocabularies_that_no_merges_make(source, tmp_path, edit, words):
 
 
 def test_files_that_do_not_belong_together(source, tmp_path, streams):
-    learn(source, streams[:20], 320)
-    refused(["319", "300", "belong"], str(source), tmp_path / "out", SETTINGS)
+    for vocabulary in (320, 301):  # the model has 300
+        learn(source, streams[:20], vocabulary)
+        words = [f"piece {vocabulary - 1},", "300", "belong"]
+        refused(words, str(source), tmp_path / "out", SETTINGS)
     (source / "tokenizer.model").write_bytes(b"no model")
     refused(["not a sentencepiece model"], str(source), tmp_path / "out", SETTINGS)
     (source / "tokenizer.model").unlink()
@@ -405,6 +408,19 @@ def test_an_import_that_is_killed_leaves_no_checkpoint(source, tmp_path):
     import_model(str(source), out, SETTINGS)
     assert not list(tmp_path.glob(".out.*"))
     load_checkpoint(out)
+
+
+def test_what_cannot_be_opened_is_not_left(source, tmp_path, monkeypatch):
+    """A fault of ours, or of the disk."""
+    real = importing.write_around
+
+    def cut(draft, *given):
+        real(draft, *given)
+        os.truncate(draft / "tokenizer.json", 10)
+
+    monkeypatch.setattr(importing, "write_around", cut)
+    refused([str(tmp_path / "out/tokenizer.json")], str(source), tmp_path / "out", SETTINGS)
+    assert not (tmp_path / "out").exists()
 
 
 def test_vq_models_are_used_as_they_lie(tmp_path):

@@ -97,7 +97,7 @@ def import_model(
     with atomic_folder(out, CHECKPOINT.names) as draft:
         write_arrays(draft / WEIGHTS, kinds, arrays())
         write_around(draft, kept, ours, card, _sampling(folder, form), weights.dtype)
-    load_checkpoint(out)
+        load_checkpoint(draft)  # what nobody could open takes no name
     return Imported(out, form, size, ours.vocab_size, weights.dtype, dropped)
 
 
