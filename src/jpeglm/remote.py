@@ -37,6 +37,9 @@ CHAIN = "::"
 LIBRARIES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs",
              "abfs": "adlfs", "http": "aiohttp", "https": "aiohttp"}  # fmt: skip
 """What reads a scheme, where fsspec alone does not."""
+SILENT = {"HTTPClientError", "EndpointConnectionError", "ConnectTimeoutError",
+          "ClientConnectorError"}  # fmt: skip
+"""What libraries call a store that does not answer, where it is none of Python's own errors."""
 CUT = re.compile(r"([A-Za-z][\w+.-]+:)/(?!/)")
 """How an address begins whose second slash was dropped; one letter is a disk of Windows."""
 
@@ -116,9 +119,7 @@ def _sentence(path: Path | str, error: Exception) -> str:
         )
     if isinstance(error, PermissionError):
         return f"{path} is refused ({why}); check the credentials and what they may do"
-    if kinds & {"HTTPClientError", "EndpointConnectionError", "ClientConnectorError"} or isinstance(
-        error, ConnectionError | TimeoutError
-    ):
+    if kinds & SILENT or isinstance(error, ConnectionError | TimeoutError):
         return f"the store of {path} does not answer ({why}); check the network and the endpoint"
     return f"cannot use {path}: {why}"
 

@@ -276,6 +276,25 @@ def test_credentials_that_are_refused(s3: str):
         raise refused
 
 
+def test_a_connection_that_never_comes_says_what_to_check(memory: str):
+    """As one does that is not answered; botocore's own kind of it is no TimeoutError."""
+    failures = pytest.importorskip("botocore.exceptions")
+    url = "http://10.255.255.1/"
+    for kind in (failures.ConnectTimeoutError, failures.ReadTimeoutError):
+        told = r"does not answer \(.*10\.255.*\); check the network and the endpoint"
+        with pytest.raises(Unreachable, match=told), reaching(place(memory)):
+            raise kind(endpoint_url=url, error="late")
+
+
+@pytest.mark.parametrize("kind", [InputError, Unreachable])
+def test_a_sentence_stays_what_it_is(memory: str, kind: type[InputError]):
+    """A file that cannot be read is set aside, a silent store ends the work: neither becomes the
+    other on its way through what asked."""
+    with pytest.raises(InputError) as met, reaching(place(memory)):
+        raise kind("told")
+    assert type(met.value) is kind and str(met.value) == "told"
+
+
 def fetched(address: str, folder: Path) -> Path:
     """A copy on this machine."""
     path = place(address)
@@ -323,10 +342,12 @@ def test_shards_elsewhere_are_those_of_a_disk(
     again = out.fs.info(f"{out.path}/shard-00000.parquet")
     for name in ("created", "LastModified"):
         assert written.get(name) == again.get(name)
-    for lost in ("shard-00001.parquet", "shard-00002.tokens.safetensors", "dataset.json"):
-        (out / lost).unlink()
-    prepare(photos, out, CODEC, SETTINGS, tokenizer=tokenizer, workers=workers)
-    same_files(here, fetched(address, tmp_path / "again"))
+    shards_lost = ["shard-00001.parquet", "shard-00002.tokens.safetensors", "dataset.json"]
+    for number, lost in enumerate((shards_lost, ["tokens-index.safetensors"])):
+        for name in lost:
+            (out / name).unlink()
+        prepare(photos, out, CODEC, SETTINGS, tokenizer=tokenizer, workers=workers)
+        same_files(here, fetched(address, tmp_path / f"again-{number}"))
     with pytest.raises(InputError, match=r"quality 25 is now 50"):
         prepare(photos, out, make_codec({**CODEC.to_dict(), "quality": 50}), SETTINGS)
 

@@ -166,3 +166,18 @@ def test_tokens_made_in_memory_are_told_whichever_shard_lacks(
             assert made_in_memory(data, tokenizer) == Dataset(data).info["bytes"]["train"]
         shutil.copy(whole / shard.name, shard)
         assert made_in_memory(data, tokenizer) == 0
+
+
+def test_an_index_that_is_missing_or_of_other_shards_is_made_again(whole: Path, tmp_path: Path):
+    """By the same command, where no token shard lacks."""
+    data, photos = Path(shutil.copytree(whole, tmp_path / "data")), whole.parent / "photos"
+    tokenizer = Tokenizer.load(whole / "tokenizer")
+    index = (whole / INDEX).read_bytes()
+    less = PrepareConfig(validation=0.3, unit_size=12, caption="names")
+    prepare(photos, tmp_path / "less", CODEC, less, tokenizer=tokenizer, workers=1)
+    other = (tmp_path / "less" / INDEX).read_bytes()
+    assert other != index
+    for left in (None, other):
+        (data / INDEX).unlink() if left is None else (data / INDEX).write_bytes(left)
+        prepare(photos, data, CODEC, SETTINGS, tokenizer=tokenizer, workers=1)
+        assert (data / INDEX).read_bytes() == index
