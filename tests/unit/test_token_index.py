@@ -12,12 +12,13 @@ from PIL import Image
 
 from jpeglm.codecs import make_codec
 from jpeglm.config import InputError
+from jpeglm.data import mapped
 from jpeglm.data.loader import load_tokens, made_in_memory
 from jpeglm.data.mapped import MappedIds
 from jpeglm.data.open import Dataset
 from jpeglm.data.prepare import prepare
 from jpeglm.data.settings import PrepareConfig
-from jpeglm.data.token_index import INDEX
+from jpeglm.data.token_index import INDEX, read_index
 from jpeglm.data.token_set import TokenSet
 from jpeglm.data.token_shards import read_token_shard, token_meta, write_token_shard
 from jpeglm.tensors import read_metadata, read_safetensors, write_arrays
@@ -181,3 +182,45 @@ def test_an_index_that_is_missing_or_of_other_shards_is_made_again(whole: Path, 
         (data / INDEX).unlink() if left is None else (data / INDEX).write_bytes(left)
         prepare(photos, data, CODEC, SETTINGS, tokenizer=tokenizer, workers=1)
         assert (data / INDEX).read_bytes() == index
+
+
+def test_no_index_stands_beside_token_shards_that_it_does_not_know(whole: Path, tmp_path: Path):
+    """Where a run that replaces them ends halfway."""
+    data = Path(shutil.copytree(whole, tmp_path / "data"))
+    shard = data / "shard-00003.parquet"
+    kept = shard.read_bytes()
+    shard.write_bytes(kept[:4] + bytes(64) + kept[68:])  # a page, not the footer
+    text = Tokenizer.load(whole / "tokenizer").text
+    other = Tokenizer(CODEC, "jpeg-symbols", np.array([[9, 9]]), text=text)
+    again = whole.parent / "photos", data, CODEC, SETTINGS
+    with pytest.raises(InputError, match=r"shard-00003\.parquet"):
+        prepare(*again, tokenizer=other, workers=1)
+    found = [token_meta(path)["tokenizer"] for path in sorted(data.glob("*.tokens.safetensors"))]
+    assert other.fingerprint in found and not (data / INDEX).exists()
+    shard.write_bytes(kept)
+    prepare(*again, tokenizer=other, workers=1)
+    assert read_index(data, other.fingerprint, CODEC.fingerprint, 5) is not None
+
+
+@pytest.mark.parametrize("shards", [1, 2, 3])
+def test_as_many_shards_are_mapped_as_there_is_room_for(
+    shards: int, whole: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Those last asked for, by their bytes or by their number; one is, however large."""
+    size = max(path.stat().st_size for path in whole.glob("*.tokens.safetensors"))
+    for name, limit in (("MAPPED_BYTES", shards * size), ("MAPPED_FILES", shards)):
+        with monkeypatch.context() as patched:
+            patched.setattr(mapped, name, limit if shards > 1 else 1)
+            index = read_index(whole, None, CODEC.fingerprint, 5)
+            assert index is not None
+            ids = index.token_set(whole, None).tokens
+            asked: list[int] = []
+            for file in np.random.default_rng(0).integers(0, 5, 60).tolist():
+                ids[int(ids.begins[file]) : int(ids.begins[file]) + 1]
+                asked = [*(one for one in asked if one != file), file]
+                wanted = asked[-shards:]
+                assert [*ids._mapped][-len(wanted) :] == wanted
+                if name == "MAPPED_FILES" or shards == 1:
+                    assert len(ids._mapped) <= shards
+                else:
+                    assert sum(int(ids.sizes[one]) for one in ids._mapped) <= limit
