@@ -222,6 +222,18 @@ def test_an_error_beside_the_steps_ends_the_run(
         assert not [*run.glob("checkpoints/*")] and not [*run.rglob(".*.tmp")]
 
 
+ENDS = """
+import threading
+from jpeglm.training.background import Background
+Background(sharded=False).begin(threading.Event().wait)
+"""
+
+
+def test_a_process_that_ends_does_not_wait_for_what_is_written() -> None:
+    """As at a second Ctrl-C; the work never ends."""
+    subprocess.run([sys.executable, "-c", ENDS], check=True, timeout=60)
+
+
 def left(out: Path, moment: str) -> None:
     """What a kill at a moment leaves."""
     assert last(out) == (8 if moment == "pointed" else 4)
