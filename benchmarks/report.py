@@ -49,6 +49,11 @@ what a new one takes: 1024 tokens of bytes at 64 px miss the aim by 2.4 to 2.8 t
 nanoseconds go to each token; on average they stay at a microsecond or below once some hundred
 pictures are drawn.""",
     ),
+    "preparing": (
+        "Preparing pictures",
+        """`jpeglm prepare` against Pillow alone, which only opens, crops, resizes and saves: what
+judging, the canonical stream, hashing and Parquet cost on top, and what a second worker brings.""",
+    ),
     "pictures-to-tokens": (
         "Pictures to token ids",
         """Aim at 256 px: 70 % of Pillow alone, 5 times Pillow and Hugging Face, 15 times the

@@ -113,8 +113,8 @@ def classic(codec: JpegCodec, shown: np.ndarray, hole: np.ndarray) -> dict[str, 
 def content_bits(
     model: Model, streams: Sequence[bytes], holes: Sequence[np.ndarray], texts: Sequence[Any]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """float64 [N] each: bits of the true content of a hole, addresses left out, seeing all that
-    stays; and bits of the same MCUs in the usual order (a token may reach into its neighbour)."""
+    """float64 [N] each: bits of the content of a hole, addresses left out, seeing all that stays;
+    and bits of the same MCUs in the usual order (a token may reach into its neighbour)."""
     tokenizer = model.tokenizer
 
     def requests() -> Iterator[Request]:
@@ -154,12 +154,11 @@ def main() -> None:
     rng = np.random.default_rng(0)
     holes = [hole_of(kind, rng, *codec.config.grid) for kind in kinds]
     drawn: dict[str, list[bytes]] = {}
-    bits = np.zeros(len(streams))
     with Reporter("holes", "pictures") as report:
         filled = [b""] * len(streams)
         for done, one in enumerate(model.fill_each(streams, holes, range(len(streams)), texts)):
             assert one.stream is not None
-            filled[one.number], bits[one.number] = one.stream, one.bits
+            filled[one.number] = one.stream
             report(done + 1, len(streams), "filled")
         drawn["model"] = filled
         from_top = []
@@ -176,7 +175,8 @@ def main() -> None:
                 coded = codec.encode(Image.fromarray(picture))
                 drawn.setdefault(name, []).append(parts.patched(stream, coded, hole))
             report(number + 1, len(streams), "classic ways")
-        report.say("bits of the true content")
+        report.say("bits of what was drawn, and of the true content")
+        bits, _ = content_bits(model, filled, holes, texts)
         seen, usual = content_bits(model, streams, holes, texts)
     kept = sum(map(parts.same_outside, streams, drawn["model"], holes))
     true = np.stack([np.asarray(codec.decode(stream)) for stream in streams])

@@ -77,6 +77,7 @@ SMALLEST = {
     "masks.py": ["--pictures", "8"],
     "memory.py": ["--pictures", "10"],
     "precisions.py": ["--pictures", "2"],
+    "preparing.py": ["--pictures", "64", "--repeats", "1", "--workers", "1"],
     "start.py": ["--repeats", "1"],
     "tokens.py": ["--pictures", "20", "--streams", "20", "--repeats", "1"],
     "clips.py": ["--repeats", "1", "--every", "1"],
