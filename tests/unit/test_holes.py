@@ -287,6 +287,23 @@ def test_what_fills_a_hole_is_scored_as_transformers_does(tokenizer, streams):
     assert event.reading.units[0] == (~hole).sum() and event.units == tokenizer.codec.units
 
 
+@pytest.mark.parametrize("watch", ["end", "unit"])
+def test_addresses_in_a_hole_cost_nothing(tokenizer, streams, watch):
+    """Training leaves them out, and the grammar gives them: of what is drawn, content costs."""
+    engine = CpuEngine(*random_llama(tokenizer.vocab_size, 1200), threads=1)
+    session = Session(engine, Constraint(tokenizer))
+    hole = np.arange(tokenizer.codec.units) % 2 == 1
+    prompt = hole_prompt(tokenizer, streams[0], hole, tokenizer.bos)
+    drawn = list(session.run([Request(prompt, Sampling(), 0, 0, watch=watch)]))
+    ids, nats = (np.concatenate([getattr(one, key) for one in drawn]) for key in ("ids", "nats"))
+    (read,) = session.run([Request(prompt, Given(ids))])
+    address = ids > tokenizer.hole
+    assert address.sum() == hole.sum() - 1 and (nats[address] == 0).all()
+    np.testing.assert_allclose(nats[~address], read.nats[~address], rtol=1e-6, atol=1e-6)
+    assert drawn[-1].bits == pytest.approx(nats.sum() / np.log(2))
+    assert (read.nats[address] > 1).all()
+
+
 @pytest.mark.parametrize("kind", ["bos", "class", "hole", "negative", "beyond", "late", "again"])
 def test_a_stream_that_is_given_holds_what_may_come(tokenizer, streams, kind):
     """What kernels look up by: a wrong id would be read outside of their tables."""

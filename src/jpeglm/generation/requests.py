@@ -46,7 +46,8 @@ class Event(NamedTuple):
     ids: np.ndarray
     """int32 [N]: the new tokens, EOS included."""
     nats: np.ndarray
-    """float64 [N]: −ln p of each under the model's own distribution."""
+    """float64 [N]: −ln p of each under the model's own distribution; where a hole is filled, 0 for
+    the addresses of its spans, which no training learns and the grammar gives."""
     unit: np.ndarray
     """int64 [N]: whole units before each, the prompt's among them; 0 where no grammar counts."""
     units: int

@@ -111,6 +111,10 @@ class Rows:
             return []
         row, sent = table.rows[place], self._sent[place]
         total, count = float(row["nats"]), int(row["count"])
+        if len(entry.begin.spans):
+            address = table.drawn[place, :count] > self.constraint.tokenizer.hole
+            table.nats[place, :count][address] = 0.0
+            total = float(table.nats[place, :count].sum())
         self._sent[place] = count
         self.watched[place] = units
         error = None
