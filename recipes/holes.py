@@ -110,12 +110,11 @@ def classic(codec: JpegCodec, shown: np.ndarray, hole: np.ndarray) -> dict[str, 
     return ways | {"Telea": cv2.inpaint(np.ascontiguousarray(shown), mask, 3, cv2.INPAINT_TELEA)}
 
 
-def content_bits(
+def hole_bits(
     model: Model, streams: Sequence[bytes], holes: Sequence[np.ndarray], texts: Sequence[Any]
-) -> tuple[np.ndarray, np.ndarray]:
-    """float64 [N] each: bits of the content of a hole, addresses left out, seeing all that stays;
-    and bits of the same MCUs in the usual order (a token may reach into its neighbour)."""
-    tokenizer = model.tokenizer
+) -> np.ndarray:
+    """float64 [N]: bits of the content of a hole, addresses left out, seeing all that stays."""
+    tokenizer, bits = model.tokenizer, np.zeros(len(streams))
 
     def requests() -> Iterator[Request]:
         for number, (stream, hole, text) in enumerate(zip(streams, holes, texts)):
@@ -123,13 +122,19 @@ def content_bits(
             _, inside = tokenizer.around(tokenizer.alphabet.split(stream), hole)
             yield Request(prompt, Given(inside[1:]), tag=number)
 
-    seen, usual = np.zeros(len(streams)), np.zeros(len(streams))
     for event in model.session.run(requests()):
-        drawn = event.ids < tokenizer.hole
-        seen[event.request.tag] = event.nats[drawn].sum() / np.log(2)
-    for number, score in enumerate(model.score_streams(streams, None, texts)):
-        usual[number] = score.of_units[holes[number]].sum()
-    return seen, usual
+        content = event.ids < tokenizer.hole
+        bits[event.request.tag] = event.nats[content].sum() / np.log(2)
+    return bits
+
+
+def usual_bits(
+    model: Model, streams: Sequence[bytes], holes: Sequence[np.ndarray], texts: Sequence[Any]
+) -> np.ndarray:
+    """float64 [N]: bits of the same MCUs in the usual order (a token may reach into its
+    neighbour)."""
+    scores = model.score_streams(streams, None, texts)
+    return np.array([score.of_units[hole].sum() for score, hole in zip(scores, holes)])
 
 
 def main() -> None:
@@ -176,8 +181,8 @@ def main() -> None:
                 drawn.setdefault(name, []).append(parts.patched(stream, coded, hole))
             report(number + 1, len(streams), "classic ways")
         report.say("bits of what was drawn, and of the true content")
-        bits, _ = content_bits(model, filled, holes, texts)
-        seen, usual = content_bits(model, streams, holes, texts)
+        bits, seen = (hole_bits(model, made, holes, texts) for made in (filled, streams))
+        usual = usual_bits(model, streams, holes, texts)
     kept = sum(map(parts.same_outside, streams, drawn["model"], holes))
     true = np.stack([np.asarray(codec.decode(stream)) for stream in streams])
     inside = np.stack([pixels_of(codec, hole) for hole in holes])
