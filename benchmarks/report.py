@@ -52,7 +52,8 @@ pictures are drawn.""",
     "preparing": (
         "Preparing pictures",
         """`jpeglm prepare` against Pillow alone, which only opens, crops, resizes and saves: what
-judging, the canonical stream, hashing and Parquet cost on top, and what a second worker brings.""",
+judging, the canonical stream, hashing and Parquet cost on top, and what a second worker brings. Of
+a few shards, so Ray, which starts a second actor late, shows its beginning more than its speed.""",
     ),
     "pictures-to-tokens": (
         "Pictures to token ids",
