@@ -16,17 +16,12 @@ pytest.importorskip("accelerate")
 
 from jpeglm.config import InputError  # noqa: E402
 from jpeglm.launch import join_slurm  # noqa: E402
-from tests.integration.launched import SHAPE, free_port, make_data, torchrun  # noqa: E402
+from tests.integration.launched import SHAPE, free_port, torchrun  # noqa: E402
 
 MODEL = [word for key, value in SHAPE.items() for word in ("--model", f"{key}={value}")]
 SHORT = ["--steps", "2", "--eval-every", "2", "--eval-images", "4", "--samples", "0", *MODEL,
          "--batch-tokens", "1024", "--precision", "float32", "--threads", "1"]  # fmt: skip
 LAUNCHED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_data(tmp_path_factory.mktemp("data"))
 
 
 def train(data: Path, out: Path, *more: object) -> list[object]:

@@ -34,7 +34,6 @@ from tests.integration.launched import (  # noqa: E402
     die_at,
     job,
     launch,
-    make_data,
     rows,
     tokenizer,
 )
@@ -54,19 +53,6 @@ CONFIG = lm.TrainConfig(
     threads=1,
 )
 FSDP = replace(CONFIG, strategy="fsdp", batch_tokens=1024)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_data(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(scope="module")
-def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run that nobody disturbed."""
-    out = tmp_path_factory.mktemp("whole") / "run"
-    lm.train(data, tokenizer(), out, CONFIG)
-    return out
 
 
 def last(out: Path) -> int:

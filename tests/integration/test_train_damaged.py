@@ -18,7 +18,7 @@ from jpeglm.config import InputError  # noqa: E402
 from jpeglm.places import checkpoint_folder  # noqa: E402
 from jpeglm.training import lm  # noqa: E402
 from jpeglm.training.run import Checkpoints  # noqa: E402
-from tests.integration.launched import SHAPE, make_data, rows, tokenizer  # noqa: E402
+from tests.integration.launched import SHAPE, rows, tokenizer  # noqa: E402
 
 CONFIG = lm.TrainConfig(
     steps=12,
@@ -32,18 +32,6 @@ CONFIG = lm.TrainConfig(
     threads=1,
 )
 LAST, BEFORE = "step-000012", "step-000008"
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_data(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(scope="module")
-def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("whole") / "run"
-    lm.train(data, tokenizer(), out, CONFIG)
-    return out
 
 
 @pytest.fixture

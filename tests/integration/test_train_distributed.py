@@ -52,13 +52,6 @@ def tokenizer() -> Tokenizer:
     return Tokenizer(CODEC, "jpeg-symbols", np.zeros((0, 2), np.int32))
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from .launched import make_data  # a script has no packages round it
-
-    return make_data(tmp_path_factory.mktemp("data"))
-
-
 def launch(data: Path, out: Path) -> subprocess.CompletedProcess[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
