@@ -162,11 +162,11 @@ def read_index(folder: Path, tokenizer: str | None, fingerprint: str, shards: in
     if not path.exists():
         return None
     about = metadata(path, "a readable index of token shards")
+    if about.get("fingerprint") != fingerprint or tokenizer not in (None, about.get("tokenizer")):
+        return None
     arrays = {name: np.asarray(array) for name, array in read_safetensors(path)[0].items()}
     if "check" in about and about["check"] != _checksum(about, arrays):
         raise InputError(f"{path} is damaged: its checksum is another; delete it")
-    if about.get("fingerprint") != fingerprint or tokenizer not in (None, about.get("tokenizer")):
-        return None
     try:
         columns = {split: _columns(arrays, split) for split in SPLITS}
         files = {name: arrays[f"shards.{name}"] for name in FILES}
