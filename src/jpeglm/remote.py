@@ -26,7 +26,7 @@ from typing import Any, BinaryIO, cast
 from jpeglm.config import InputError, install
 
 __all__ = [
-    "CHAIN", "Unreachable", "address_in", "below", "is_remote", "listed", "names_in", "near",
+    "CHAIN", "Unreachable", "below", "is_remote", "listed", "names_in", "near",
     "opened", "place", "reaching", "read", "there", "write",
 ]  # fmt: skip
 
@@ -181,7 +181,7 @@ def names_in(folder: Path) -> set[str]:
     return set(os.listdir(folder)) if folder.is_dir() else set()
 
 
-def address_in(path: Path) -> str | None:
+def _address_in(path: Path) -> str | None:
     """The address that became a pathlib.Path, which makes one of its two slashes and would be a
     folder `s3:` of this machine; None of other paths."""
     if is_remote(path) or not (cut := CUT.match(str(path))) or os.path.lexists(cut[1]):
@@ -194,7 +194,7 @@ def near(name: str | Path) -> Path:
     pictures and the shards of `prepare`."""
     plain = isinstance(name, str) and not name.lower().startswith("file://")
     found = Path(name) if plain else place(name)  # nothing need be installed to refuse it
-    if address := (str(found) if is_remote(found) else address_in(found)):
+    if address := (str(found) if is_remote(found) else _address_in(found)):
         raise InputError(
             f"{address} lies elsewhere, where only what jpeglm prepare reads and writes may; "
             "give a path of this machine (copy it to a disk first, as with: aws s3 sync)"
