@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from jpeglm.codecs.base import Codec
+from jpeglm.config import InputError
 from jpeglm.data.open import open_data
 from jpeglm.generation.model import Model
 from jpeglm.generation.requests import Request
@@ -26,7 +27,10 @@ BATCH = 16
 
 def rows_of(folder: Path, count: int | None = None) -> list[dict[str, Any]]:
     """The first rows of an image folder's metadata, or all."""
-    lines = (folder / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
+    file = folder / "metadata.jsonl"
+    if not file.is_file():
+        raise InputError(f"there is no {file}; a recipe of recipes/data makes such folders")
+    lines = file.read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines[:count]]
 
 

@@ -143,3 +143,10 @@ def test_a_gallery_holds_the_same_emoji_of_other_sets(judge, source):
         assert told["name"] == row["name"]
         picture = CODEC.decode(CODEC.encode(source / "train" / told["file_name"]))
         assert np.array_equal(known.others[number], np.asarray(picture))
+
+
+def test_a_folder_without_captions_is_told(judge, tmp_path):
+    from jpeglm.config import InputError
+
+    with pytest.raises(InputError, match=r"there is no .*train/metadata\.jsonl"):
+        judge.captions(tmp_path)
