@@ -110,6 +110,67 @@ def classic(codec: JpegCodec, shown: np.ndarray, hole: np.ndarray) -> dict[str, 
     return ways | {"Telea": cv2.inpaint(np.ascontiguousarray(shown), mask, 3, cv2.INPAINT_TELEA)}
 
 
+def chosen(
+    model: Model, pictures: Path, count: int, skip: int = 0
+) -> tuple[list[bytes], list[Any], list[np.ndarray], int]:
+    """(streams, texts, holes, how many pictures there are) of `count` holes in held-out pictures
+    behind the first `skip`, of the kinds in turn; too few pictures come again."""
+    found = held_out_streams(pictures, model, "validation", skip + count)[skip:]
+    if not found:
+        raise InputError(f"{pictures} holds no more than {skip} pictures out")
+    rows = [found[number % len(found)] for number in range(count)]
+    rng = np.random.default_rng(0)
+    holes = [
+        hole_of(KINDS[number % len(KINDS)], rng, *model.codec.config.grid)
+        for number in range(count)
+    ]
+    texts = [row.text if model.tokenizer.text else None for row in rows]
+    return [row.stream for row in rows], texts, holes, len(found)
+
+
+def fill(
+    model: Model,
+    streams: Sequence[bytes],
+    holes: Sequence[np.ndarray],
+    texts: Sequence[Any],
+    report: Reporter,
+    **sampling: Any,
+) -> list[bytes]:
+    """The streams with their holes filled, seeing all that stays."""
+    made = [b""] * len(streams)
+    drawn = model.fill_each(streams, holes, range(len(streams)), texts, **sampling)
+    for done, one in enumerate(drawn):
+        assert one.stream is not None
+        made[one.number] = one.stream
+        report(done + 1, len(streams), "filled")
+    return made
+
+
+def from_top(
+    model: Model,
+    streams: Sequence[bytes],
+    holes: Sequence[np.ndarray],
+    texts: Sequence[Any],
+    report: Reporter,
+    **sampling: Any,
+) -> list[bytes]:
+    """The same, seeing only what is above and left of a hole."""
+    parts, made = Parts(model), []
+    for number, (stream, hole) in enumerate(zip(streams, holes)):
+        options = {"seed": number, "text": texts[number], **sampling}
+        (other,) = model.continue_stream(stream, int(spans(hole)[0, 0]), 1, **options).streams
+        made.append(parts.patched(stream, other, hole))
+        report(number + 1, len(streams), "from the top")
+    return made
+
+
+def psnr(pictures: np.ndarray, true: np.ndarray, inside: np.ndarray) -> float:
+    """dB of the pixels in the holes, each picture counting alike; uint8 and bool [N, H, W(, 3)]."""
+    error = (pictures.astype(float) - true) ** 2
+    each = [part[place].mean() for part, place in zip(error, inside)]
+    return float(10 * np.log10(255**2 / np.mean(each)))
+
+
 def hole_bits(
     model: Model, streams: Sequence[bytes], holes: Sequence[np.ndarray], texts: Sequence[Any]
 ) -> np.ndarray:
@@ -151,29 +212,12 @@ def main() -> None:
     if not isinstance(model, Model) or not isinstance(model.codec, JpegCodec):
         sys.exit(f"{arguments.checkpoint} writes no JPEG")
     codec, parts = model.codec, Parts(model)
-    found = held_out_streams(arguments.pictures, model, "validation", arguments.count)
-    rows = [found[number % len(found)] for number in range(arguments.count)]
-    streams = [row.stream for row in rows]
-    texts = [row.text if model.tokenizer.text else None for row in rows]
-    kinds = [KINDS[number % len(KINDS)] for number in range(arguments.count)]
-    rng = np.random.default_rng(0)
-    holes = [hole_of(kind, rng, *codec.config.grid) for kind in kinds]
+    streams, texts, holes, found = chosen(model, arguments.pictures, arguments.count)
     drawn: dict[str, list[bytes]] = {}
     with Reporter("holes", "pictures") as report:
-        filled = [b""] * len(streams)
-        for done, one in enumerate(model.fill_each(streams, holes, range(len(streams)), texts)):
-            assert one.stream is not None
-            filled[one.number] = one.stream
-            report(done + 1, len(streams), "filled")
-        drawn["model"] = filled
-        from_top = []
-        for number, (stream, hole) in enumerate(zip(streams, holes)):
-            first = int(spans(hole)[0, 0])
-            options = {"seed": number, "text": texts[number]}
-            (other,) = model.continue_stream(stream, first, 1, **options).streams
-            from_top.append(parts.patched(stream, other, hole))
-            report(number + 1, len(streams), "from the top")
-        drawn["model, from the top"] = from_top
+        given = (streams, holes, texts, report)
+        drawn["model"] = fill(model, *given)
+        drawn["model, from the top"] = from_top(model, *given)
         for number, (stream, hole) in enumerate(zip(streams, holes)):
             shown = np.asarray(codec.decode(stream))
             for name, picture in classic(codec, shown, hole).items():
@@ -181,7 +225,7 @@ def main() -> None:
                 drawn.setdefault(name, []).append(parts.patched(stream, coded, hole))
             report(number + 1, len(streams), "classic ways")
         report.say("bits of what was drawn, and of the true content")
-        bits, seen = (hole_bits(model, made, holes, texts) for made in (filled, streams))
+        bits, seen = (hole_bits(model, made, holes, texts) for made in (drawn["model"], streams))
         usual = usual_bits(model, streams, holes, texts)
     kept = sum(map(parts.same_outside, streams, drawn["model"], holes))
     true = np.stack([np.asarray(codec.decode(stream)) for stream in streams])
@@ -194,12 +238,10 @@ def main() -> None:
     features = extract(network, true) if network else None
     table: dict[str, Any] = {}
     for name, pictures in shown.items():
-        error = (pictures.astype(float) - true) ** 2
-        each = [part[place].mean() for part, place in zip(error, inside)]
         table[name] = {
-            "psnr": float(10 * np.log10(255**2 / np.mean(each))),
+            "psnr": psnr(pictures, true, inside),
             "by_kind": {
-                kind: float(10 * np.log10(255**2 / np.mean(each[number :: len(KINDS)])))
+                kind: psnr(*(values[number :: len(KINDS)] for values in (pictures, true, inside)))
                 for number, kind in enumerate(KINDS)
             },
         }
@@ -209,7 +251,7 @@ def main() -> None:
     mcus = sum(int(hole.sum()) for hole in holes)
     result = {
         "masks": len(holes),
-        "pictures": len(found),
+        "pictures": found,
         "outside_kept_to_the_bit": kept,
         "judged": judge(codec, drawn["model"]),
         "ways": table,
@@ -225,10 +267,10 @@ def main() -> None:
     print(to_json(result, indent=1))
     tiles: list[tuple[str, Image.Image]] = []
     for number in range(SHOWN * len(KINDS)):
-        given = model.tokenizer.decode_stream(
+        around = model.tokenizer.decode_stream(
             model.prompts.around(streams[number], holes[number], None, texts[number]).ids
         )
-        tiles += [("true", Image.fromarray(true[number])), ("given", codec.show(given))]
+        tiles += [("true", Image.fromarray(true[number])), ("given", codec.show(around))]
         tiles += [(name, Image.fromarray(pictures[number])) for name, pictures in shown.items()]
     figure(tiles, 2 + len(shown), 128, FIGURES / f"holes-{arguments.name}.jpg")
 
