@@ -46,7 +46,7 @@ CAPTIONS, SHOWN, HOLES, NAMED = 500, 64, 1000, 100
 SAMPLING = {"temperature": 0.6, "top_k": 0, "top_p": 1.0, "guidance": 2.0}
 """Chosen on validation captions (docs/log.md)."""
 BEGUN = {"temperature": 0.3, "guidance": 1.5}
-"""The same where a part of a picture is given, chosen on validation pictures with holes."""
+"""The same where a part of a picture is given, by recipes/hole_sampling.py."""
 FEATURES = 2000
 """Training pictures whose features are looked at."""
 OTHER = 1 << 20
