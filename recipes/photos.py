@@ -4,7 +4,7 @@
 
 Fetches the photo corpus (recipes/data/photos.py), cuts 24 crops of many scales out of each
 picture, learns a vocabulary, trains on 64 crops of each, fewer of sources that would give more than
-a fifth, measures on held-out pictures and
+a fifth, every second crop with a hole, measures on held-out pictures (bits, 1,000 holes) and
 installs the checkpoint with its card. With `--further` the model begins with the weights and the
 tokenizer of the checkpoint that ships, as the present one did, else from nothing. `--run` takes
 what recipes/gpu.py trained in the place of a training here.
@@ -21,14 +21,14 @@ import numpy as np
 from PIL import Image
 from release.card import best_rival, card, coder_table, folder_table
 from release.figures import FIGURES, figure, side_by_side
-from release.run import ASSETS, Release, begin, take_run
+from release.run import ASSETS, RESULTS, Release, begin, take_run
 from steps import JPEGLM, ROOT
 
 from jpeglm.codecs.images import open_image
 from jpeglm.data.crops import random_crop
 from jpeglm.files import read_json, write_json
 
-LIMIT = 12_000_000
+LIMIT, HOLES = 12_000_000, 1000
 SAMPLING = {
     "temperature": 0.8, "top_k": 0, "top_p": 0.95, "complete": {"temperature": 0.7},
 }  # fmt: skip
@@ -55,7 +55,7 @@ def main() -> None:
         trained_on = out
     else:
         trained_on = wide
-        words = ["train", wide, "--out", out, *release.train_words()]
+        words = ["train", wide, "--out", out, *release.train_words(), "--fim", 0.5]
         if not release.further:
             made = tokenizer / "tokenizer.json"
             steps.do(made, *JPEGLM, "train-tokenizer", data, "--out", tokenizer)
@@ -77,6 +77,10 @@ def main() -> None:
     steps.do(
         samples / "sheet.png",
         *JPEGLM, "generate", "-n", 64, "--checkpoint", model, "--out", samples,
+    )  # fmt: skip
+    steps.do(
+        RESULTS / "holes-photos.json",
+        sys.executable, ROOT / "recipes" / "holes.py", model, data, "--count", HOLES,
     )  # fmt: skip
     tiles = [("", Image.open(path)) for path in sorted(samples.glob("sample-*.jpg"))]
     figure(tiles, 16, 64, FIGURES / "photos-samples.jpg")
