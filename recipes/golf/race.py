@@ -43,6 +43,8 @@ COUNTED = 64
 """FLOPs are counted for rows of multiples of so many ids."""
 SAVE = 120
 """Seconds between states that a stopped run goes on from."""
+NAME = 255
+"""Bytes that a folder's name may have."""
 LEVEL = 0.01
 """A record is better than the one before with a smaller p-value than this."""
 
@@ -245,6 +247,9 @@ def run(
         results(path, task)
     kind = type("Entry", (kind,), changes)
     trial = "".join(f",{field}={value}" for field, value in changes.items())
+    if len(f"{record}{trial}".encode()) > NAME:
+        raise InputError("what --set says is too long for a folder's name; make a folder of "
+                         f"{RECORDS} of it")  # fmt: skip
     for seed in seeds:
         out = work / "runs/golf" / f"{record}{trial}" / f"{name}-{seed}"
         out.mkdir(parents=True, exist_ok=True)

@@ -147,7 +147,7 @@ def test_what_a_decoder_knows_is_what_libjpeg_decodes(golf, shipped, streams):
     )
     for stream in streams:
         ids = golf("task").sequence(tokenizer, stream)
-        known, planes = parse.decode(layout, ids)
+        known, planes, _ = parse.decode(layout, ids)
         image = Image.open(io.BytesIO(codec.wrap(stream)))
         image.draft("YCbCr", None)
         steps = np.array(image.quantization[0], float)[zigzag]
@@ -178,6 +178,49 @@ def test_what_a_decoder_knows_is_what_libjpeg_decodes(golf, shipped, streams):
                 assert at[name] == min(count, parse.FEW + (block is None))
 
 
+def test_near_places_wrote_the_same_coefficient(golf, shipped, streams):
+    """The first id behind which the block on the left, above, or of the other chroma has the
+    coefficient that comes next, by where the ids in between stand."""
+    parse = golf("kit.parse")
+    layout, names = parse.Layout(shipped.tokenizer), list(parse.COLUMNS)
+    across = layout.across
+
+    def scanned(component, y, x, k):
+        """Coefficients in front of one, in the order of the scan."""
+        if component == 0:
+            block = 6 * (y // 2 * across + x // 2) + 2 * (y % 2) + x % 2
+        else:
+            block = 6 * (y * across + x) + 3 + component
+        return 64 * block + k
+
+    met = [0, 0, 0]
+    for stream in streams[:2]:
+        known, _, near = parse.decode(layout, golf("task").sequence(shipped.tokenizer, stream))
+        at = [dict(zip(names, row.tolist())) for row in known]
+        place = [
+            (max(0, one["block"] - 3), one["down"], one["across"],
+             one["coefficient"] - (one["pending"] > 0))
+            for one in at
+        ]  # fmt: skip
+        done = np.array([
+            384 * layout.spec.mcus if one["block"] == 15 else scanned(*where)
+            for one, where in zip(at, place)
+        ])  # fmt: skip
+        for i, (component, y, x, k) in enumerate(place):
+            beside = [
+                (component, y, x - 1) if x else None,
+                (component, y - 1, x) if y else None,
+                (1, y, x) if component == 2 else None,
+            ]
+            for side, block in enumerate(beside):
+                if at[i]["block"] == 15 or block is None:
+                    assert near[i, side] == 0
+                    continue
+                met[side] += 1
+                assert near[i, side] == np.argmax(done > scanned(*block, k)) <= i
+    assert min(met) > 20
+
+
 def test_edges_foretell_what_a_smooth_picture_goes_on_with(golf, shipped, streams):
     """Hints against inverse DCTs of whole blocks."""
     fft = pytest.importorskip("scipy.fft")
@@ -202,7 +245,7 @@ def test_edges_foretell_what_a_smooth_picture_goes_on_with(golf, shipped, stream
 
     compared = 0
     for stream in streams[:4]:
-        known, planes = parse.decode(layout, golf("task").sequence(shipped.tokenizer, stream))
+        known, planes, _ = parse.decode(layout, golf("task").sequence(shipped.tokenizer, stream))
         told = edges.foretold(layout, steps, known, planes)
         for row, found in zip(known[:: len(known) // 40], told[:: len(known) // 40]):
             block, k, pending, x, y = row[:5]
@@ -266,9 +309,15 @@ def test_what_looks_ahead_or_loses_something_is_refused(golf, shipped, streams):
     # Everything that records and trials change, at once.
     rich = entry(
         golf, Given(shipped.tokenizer), context=True, edges=True, legal=True, steps=3, skip=True,
-        value_embeddings=True, query_norm=True, activation="relu2",
+        value_embeddings=True, query_norm=True, activation="relu2", shift=2, near=True, joint=True,
+        untied=True, attending=(1, 2),
     )  # fmt: skip
-    task.check(rich, rich.model(), streams[:1])
+    richer = rich.model()
+    for name, gain in richer.named_parameters():  # which begin with zeros
+        if ".before_" in name:
+            torch.nn.init.normal_(gain)
+    task.check(rich, richer, streams[:1])
+    assert [layer.self_attn is not None for layer in richer.layers] == [False, True, True, False]
 
     class Peeks(torch.nn.Module):
         def forward(self, inputs):
@@ -281,6 +330,46 @@ def test_what_looks_ahead_or_loses_something_is_refused(golf, shipped, streams):
     made.inputs = lambda ids: whole(ids) * 0 + len(ids) % 7
     with pytest.raises(InputError, match="looks ahead"):
         task.check(made, model, streams[:2])
+
+
+def test_around_is_a_causal_convolution_and_what_near_places_hold(golf, shipped):
+    made = entry(golf, Given(shipped.tokenizer), context=True, shift=3, near=True)
+    around = golf("kit.model").Around(made)
+    for gain in around.parameters():
+        torch.nn.init.normal_(gain)
+    x, near = torch.randn(2, 9, made.width), torch.randint(9, (2, 9, 3))
+    # Of what is three, two, one before, and of the place itself.
+    kernel = torch.stack([*list(around.shifts)[::-1], torch.ones(made.width)], 1)[:, None]
+    padded = torch.nn.functional.pad(x.mT, (3, 0))
+    want = torch.nn.functional.conv1d(padded, kernel, groups=made.width).mT
+    for row, side in np.ndindex(2, 3):
+        want[row] += around.nears[side] * x[row, near[row, :, side]]
+    torch.testing.assert_close(around(x, {"near": near}), want)
+
+
+def test_each_pair_has_a_row_of_its_own(golf, shipped, streams):
+    kit, task = golf("kit.entry"), golf("task")
+    made = entry(golf, Given(shipped.tokenizer), context=True, edges=True, joint=True)
+    rows = made.inputs(task.sequence(shipped.tokenizer, streams[0]))[:, 1:]
+    assert rows.shape[1] == made.known == 19 + len(kit.JOINT)
+    assert ((made.starts[:-1] <= rows) & (rows < made.starts[1:])).all()
+    names = [*kit.COLUMNS, *kit.EDGES]
+    for number, pair in enumerate(kit.JOINT, 19):
+        first, second = (rows[:, names.index(name)] for name in pair)
+        told = set(zip(first.tolist(), second.tolist(), rows[:, number].tolist()))
+        assert len({row for _, _, row in told}) == len({told[:2] for told in told}) == len(told)
+
+
+def test_each_parameter_is_trained_by_one_optimizer(golf, shipped):
+    made = entry(golf, Given(shipped.tokenizer), untied=True, table_rate=4.0, table_decay=0.0)
+    model = made.model()
+    groups = [group for one in made.optimizers(model) for group in one.param_groups]
+    trained = [id(one) for group in groups for one in group["params"]]
+    assert sorted(trained) == sorted(map(id, model.parameters()))
+    (tables,) = (g for g in groups if any(one is model.embed_tokens.weight for one in g["params"]))
+    (head,) = (g for g in groups if any(one is model.head.weight for one in g["params"]))
+    assert (tables["lr"], tables["weight_decay"]) == (4 * made.peak, 0)
+    assert (head["lr"], head["weight_decay"]) == (made.peak, made.decay)
 
 
 def test_a_run_ends_with_its_budget_and_goes_on_where_it_was_stopped(golf, data, tmp_path):
@@ -361,6 +450,8 @@ def test_what_cannot_be_run_is_refused_before_it_is_trained(golf, data, monkeypa
         race.run("other", {}, [0], 1e14, False, work)
     with pytest.raises(InputError, match="has no field wide"):
         race.run("other", {"wide": 1}, [0], 1e14, False, work)
+    with pytest.raises(InputError, match="too long"):
+        race.run("other", {"heads": 10**250}, [0], 1e14, False, work)
     with pytest.raises(InputError, match=r"no .*nobodys.*; the records are other$"):
         race.run("nobodys", {}, [0], 1e14, False, work)
     with pytest.raises(InputError, match=r"there is no .*golf64; run: python recipes/golf/data"):

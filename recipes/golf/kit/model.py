@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from kit.entry import Entry
 
 Shared = dict[str, torch.Tensor]
-"""What all layers read beside their input: cos and sin [T, d / 2], and values, x0 [B, T, width]."""
+"""What all layers read beside their input: cos and sin [T, d / 2], values and x0 [B, T, width], and
+near, int64 [B, T, 3], places in the row."""
 
 
 class Model(nn.Module):
@@ -26,10 +27,11 @@ class Model(nn.Module):
         self.embed_tokens = nn.Embedding(vocabulary, width)
         self.context = nn.Embedding(int(entry.starts[-1]), width) if entry.context else None
         self.values = nn.Embedding(vocabulary, width) if entry.value_embeddings else None
-        self.layers = nn.ModuleList(Layer(entry) for _ in range(entry.layers))
+        self.head = nn.Linear(width, vocabulary, bias=False) if entry.untied else None
+        self.layers = nn.ModuleList(Layer(entry, number) for number in range(entry.layers))
         self.norm = nn.RMSNorm(width, eps=1e-5)
         self.lawful, self.head_width = entry.lawful, width // entry.heads
-        self.known = entry.known
+        self.known, self.near = entry.known, entry.near
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """int64 [B, T, columns] of `Entry.inputs` → logits [B, T, vocabulary]."""
@@ -43,9 +45,12 @@ class Model(nn.Module):
         shared = {"cos": cos, "sin": sin, "x0": x}
         if self.values is not None:
             shared["values"] = self.values(ids)
+        if self.near:
+            shared["near"] = inputs[..., -self.known - 3 : -self.known]
         for layer in self.layers:
             x = layer(x, shared)
-        logits = F.linear(self.norm(x), self.embed_tokens.weight)
+        head = self.embed_tokens if self.head is None else self.head
+        logits = F.linear(self.norm(x), head.weight)
         if self.lawful is not None:
             legal = self.lawful.allowed(ids, inputs[..., 1])
             logits = logits.float().masked_fill(~legal, float("-inf"))
@@ -53,18 +58,44 @@ class Model(nn.Module):
 
 
 class Layer(nn.Module):
-    def __init__(self, entry: Entry) -> None:
+    def __init__(self, entry: Entry, number: int) -> None:
         super().__init__()
-        self.self_attn, self.mlp = Attention(entry), FeedForward(entry)
-        self.input_layernorm = nn.RMSNorm(entry.width, eps=1e-5)
-        self.post_attention_layernorm = nn.RMSNorm(entry.width, eps=1e-5)
         self.mix = nn.Parameter(torch.tensor([1.0, 0.0])) if entry.skip else None
+        self.self_attn = None
+        if entry.attending is None or number in entry.attending:
+            self.input_layernorm = nn.RMSNorm(entry.width, eps=1e-5)
+            self.before_attn = Around(entry)
+            self.self_attn = Attention(entry)
+        self.post_attention_layernorm = nn.RMSNorm(entry.width, eps=1e-5)
+        self.before_mlp = Around(entry)
+        self.mlp = FeedForward(entry)
 
     def forward(self, x: torch.Tensor, shared: Shared) -> torch.Tensor:
         if self.mix is not None:
             x = self.mix[0] * x + self.mix[1] * shared["x0"]
-        x = x + self.self_attn(self.input_layernorm(x), shared)
-        return x + self.mlp(self.post_attention_layernorm(x))
+        if self.self_attn is not None:
+            x = x + self.self_attn(self.before_attn(self.input_layernorm(x), shared), shared)
+        return x + self.mlp(self.before_mlp(self.post_attention_layernorm(x), shared))
+
+
+class Around(nn.Module):
+    """Adds to what each place holds what places before it hold, with a gain a channel."""
+
+    def __init__(self, entry: Entry) -> None:
+        super().__init__()
+        # Vectors, so that they are trained as gains are.
+        width, beside = entry.width, 3 if entry.near else 0
+        self.shifts = nn.ParameterList(torch.zeros(width) for _ in range(entry.shift))
+        self.nears = nn.ParameterList(torch.zeros(width) for _ in range(beside))
+
+    def forward(self, x: torch.Tensor, shared: Shared) -> torch.Tensor:
+        total = x
+        for back, gain in enumerate(self.shifts, 1):
+            total = total + gain * F.pad(x, (0, 0, back, 0))[:, : x.shape[1]]
+        for beside, gain in enumerate(self.nears):
+            places = shared["near"][..., beside, None].expand(-1, -1, x.shape[-1])
+            total = total + gain * x.gather(1, places)
+        return total
 
 
 class Attention(nn.Module):

@@ -65,28 +65,53 @@ class Layout:
         self.offsets = tokenizer.offsets
 
 
-def decode(layout: Layout, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def decode(layout: Layout, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(int64 [n, COLUMNS], of which row i is known behind id i of a picture, BOS first;
-    coefficients, int64 [component, y, x, 64] in zigzag order)"""
-    out = np.zeros((len(ids), len(COLUMNS)), np.int64)
+    coefficients, int64 [component, y, x, 64] in zigzag order; int64 [n, 3], the ids that wrote, in
+    the blocks left, above and of the other chroma, the coefficient that comes next, 0: none)"""
+    out, near = np.zeros((len(ids), len(COLUMNS)), np.int64), np.zeros((len(ids), 3), np.int64)
     planes = np.zeros((3, layout.across * layout.side, layout.across * layout.side, 64), np.int64)
     state, ids = start_state(layout.spec), np.asarray(ids, np.int64)
     walk(
         layout.spec, state, ids, layout.symbols, layout.offsets, layout.across, layout.side,
-        planes, out,
+        planes, np.zeros_like(planes), out, near,
     )  # fmt: skip
-    return out, planes
+    return out, planes, near
 
 
 @kernel()
-def walk(spec, state, ids, symbols, offsets, across, side, planes, out):
-    size = np.int64(0)
+def walk(spec, state, ids, symbols, offsets, across, side, planes, wrote, out, near):
+    size, done = np.int64(0), np.int64(0)
     tell(spec, state, planes, across, side, out[0])
     for i in range(1, len(ids)):
         if ids[i] < len(offsets) - 1:
             for j in range(offsets[ids[i]], offsets[ids[i] + 1]):
                 size = take(spec, state, planes, across, side, symbols[j], size)
         tell(spec, state, planes, across, side, out[i])
+        done = point(spec, state, wrote, across, side, i, done, near[i])
+
+
+@kernel()
+def point(spec, state, wrote, across, side, i, done, row):
+    """Note id i as what wrote the coefficients since `done`, counted from the picture's first; who
+    wrote those beside the next one; how many are written now."""
+    many = len(spec.component)
+    now = (state[MCU] * many + state[BLOCK]) * 64 + state[K]
+    if state[PENDING] > 0:
+        now -= 1
+    for number in range(done, now):
+        block = number // 64
+        component, y, x = place(spec, block % many, block // many, across, side)
+        wrote[component, y, x, number % 64] = i
+    if state[MCU] < spec.mcus:
+        component, y, x = place(spec, state[BLOCK], state[MCU], across, side)
+        if x > 0:
+            row[0] = wrote[component, y, x - 1, now % 64]
+        if y > 0:
+            row[1] = wrote[component, y - 1, x, now % 64]
+        if component == 2:
+            row[2] = wrote[1, y, x, now % 64]
+    return now
 
 
 @kernel()
