@@ -19,6 +19,7 @@ from jpeglm.places import checkpoint_folder  # noqa: E402
 from jpeglm.training import lm  # noqa: E402
 from jpeglm.training.run import Checkpoints  # noqa: E402
 from tests.integration.launched import SHAPE, rows, tokenizer  # noqa: E402
+from tests.unit.conftest import until  # noqa: E402
 
 CONFIG = lm.TrainConfig(
     steps=12,
@@ -140,6 +141,7 @@ def test_a_folder_that_vanishes_ends_the_run_in_a_sentence(data: Path, tmp_path:
 
     def progress(done: int, total: int | None, note: str) -> None:
         if out.exists() and done == 5:
+            until(lambda: (out / "checkpoints/last.json").exists())
             os.rename(out, tmp_path / "moved")
 
     with pytest.raises(InputError, match=r"run/.*No such file or directory"):
