@@ -30,7 +30,7 @@ from jpeglm.files import read_json, write_json
 
 LIMIT, HOLES = 12_000_000, 1000
 SAMPLING = {
-    "temperature": 0.8, "top_k": 0, "top_p": 0.95, "complete": {"temperature": 0.7},
+    "temperature": 0.9, "top_k": 0, "top_p": 0.95, "complete": {"temperature": 0.7},
 }  # fmt: skip
 """Measured on validation pictures (recipes/sampling.py, docs/log.md)."""
 

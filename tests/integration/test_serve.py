@@ -597,7 +597,7 @@ def test_masks_that_cannot_be(server, photo):
         sentence(server.edit({"image": photo, "mask": kind}), 400, words, param=param)
     both = server.edit({"image": photo, "mask": mask}, keep="0.5")
     sentence(both, 400, "give one of them", param="keep")
-    deaf = server.edit({"image": photo, "mask": mask}, model="photos")
+    deaf = server.edit({"image": photo, "mask": mask}, model="classes")
     sentence(deaf, 400, "has not learnt to fill holes")
 
 
@@ -610,7 +610,7 @@ def test_models(server):
     assert (photos["words"], photos["units"], clips["media"]) == (False, 16, "clip")
     assert (words["grid"], photos["grid"], clips["grid"]) == ("3x2", "4x4", None)
     assert set(words["sampling"]) == {"temperature", "top_k", "top_p", "min_p", "guidance"}
-    own = {"temperature": 0.8, "top_k": 0, "top_p": 0.95, "min_p": 0.0}
+    own = {"temperature": 0.9, "top_k": 0, "top_p": 0.95, "min_p": 0.0}
     assert photos["sampling"] == own
     assert photos["sampling_of_edits"] == own | {"temperature": 0.7}
     assert server.client().models.retrieve("classes").id == "classes"

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from jpeglm.generation.loading import load
 
@@ -21,6 +22,7 @@ CASES = {
         "free": ("generate", {"n": 2, "grammar": False, "seed": 2}),
         "half": ("complete", {"n": 3, "keep": 0.5}),
         "most": ("complete", {"n": 2, "keep": 0.8, "seed": 9, "temperature": 0.0}),
+        "hole": ("fill", {"n": 2, "seed": 3}),
     },
     "cifar10": {
         "class": ("generate", {"n": 3, "label": 3}),
@@ -39,6 +41,15 @@ CASES = {
 }  # fmt: skip
 
 
+def middle(shown):
+    """A mask of the middle of a photo."""
+    with Image.open(shown) as photo:
+        width, height = photo.size
+    mask = Image.new("L", (width, height))
+    mask.paste(255, (width // 4, height // 4, 3 * width // 4, 3 * height // 4))
+    return mask
+
+
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_pictures_are_those_of_before(name, precision):
@@ -48,7 +59,9 @@ def test_pictures_are_those_of_before(name, precision):
     shown = ASSETS / ("ball.mp4" if name == "clips" else "astronaut.jpg")
     found = {}
     for case, (verb, options) in CASES[name].items():
-        media = [shown] if verb == "complete" else []
+        media = [] if verb == "generate" else [shown]
+        if verb == "fill":
+            media += [middle(shown)]
         # One precision draws one at a time, the others fewer or more at once than there are.
         batch = {"int8": 16, "bfloat16": 1, "float32": 2}[precision]
         drawn = getattr(model, verb)(*media, batch=batch, **options)
