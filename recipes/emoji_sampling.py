@@ -13,16 +13,15 @@ The captions of the validation split do not serve: no set in training drew their
 from __future__ import annotations
 
 import argparse
-import sys
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from release.asked import run
 from release.drawn import drawings
 from release.recognised import MEASURED, captions, directions, gallery, recognised
 
-from jpeglm.config import InputError
 from jpeglm.environment import environment
 from jpeglm.evaluation.features import RESNET50, ResNet50
 from jpeglm.files import to_json, write_json
@@ -74,7 +73,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except InputError as error:
-        sys.exit(str(error))
+    run(main)

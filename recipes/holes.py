@@ -7,34 +7,33 @@ that stays must come back to the bit, and libjpeg's own tools take every file wi
 the model: what it draws from the top, seeing only what is above and left of the hole; Telea's
 inpainting (OpenCV: pip install opencv-python-headless); and the mean colour of what is around. PSNR
 of the pixels in the hole, Fréchet distance of the whole pictures to the true ones (ResNet-50,
-recipes/data/resnet50.py), bits of what was drawn, and of the true content under the model: seeing
-all that stays, and in the usual order. Leaves docs/results/holes-NAME.json and
-docs/figures/holes-NAME.jpg.
+recipes/data/resnet50.py; without its weights none), bits of what was drawn, and of the true content
+under the model: seeing all that stays, and in the usual order. Leaves docs/results/holes-NAME.json
+and docs/figures/holes-NAME.jpg.
 """
 
 from __future__ import annotations
 
-import argparse
-import sys
-from collections.abc import Iterator, Sequence
+import shutil
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
+from release.asked import jpeg_model, made_by, parser, resnet50, run
 from release.figures import FIGURES, figure
 from release.run import RESULTS
 
 from jpeglm.codecs import JpegCodec
 from jpeglm.config import InputError
-from jpeglm.environment import environment
-from jpeglm.evaluation.features import RESNET50, ResNet50, extract
+from jpeglm.evaluation.features import extract
 from jpeglm.evaluation.frechet import frechet_distance
 from jpeglm.evaluation.inputs import held_out_streams
 from jpeglm.evaluation.validity import judge
 from jpeglm.files import to_json, write_json
 from jpeglm.generation.given import Given
-from jpeglm.generation.loading import load
 from jpeglm.generation.model import Model
 from jpeglm.generation.requests import Request
 from jpeglm.holes import spans
@@ -43,7 +42,8 @@ from jpeglm.syntax.machine import starts_of
 
 KINDS = ("rectangle", "side", "scattered", "stripes")
 SHOWN = 4
-"""Pictures of each kind in the figure."""
+"""Pictures of each kind in the figure, at most."""
+Tiles = list[tuple[str, Image.Image]]
 
 
 def hole_of(kind: str, rng: np.random.Generator, rows: int, columns: int) -> np.ndarray:
@@ -110,14 +110,25 @@ def classic(codec: JpegCodec, shown: np.ndarray, hole: np.ndarray) -> dict[str, 
     return ways | {"Telea": cv2.inpaint(np.ascontiguousarray(shown), mask, 3, cv2.INPAINT_TELEA)}
 
 
-def chosen(
-    model: Model, pictures: Path, count: int, skip: int = 0
-) -> tuple[list[bytes], list[Any], list[np.ndarray], int]:
-    """(streams, texts, holes, how many pictures there are) of `count` holes in held-out pictures
-    behind the first `skip`, of the kinds in turn; too few pictures come again."""
-    found = held_out_streams(pictures, model, "validation", skip + count)[skip:]
+class Holed(NamedTuple):
+    """Held-out pictures with a hole in each; one place in every list is one picture."""
+
+    streams: list[bytes]
+    """As they are, without a hole."""
+    texts: list[Any]
+    """Captions; None of a model without words."""
+    holes: list[np.ndarray]
+    """bool [MCUs], of `KINDS` in turn."""
+    found: int
+    """Different pictures among them."""
+
+
+def chosen(model: Model, data: Path, count: int, skip: int = 0) -> Holed:
+    """`count` holes in the held-out pictures of `data` behind the first `skip`; too few pictures
+    come again."""
+    found = held_out_streams(data, model, "validation", skip + count)[skip:]
     if not found:
-        raise InputError(f"{pictures} holds no more than {skip} pictures out")
+        raise InputError(f"{data} holds no more than {skip} pictures out")
     rows = [found[number % len(found)] for number in range(count)]
     rng = np.random.default_rng(0)
     holes = [
@@ -125,18 +136,12 @@ def chosen(
         for number in range(count)
     ]
     texts = [row.text if model.tokenizer.text else None for row in rows]
-    return [row.stream for row in rows], texts, holes, len(found)
+    return Holed([row.stream for row in rows], texts, holes, len(found))
 
 
-def fill(
-    model: Model,
-    streams: Sequence[bytes],
-    holes: Sequence[np.ndarray],
-    texts: Sequence[Any],
-    report: Reporter,
-    **sampling: Any,
-) -> list[bytes]:
+def fill(model: Model, holed: Holed, report: Reporter, **sampling: Any) -> list[bytes]:
     """The streams with their holes filled, seeing all that stays."""
+    streams, texts, holes, _ = holed
     made = [b""] * len(streams)
     drawn = model.fill_each(streams, holes, range(len(streams)), texts, **sampling)
     for done, one in enumerate(drawn):
@@ -146,22 +151,45 @@ def fill(
     return made
 
 
-def from_top(
-    model: Model,
-    streams: Sequence[bytes],
-    holes: Sequence[np.ndarray],
-    texts: Sequence[Any],
-    report: Reporter,
-    **sampling: Any,
-) -> list[bytes]:
+def from_top(model: Model, holed: Holed, report: Reporter, **sampling: Any) -> list[bytes]:
     """The same, seeing only what is above and left of a hole."""
     parts, made = Parts(model), []
-    for number, (stream, hole) in enumerate(zip(streams, holes)):
-        options = {"seed": number, "text": texts[number], **sampling}
+    for number, (stream, text, hole) in enumerate(zip(*holed[:3])):
+        options = {"seed": number, "text": text, **sampling}
         (other,) = model.continue_stream(stream, int(spans(hole)[0, 0]), 1, **options).streams
         made.append(parts.patched(stream, other, hole))
-        report(number + 1, len(streams), "from the top")
+        report(number + 1, len(holed.streams), "from the top")
     return made
+
+
+def by_classic(model: Model, holed: Holed, report: Reporter) -> dict[str, list[bytes]]:
+    """Name → the same by each of the `classic` ways."""
+    parts, made = Parts(model), defaultdict(list)
+    for number, (stream, hole) in enumerate(zip(holed.streams, holed.holes)):
+        shown = np.asarray(model.codec.decode(stream))
+        for name, picture in classic(model.codec, shown, hole).items():
+            coded = model.codec.encode(Image.fromarray(picture))
+            made[name].append(parts.patched(stream, coded, hole))
+        report(number + 1, len(holed.streams), "classic ways")
+    return dict(made)
+
+
+def true_and_inside(codec: JpegCodec, holed: Holed) -> tuple[np.ndarray, np.ndarray]:
+    """(true pictures, uint8 [N, H, W(, 3)]; the pixels of their holes, bool [N, H, W])"""
+    true = np.stack([np.asarray(codec.decode(stream)) for stream in holed.streams])
+    return true, np.stack([pixels_of(codec, hole) for hole in holed.holes])
+
+
+def frechet(true: np.ndarray, weights: Path) -> Callable[[np.ndarray], dict[str, float]]:
+    """What is told of how far pictures are from the true ones under ResNet-50: nothing without its
+    weights, nor of one picture alone."""
+    network = resnet50(weights)
+    if network is None or len(true) < 2:
+        return lambda pictures: {}
+    features = extract(network, true)
+    return lambda pictures: {
+        "frechet_resnet50": frechet_distance(extract(network, pictures), features)
+    }
 
 
 def psnr(pictures: np.ndarray, true: np.ndarray, inside: np.ndarray) -> float:
@@ -171,14 +199,19 @@ def psnr(pictures: np.ndarray, true: np.ndarray, inside: np.ndarray) -> float:
     return float(10 * np.log10(255**2 / np.mean(each)))
 
 
-def hole_bits(
-    model: Model, streams: Sequence[bytes], holes: Sequence[np.ndarray], texts: Sequence[Any]
-) -> np.ndarray:
+def judged(codec: JpegCodec, streams: list[bytes]) -> dict[str, Any]:
+    """What libjpeg's tools say of the streams, where they are installed."""
+    if shutil.which("djpeg") and shutil.which("jpegtran"):
+        return judge(codec, streams)
+    return {"unavailable": "djpeg and jpegtran are not installed (Debian: libjpeg-turbo-progs)"}
+
+
+def hole_bits(model: Model, holed: Holed) -> np.ndarray:
     """float64 [N]: bits of the content of a hole, addresses left out, seeing all that stays."""
-    tokenizer, bits = model.tokenizer, np.zeros(len(streams))
+    tokenizer, bits = model.tokenizer, np.zeros(len(holed.streams))
 
     def requests() -> Iterator[Request]:
-        for number, (stream, hole, text) in enumerate(zip(streams, holes, texts)):
+        for number, (stream, text, hole) in enumerate(zip(*holed[:3])):
             prompt = model.prompts.around(stream, hole, None, text)
             _, inside = tokenizer.around(tokenizer.alphabet.split(stream), hole)
             yield Request(prompt, Given(inside[1:]), tag=number)
@@ -189,94 +222,74 @@ def hole_bits(
     return bits
 
 
-def usual_bits(
-    model: Model, streams: Sequence[bytes], holes: Sequence[np.ndarray], texts: Sequence[Any]
-) -> np.ndarray:
+def usual_bits(model: Model, holed: Holed) -> np.ndarray:
     """float64 [N]: bits of the same MCUs in the usual order (a token may reach into its
     neighbour)."""
-    scores = model.score_streams(streams, None, texts)
-    return np.array([score.of_units[hole].sum() for score, hole in zip(scores, holes)])
+    scores = model.score_streams(holed.streams, None, holed.texts)
+    return np.array([score.of_units[hole].sum() for score, hole in zip(scores, holed.holes)])
+
+
+def sheet(model: Model, holed: Holed, true: np.ndarray, shown: dict[str, np.ndarray]) -> Tiles:
+    """A row for each of the first pictures: true, given, and as each way drew it."""
+    tiles: Tiles = []
+    for number, (stream, text, hole) in enumerate(list(zip(*holed[:3]))[: SHOWN * len(KINDS)]):
+        ids = model.prompts.around(stream, hole, None, text).ids
+        given = model.codec.show(model.tokenizer.decode_stream(ids))
+        tiles += [("true", Image.fromarray(true[number])), ("given", given)]
+        tiles += [(name, Image.fromarray(pictures[number])) for name, pictures in shown.items()]
+    return tiles
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("pictures", type=Path, help="prepared data, of which validation is taken")
-    parser.add_argument("--count", type=int, default=1000, help="masks")
-    parser.add_argument("--name", default="photos", help="of what is written")
-    parser.add_argument("--weights", type=Path, default=RESNET50, help="of ResNet-50")
-    arguments = parser.parse_args()
-    model = load(arguments.checkpoint)
-    if not isinstance(model, Model) or not isinstance(model.codec, JpegCodec):
-        sys.exit(f"{arguments.checkpoint} writes no JPEG")
+    asked = parser(__doc__, "photos", "--count", 1000, "masks").parse_args()
+    model = jpeg_model(asked.checkpoint)
     codec, parts = model.codec, Parts(model)
-    streams, texts, holes, found = chosen(model, arguments.pictures, arguments.count)
-    drawn: dict[str, list[bytes]] = {}
+    holed = chosen(model, asked.data, asked.count)
     with Reporter("holes", "pictures") as report:
-        given = (streams, holes, texts, report)
-        drawn["model"] = fill(model, *given)
-        drawn["model, from the top"] = from_top(model, *given)
-        for number, (stream, hole) in enumerate(zip(streams, holes)):
-            shown = np.asarray(codec.decode(stream))
-            for name, picture in classic(codec, shown, hole).items():
-                coded = codec.encode(Image.fromarray(picture))
-                drawn.setdefault(name, []).append(parts.patched(stream, coded, hole))
-            report(number + 1, len(streams), "classic ways")
+        drawn = {
+            "model": fill(model, holed, report),
+            "model, from the top": from_top(model, holed, report),
+            **by_classic(model, holed, report),
+        }
         report.say("bits of what was drawn, and of the true content")
-        bits, seen = (hole_bits(model, made, holes, texts) for made in (drawn["model"], streams))
-        usual = usual_bits(model, streams, holes, texts)
-    kept = sum(map(parts.same_outside, streams, drawn["model"], holes))
-    true = np.stack([np.asarray(codec.decode(stream)) for stream in streams])
-    inside = np.stack([pixels_of(codec, hole) for hole in holes])
+        bits = hole_bits(model, holed._replace(streams=drawn["model"]))
+        seen, usual = hole_bits(model, holed), usual_bits(model, holed)
+    kept = sum(map(parts.same_outside, holed.streams, drawn["model"], holed.holes))
+    true, inside = true_and_inside(codec, holed)
+    distance = frechet(true, asked.weights)
     shown = {
         name: np.stack([np.asarray(codec.show(stream)) for stream in made])
         for name, made in drawn.items()
     }
-    network = ResNet50(arguments.weights) if arguments.weights.exists() else None
-    features = extract(network, true) if network else None
     table: dict[str, Any] = {}
     for name, pictures in shown.items():
         table[name] = {
             "psnr": psnr(pictures, true, inside),
             "by_kind": {
                 kind: psnr(*(values[number :: len(KINDS)] for values in (pictures, true, inside)))
-                for number, kind in enumerate(KINDS)
+                for number, kind in enumerate(KINDS[: len(true)])
             },
+            **distance(pictures),
         }
-        if network and features is not None:
-            of_these = extract(network, pictures)
-            table[name]["frechet_resnet50"] = frechet_distance(of_these, features)
-    mcus = sum(int(hole.sum()) for hole in holes)
+    mcus = sum(int(hole.sum()) for hole in holed.holes)
     result = {
-        "masks": len(holes),
-        "pictures": found,
+        "masks": len(holed.holes),
+        "pictures": holed.found,
         "outside_kept_to_the_bit": kept,
-        "judged": judge(codec, drawn["model"]),
+        "judged": judged(codec, drawn["model"]),
         "ways": table,
         "bits_per_mcu": {
             "drawn": float(bits.sum() / mcus),
             "true, seeing all that stays": float(seen.sum() / mcus),
             "true, in the usual order": float(usual.sum() / mcus),
         },
-        "command": " ".join(["python", "recipes/holes.py", *sys.argv[1:]]),
-        "machine": environment("numpy", "Pillow", "torch"),
+        **made_by("holes.py"),
     }
-    write_json(RESULTS / f"holes-{arguments.name}.json", result)
+    write_json(RESULTS / f"holes-{asked.name}.json", result)
     print(to_json(result, indent=1))
-    tiles: list[tuple[str, Image.Image]] = []
-    for number in range(SHOWN * len(KINDS)):
-        around = model.tokenizer.decode_stream(
-            model.prompts.around(streams[number], holes[number], None, texts[number]).ids
-        )
-        tiles += [("true", Image.fromarray(true[number])), ("given", codec.show(around))]
-        tiles += [(name, Image.fromarray(pictures[number])) for name, pictures in shown.items()]
-    figure(tiles, 2 + len(shown), 128, FIGURES / f"holes-{arguments.name}.jpg")
+    tiles = sheet(model, holed, true, shown)
+    figure(tiles, 2 + len(shown), 128, FIGURES / f"holes-{asked.name}.jpg")
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except InputError as error:
-        sys.exit(str(error))
+    run(main)

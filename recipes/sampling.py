@@ -12,9 +12,12 @@ way of sampling. A way is judged beside the true pictures, as the codec codes th
     texture       mean deviation of luma inside an MCU, over that of the true pictures
     bits          of what was drawn under the model, a picture
 
-Every way is drawn with the same seeds. Of a finalist's further `--seeds` the spread is told. The
-result lies in docs/results/sampling-NAME-USE.json, and a sheet of the ways beside the true pictures
-in docs/figures.
+Every way is drawn with the same seeds. Of a finalist's further `--seeds` the spread is told; the
+finalists are the best by KID, so without ResNet-50's weights there are none. The result lies in
+docs/results/sampling-NAME-USE.json, and a sheet of the ways beside the true pictures in
+docs/figures. A part of the grid:
+
+    python recipes/sampling.py … --nuclei 'top-p 0.95' 'all tokens' --temperatures 0.85 0.9
 
     python recipes/sampling.py CHECKPOINT DATA --best-of 4 …
 
@@ -25,25 +28,22 @@ that are taken as they come, once for each candidate; docs/results/best-of-NAME-
 
 from __future__ import annotations
 
-import argparse
-import sys
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from holes import RESNET50
 from PIL import Image
+from release.asked import jpeg_model, made_by, parser, resnet50, run
 from release.figures import FIGURES, figure
 from release.run import RESULTS
 
-from jpeglm.codecs import JpegCodec
 from jpeglm.config import InputError, Sampling
-from jpeglm.environment import environment
-from jpeglm.evaluation.features import ResNet50, extract
+from jpeglm.evaluation.features import extract
 from jpeglm.evaluation.frechet import compare
 from jpeglm.evaluation.inputs import held_out_streams
 from jpeglm.files import to_json, write_json
-from jpeglm.generation.loading import load
 from jpeglm.generation.model import Model
 from jpeglm.progress import Reporter
 
@@ -89,7 +89,7 @@ class Judge:
 
     def __init__(self, true: np.ndarray, mcu: tuple[int, int], top: int, weights: Path) -> None:
         self.true, self.mcu, self.top = true, mcu, top
-        self.network = ResNet50(weights) if weights.exists() else None
+        self.network = resnet50(weights)
         self.features = extract(self.network, true) if self.network else None
         self.seam, self.texture = seam(true, mcu, top).mean(), texture(true, mcu, top).mean()
 
@@ -137,49 +137,69 @@ def best_of(
     return {"candidates": count, "ways": ways, "sets": [judge(*one) for one in sets]}
 
 
+def asked_ways(
+    nuclei: Sequence[str] | None, temperatures: Sequence[float] | None
+) -> dict[str, dict[str, float]]:
+    """Name → way of sampling: the grid of `NUCLEI` and `TEMPERATURES`, or the part of it whose
+    names and temperatures (also others) are asked for; InputError for what is no way."""
+    unknown = [name for name in nuclei or () if name not in NUCLEI]
+    if unknown:
+        raise InputError(
+            f"--nuclei has no {shlex.join(unknown)}; give some of {', '.join(map(repr, NUCLEI))}"
+        )
+    ways = {
+        f"{name}, temperature {temperature:g}": {**NUCLEI[name], "temperature": temperature}
+        for name in nuclei or NUCLEI
+        for temperature in temperatures or TEMPERATURES
+    }
+    for way in ways.values():
+        Sampling(**way)
+    return ways
+
+
+def finalists(table: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """The three ways with the least KID, and today's; all, where no network told of KID."""
+    if not all("kid" in row for row in table.values()):
+        return list(table)
+    order = sorted(table, key=lambda name: table[name]["kid"])
+    return list(dict.fromkeys([*order[:3], *(one for one in table if _is(table[one]["way"], now))]))
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("data", type=Path)
-    parser.add_argument("--use", choices=("complete", "generate"), default="complete")
-    parser.add_argument("--name", default="photos", help="of what is written")
-    parser.add_argument("--limit", type=int, default=300, help="pictures at most")
-    parser.add_argument("--seeds", type=int, default=3, help="of the best ways and today's")
-    parser.add_argument("--best-of", type=int, default=0, help="candidates to choose among")
-    parser.add_argument("--weights", type=Path, default=RESNET50, help="of ResNet-50")
-    arguments = parser.parse_args()
-    model = load(arguments.checkpoint)
-    if not isinstance(model, Model) or not isinstance(model.codec, JpegCodec):
-        sys.exit(f"{arguments.checkpoint} writes no JPEG")
+    asking = parser(__doc__, "photos", "--limit", 300, "pictures at most")
+    asking.add_argument("--use", choices=("complete", "generate"), default="complete")
+    asking.add_argument("--seeds", type=int, default=3, help="of the best ways and today's")
+    asking.add_argument("--best-of", type=int, default=0, help="candidates to choose among")
+    asking.add_argument("--nuclei", nargs="+", metavar="NAME", help=f"of {', '.join(NUCLEI)}")
+    asking.add_argument("--temperatures", nargs="+", type=float, metavar="T", help="also others")
+    asked = asking.parse_args()
+    ways = asked_ways(asked.nuclei, asked.temperatures)
+    if asked.best_of > 1 and (asked.nuclei or asked.temperatures):
+        raise InputError(
+            "--best-of draws in the checkpoint's own way; leave out --nuclei and --temperatures"
+        )
+    model = jpeg_model(asked.checkpoint)
     codec = model.codec
-    rows = held_out_streams(arguments.data, model, "validation", arguments.limit)
+    rows = held_out_streams(asked.data, model, "validation", asked.limit)
     streams = [row.stream for row in rows]
     true = np.stack([np.asarray(codec.decode(stream)) for stream in streams])
-    units = codec.units // 2 if arguments.use == "complete" else 0
+    units = codec.units // 2 if asked.use == "complete" else 0
     grid, mcu = codec.config.grid, codec.config.MCU[codec.config.subsampling]
-    judge = Judge(true, mcu, units // grid[1] * mcu[1], arguments.weights)
+    judge = Judge(true, mcu, units // grid[1] * mcu[1], asked.weights)
     now = Sampling(**model.checkpoint.sampling(begun=units > 0)).to_dict()
     about = {
         "checkpoint": model.record(),
         "pictures": len(streams),
-        "use": arguments.use,
+        "use": asked.use,
         "true": {"seam": float(judge.seam), "texture": float(judge.texture)},
         "now": now,
-        "command": " ".join(["python", "recipes/sampling.py", *sys.argv[1:]]),
-        "machine": environment("numpy", "Pillow", "torch"),
+        **made_by("sampling.py"),
     }
-    if arguments.best_of > 1:
-        found = best_of(model, streams, units, arguments.best_of, judge)
-        write_json(RESULTS / f"best-of-{arguments.name}-{arguments.use}.json", about | found)
+    if asked.best_of > 1:
+        found = best_of(model, streams, units, asked.best_of, judge)
+        write_json(RESULTS / f"best-of-{asked.name}-{asked.use}.json", about | found)
         print(to_json(found, indent=1))
         return
-    ways = {
-        f"{name}, temperature {temperature:g}": {**nucleus, "temperature": temperature}
-        for name, nucleus in NUCLEI.items()
-        for temperature in TEMPERATURES
-    }
     table: dict[str, Any] = {}
     shown: dict[str, np.ndarray] = {}
     with Reporter("sampling", "ways") as report:
@@ -187,25 +207,25 @@ def main() -> None:
             pictures, bits = drawn(model, streams, units, 0, way)
             table[name] = {"way": way, **judge(pictures, bits)}
             shown[name] = pictures[:SHOWN]
-            told = {key: round(table[name][key], 4) for key in ("seam", "texture", "kid")}
+            keys = [key for key in ("seam", "texture", "kid") if key in table[name]]
+            told = {key: round(table[name][key], 4) for key in keys}
             report.say(f"{name}: {told}")
             report(number + 1, len(ways), "")
-        order = sorted(table, key=lambda name: table[name]["kid"])
-        finalists = [*order[:3], *(name for name in table if _is(table[name]["way"], now))]
-        for name in dict.fromkeys(finalists):
+        best = finalists(table, now)
+        for name in best if judge.network else ():
             more = [
                 judge(*drawn(model, streams, units, seed, table[name]["way"]))["kid"]
-                for seed in range(1, arguments.seeds)
+                for seed in range(1, asked.seeds)
             ]
             table[name]["kid_seeds"] = [table[name]["kid"], *more]
             report.say(f"{name}: {table[name]['kid_seeds']}")
-    write_json(RESULTS / f"sampling-{arguments.name}-{arguments.use}.json", about | {"ways": table})
-    print(to_json({name: table[name] for name in finalists}, indent=1))
-    kept = [name for name in ways if name in finalists or name.startswith("all tokens")]
+    write_json(RESULTS / f"sampling-{asked.name}-{asked.use}.json", about | {"ways": table})
+    print(to_json({name: table[name] for name in best}, indent=1))
+    kept = [name for name in ways if name in best or name.startswith("all tokens")]
     tiles = [("true", Image.fromarray(one)) for one in true[:SHOWN]]
     for name in kept:
         tiles += [(name, Image.fromarray(one)) for one in shown[name]]
-    figure(tiles, SHOWN, 96, FIGURES / f"sampling-{arguments.name}-{arguments.use}.jpg")
+    figure(tiles, len(true[:SHOWN]), 96, FIGURES / f"sampling-{asked.name}-{asked.use}.jpg")
 
 
 def _is(way: dict[str, Any], now: dict[str, Any]) -> bool:
@@ -213,7 +233,4 @@ def _is(way: dict[str, Any], now: dict[str, Any]) -> bool:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except InputError as error:
-        sys.exit(str(error))
+    run(main)

@@ -13,7 +13,6 @@ stopped, and take one core. README.md has the rules.
 from __future__ import annotations
 
 import argparse
-import ast
 import importlib.util
 import itertools
 import math
@@ -28,6 +27,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 from task import ARTEFACT, DATA, Entry, Rows, Task, check, flops, score, weights
+from trial import changed, name_of, parsed
 
 from jpeglm.config import InputError
 from jpeglm.environment import environment
@@ -43,8 +43,6 @@ COUNTED = 64
 """FLOPs are counted for rows of multiples of so many ids."""
 SAVE = 120
 """Seconds between states that a stopped run goes on from."""
-NAME = 255
-"""Bytes that a folder's name may have."""
 LEVEL = 0.01
 """A record is better than the one before with a smaller p-value than this."""
 
@@ -238,20 +236,13 @@ def run(
         raise InputError(f"the budget is {budget:g}; give a number above 0")
     if not seeds:
         raise InputError("no seed is to be run; give --seeds 1 or more")
-    kind = module_of(record).Entry
-    for field in changes:
-        if not hasattr(kind, field):
-            raise InputError(f"the entry of {record} has no field {field}")
+    kind = changed(module_of(record).Entry, changes)
+    runs = work / "runs/golf" / name_of(record, changes)
     task, name, path = Task(work / DATA), named(budget, clock), RECORDS / record / "result.json"
     if not changes:
         results(path, task)
-    kind = type("Entry", (kind,), changes)
-    trial = "".join(f",{field}={value}" for field, value in changes.items())
-    if len(f"{record}{trial}".encode()) > NAME:
-        raise InputError("what --set says is too long for a folder's name; make a folder of "
-                         f"{RECORDS} of it")  # fmt: skip
     for seed in seeds:
-        out = work / "runs/golf" / f"{record}{trial}" / f"{name}-{seed}"
+        out = runs / f"{name}-{seed}"
         out.mkdir(parents=True, exist_ok=True)
         if not (out / "result.json").exists():
             Run(kind, task, seed, budget, clock, out, eager).train()
@@ -314,14 +305,6 @@ def plot(out: Path) -> None:
     plt.close(figure)
 
 
-def literal(value: str) -> Any:
-    """A number or True or False as Python writes it, else the word."""
-    try:
-        return ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        return value
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -346,10 +329,7 @@ def main() -> None:
             seeds = list(range(arguments.first, arguments.first + arguments.seeds))
             clock = arguments.minutes is not None
             budget = 60 * arguments.minutes if clock else arguments.flops
-            changes = {}
-            for item in arguments.set:
-                field, _, value = item.partition("=")
-                changes[field] = literal(value)
+            changes = parsed(arguments.set)
             run(arguments.record, changes, seeds, budget, clock, arguments.work, arguments.eager)
             if changes:  # a trial, which changes no record
                 return

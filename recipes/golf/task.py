@@ -78,6 +78,11 @@ class Entry(Protocol):
 
     def __init__(self, task: Task, seed: int) -> None: ...
 
+    @classmethod
+    def check_fields(cls) -> None:
+        """InputError where the class' own values do not fit one another; their types are checked
+        before."""
+
     def inputs(self, ids: np.ndarray) -> np.ndarray:
         """Integers [n, columns] that the model reads in place of the ids [n] of one picture, BOS
         first; row i may depend on ids[: i + 1] alone."""

@@ -1,8 +1,12 @@
-"""Small prepared data, and the run of a module's CONFIG that nobody disturbed."""
+"""Small prepared data, the run of a module's CONFIG that nobody disturbed; the race for bits."""
 
+import importlib
+import sys
 from pathlib import Path
 
 import pytest
+
+GOLF = Path(__file__).resolve().parents[2] / "recipes" / "golf"
 
 
 @pytest.fixture(scope="module")
@@ -24,3 +28,29 @@ def whole(
     out = tmp_path_factory.mktemp("whole") / "run"
     train(data, tokenizer(), out, request.module.CONFIG)
     return out
+
+
+@pytest.fixture(scope="module")
+def golf():
+    """The modules of the race for bits, by name; what else is imported stays as it was."""
+    before, known = sys.path[:], set(sys.modules)
+    sys.path[:0] = [str(GOLF), str(GOLF.parent)]
+    yield importlib.import_module
+    sys.path[:] = before
+    for name in set(sys.modules) - known:
+        own = name.split(".")[0] in ("kit", "race", "task", "trial", "steps")
+        if own or name.startswith("golf_"):
+            del sys.modules[name]
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    from jpeglm.checkpoint import load_checkpoint
+    from jpeglm.places import shipped_checkpoint
+
+    return load_checkpoint(shipped_checkpoint())
+
+
+@pytest.fixture(scope="module")
+def streams(pictures, shipped):
+    return [shipped.tokenizer.codec.encode(picture) for picture in pictures[:6]]

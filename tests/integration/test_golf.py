@@ -1,40 +1,15 @@
 """The race for bits: its ruler against ours, its model against transformers', what a decoder knows
 against libjpeg, and that it refuses what looks ahead."""
 
-import importlib
 import io
 import sys
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 torch = pytest.importorskip("torch")
-
-ROOT = Path(__file__).resolve().parents[2]
-GOLF = ROOT / "recipes" / "golf"
-
-
-@pytest.fixture(scope="module")
-def golf():
-    """The recipe's modules, by name; what else is imported stays as it was."""
-    before, known = sys.path[:], set(sys.modules)
-    sys.path[:0] = [str(GOLF), str(GOLF.parent)]
-    yield importlib.import_module
-    sys.path[:] = before
-    for name in set(sys.modules) - known:
-        if name.split(".")[0] in ("kit", "race", "task", "steps") or name.startswith("golf_"):
-            del sys.modules[name]
-
-
-@pytest.fixture(scope="module")
-def shipped():
-    from jpeglm.checkpoint import load_checkpoint
-    from jpeglm.places import shipped_checkpoint
-
-    return load_checkpoint(shipped_checkpoint())
 
 
 @pytest.fixture(scope="module")
@@ -67,11 +42,6 @@ class Given:
 
     def tokenizer(self, alphabet, vocabulary):
         return self.given
-
-
-@pytest.fixture(scope="module")
-def streams(pictures, shipped):
-    return [shipped.tokenizer.codec.encode(picture) for picture in pictures[:6]]
 
 
 def of_checkpoint(golf, checkpoint, streams):
@@ -448,10 +418,12 @@ def test_what_cannot_be_run_is_refused_before_it_is_trained(golf, data, monkeypa
     work = data.parents[1]
     with pytest.raises(InputError, match="of other pictures"):
         race.run("other", {}, [0], 1e14, False, work)
-    with pytest.raises(InputError, match="has no field wide"):
+    with pytest.raises(InputError, match="has no setting wide; it knows activation, alphabet,"):
         race.run("other", {"wide": 1}, [0], 1e14, False, work)
-    with pytest.raises(InputError, match="too long"):
-        race.run("other", {"heads": 10**250}, [0], 1e14, False, work)
+    kind = golf("kit.entry").Entry
+    every = {name: getattr(kind, name) for name in golf("trial").fields_of(kind)}
+    with pytest.raises(InputError, match="no name of a folder"):
+        race.run("other", every, [0], 1e14, False, work)
     with pytest.raises(InputError, match=r"no .*nobodys.*; the records are other$"):
         race.run("nobodys", {}, [0], 1e14, False, work)
     with pytest.raises(InputError, match=r"there is no .*golf64; run: python recipes/golf/data"):
@@ -461,6 +433,48 @@ def test_what_cannot_be_run_is_refused_before_it_is_trained(golf, data, monkeypa
             race.run("other", {}, [0], budget, False, work)
     with pytest.raises(InputError, match="seed"):
         race.run("other", {}, [], 1e14, False, work)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["table_rate=4", "attending=2,", "activation=relu2"], None),
+        (["untied=3"], "untied is 3; it must be bool"),
+        (["width=wide"], "width is 'wide'; it must be int"),
+        (["width=-128"], "width is -128; it must be from 2 to 4096"),
+        (["heads=3"], "width is 128 and heads is 3; "),
+        (["attending=(4,)"], "a layer in attending is 4; it must be from 0 to 3"),
+        (["speed=3"], "Entry has no setting speed; it knows activation"),
+        (["joint=True"], "joint is True, which needs edges=True"),
+    ],
+)
+def test_the_command_line_tells_what_does_not_fit(golf, data, monkeypatch, tmp_path, words, told):
+    import shutil
+
+    race, ran = golf("race"), []
+
+    class Ran:
+        def __init__(self, kind, *rest):
+            ran.append(kind)
+
+        def train(self):
+            pass
+
+    monkeypatch.setattr(race, "Run", Ran)
+    shutil.copytree(data, tmp_path / "data" / data.name)
+    asked = ["race.py", "run", "00-llama", "--seeds", "1", "--work", str(tmp_path), "--set", *words]
+    monkeypatch.setattr(sys, "argv", asked)
+    if told is None:
+        race.main()
+        (kind,) = ran
+        assert (kind.table_rate, kind.attending, kind.activation) == (4, (2,), "relu2")
+        (made,) = (tmp_path / "runs/golf").iterdir()
+        assert made.name == "00-llama,table_rate=4,attending=(2,),activation=relu2"
+        return
+    with pytest.raises(SystemExit) as ended:
+        race.main()
+    assert told in ended.value.code and "\n" not in ended.value.code
+    assert not ran and not (tmp_path / "runs").exists()
 
 
 def test_an_artefact_holds_shared_weights_once(golf):
