@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jpeglm.checkpoint import read_weights
 from jpeglm.codecs import make_codec
 from jpeglm.config import InputError
 from jpeglm.data.loader import load_tokens
@@ -29,6 +30,7 @@ from jpeglm.tokenizer import Tokenizer
 torch = pytest.importorskip("torch")
 pytest.importorskip("accelerate")
 
+from jpeglm.training import choice  # noqa: E402
 from jpeglm.training.lm import TrainConfig, train  # noqa: E402
 from jpeglm.training.start import packed, row_length  # noqa: E402
 
@@ -425,8 +427,64 @@ def test_a_checkpoint_of_other_tokens_is_refused(data: Path, whole: Path, tmp_pa
     cut.write_bytes(cut.read_bytes()[:-1000])
     with pytest.raises(InputError, match=f"{cut} is not a complete safetensors file"):
         train(data, tokenizer(), tmp_path / "run", replace(begun, init=str(cut.parent)))
-    with pytest.raises(InputError, match="which model cannot change"):
-        replace(begun, model={"hidden_size": 64})
+
+
+def test_begins_with_a_checkpoint_and_more_layers(data: Path, whole: Path, tmp_path: Path) -> None:
+    """The same bits at first, to the last digit; then the added layers learn, too."""
+    out, model = tmp_path / "run", whole / "model"
+    begun = replace(CONFIG, model={}, init=str(model), steps=20, learning_rate=3e-3)
+    deeper = replace(begun, model={"num_hidden_layers": 5})
+    result = train(data, tokenizer(), out, deeper)
+    train(data, tokenizer(), tmp_path / "as it was", replace(begun, steps=1))
+    first, other = (rows(folder)[0] for folder in (out, tmp_path / "as it was"))
+    assert first["step"] == other["step"] == 0
+    assert first["bits_per_image"] == pytest.approx(other["bits_per_image"], rel=1e-6)
+    assert result["bits_per_image"] < 0.99 * first["bits_per_image"]
+    shape = json.loads((out / "model" / "config.json").read_text())
+    found = read_weights(out / "model", shape)
+    silent = [name for name in found if name.endswith(("o_proj.weight", "down_proj.weight"))]
+    assert len(silent) == 10
+    assert all(found[name].any() for name in silent)
+    assert "5 layers" in (out / "model" / "README.md").read_text()
+    # Gone on with from the middle it is the same run: nothing is deepened twice.
+    (out / "checkpoints" / "last.json").write_text('{"step": 10, "folder": "step-000010"}')
+    weights = (out / "model" / "model.safetensors").read_bytes()
+    train(data, tokenizer(), out, deeper)
+    assert (out / "model" / "model.safetensors").read_bytes() == weights
+
+
+def test_minutes_are_measured_with_the_layers_that_are_added(
+    data: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timed: list[int] = []
+    speed = choice.speed
+
+    def measured(config: TrainConfig, shape: dict[str, Any], *rest: Any) -> float:
+        timed.append(shape["num_hidden_layers"])
+        return speed(config, shape, *rest)
+
+    monkeypatch.setattr(choice, "speed", measured)
+    deeper = {"num_hidden_layers": 5}
+    begun = replace(CONFIG, model=deeper, init=str(whole / "model"), steps=0, minutes=0.02)
+    train(data, tokenizer(), tmp_path / "run", begun)
+    assert timed == [5]
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [({"hidden_size": 64}, "cannot set hidden_size"),
+     ({"num_hidden_layers": 4, "rope_theta": 1e6}, "cannot set rope_theta"),
+     ({"num_hidden_layers": 1}, "have 2 layers; a run can add layers and take none away"),
+     ({"num_hidden_layers": "four"}, "whole number"),
+     ({"num_hidden_layers": 10**6}, "1024 at most")],
+)  # fmt: skip
+def test_a_checkpoint_gets_layers_and_nothing_else(
+    data: Path, whole: Path, tmp_path: Path, model: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        begun = replace(CONFIG, model=model, init=str(whole / "model"))
+        train(data, tokenizer(), tmp_path / "run", begun)
+    assert not (tmp_path / "run").exists()
 
 
 def test_schedule() -> None:

@@ -115,6 +115,17 @@ def test_two_processes_with_half_the_weights_equal_one(
         torch.testing.assert_close(value, theirs[name], atol=6e-3, rtol=1e-2)
 
 
+def test_layers_that_are_added_begin_alike_in_shares(
+    data: Path, one: Callable[[str], Path], tmp_path: Path
+) -> None:
+    deeper = replace(
+        ADAMW, model={"num_hidden_layers": 3}, init=str(one("adamw") / "model"), steps=4
+    )
+    train(data, tokenizer(), tmp_path / "whole", deeper)
+    succeeded(launch(2, job(data, tmp_path / "split", replace(deeper, strategy="fsdp"))))
+    agree(tmp_path / "split", tmp_path / "whole")
+
+
 def test_shares_are_what_a_process_holds(sharded: dict[str, Path]) -> None:
     """A checkpoint's files hold half the weights each, and nothing pickled."""
     from safetensors import safe_open

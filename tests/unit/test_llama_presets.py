@@ -10,6 +10,7 @@ import pytest
 from jpeglm.config import InputError
 from jpeglm.generation.export import usual_samples
 from jpeglm.models import llama
+from jpeglm.models.depth import deepened
 from jpeglm.models.llama import PRESETS, build, flops_per_token, learning_rate, parameters, preset
 
 torch = pytest.importorskip("torch")
@@ -46,6 +47,41 @@ def test_flops_of_a_hand_worked_shape() -> None:
     config = preset("2m", 10, 16, num_attention_heads=2, **shape)
     # 4·4·4 attention + 3·4·8 feed-forward + 4·10 output weights, six times; 12·1·4·16 attention.
     assert flops_per_token(config, 16) == 6 * (64 + 96 + 40) + 768
+
+
+@pytest.mark.parametrize(
+    ("layers", "wanted", "added"),
+    [(1, 2, [1]), (2, 5, [1, 2, 4]), (3, 4, [1]), (4, 8, [1, 3, 5, 7]), (3, 3, [])],
+)
+@pytest.mark.parametrize("biased", [False, True])
+def test_a_deepened_model_says_what_it_said(
+    layers: int, wanted: int, added: list[int], biased: bool
+) -> None:
+    """To the last bit, in transformers' model; and gradients reach each added layer."""
+    shape = {"hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64}
+    biases = {"attention_bias": biased, "mlp_bias": biased}
+    config = preset("2m", 50, 64, num_hidden_layers=layers, **shape, **biases)
+    model = build(config, seed=0)
+    with torch.no_grad():
+        for number, parameter in enumerate(model.parameters()):
+            parameter.add_(torch.randn(parameter.shape, generator=torch.manual_seed(number)) * 0.1)
+    weights = {name: value.detach().numpy() for name, value in model.named_parameters()}
+    deeper = config | {"num_hidden_layers": wanted}
+    found = deepened(weights, layers, wanted)
+    assert {name: array.shape for name, array in found.items()} == llama.tensors(deeper)
+    other = build(deeper, seed=1)
+    tied = "lm_head.weight"
+    state = {name: torch.from_numpy(array) for name, array in found.items()}
+    other.load_state_dict(state | {tied: state["model.embed_tokens.weight"]})
+    ids = torch.arange(40).reshape(2, 20)
+    loss = other(input_ids=ids, labels=ids).loss
+    assert torch.equal(other(input_ids=ids).logits, model(input_ids=ids).logits)
+    loss.backward()
+    written = [layer.mlp.down_proj.weight for layer in other.model.layers]
+    written += [layer.self_attn.o_proj.weight for layer in other.model.layers]
+    assert all(weight.grad.any() for weight in written)
+    silent = [number for number, weight in enumerate(written) if not weight.any()]
+    assert silent == [*added, *(wanted + number for number in added)]
 
 
 def test_equal_seeds_equal_weights_and_global_rng_untouched() -> None:

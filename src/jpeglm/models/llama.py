@@ -92,6 +92,8 @@ SIZES = (
     "num_key_value_heads",
     "max_position_embeddings",
 )
+DEPTH = "num_hidden_layers"
+"""What a run that begins with trained weights may enlarge."""
 MOST_LAYERS = 1024
 MOST_POSITIONS = 1 << 18
 """The rotary tables of more would be large, whatever the weights are."""
@@ -194,13 +196,20 @@ def nearest_preset(config: dict[str, Any]) -> str:
     return min(_SHAPES, key=lambda name: abs(math.log(_SHAPES[name][0] / config["hidden_size"])))
 
 
-def like(config: dict[str, Any], max_length: int) -> dict[str, Any]:
-    """A checkpoint's `config.json` in the form of `preset`, for at least so many tokens."""
+def like(config: dict[str, Any], max_length: int, **deeper: Any) -> dict[str, Any]:
+    """A checkpoint's `config.json` in the form of `preset`, for at least so many tokens; deeper:
+    DEPTH, as many as the checkpoint's or more (`models.depth`)."""
     shape = preset("2m", config["vocab_size"], max(max_length, config["max_position_embeddings"]))
     kept = set(shape) - {"architectures", "vocab_size", "max_position_embeddings", "rope_theta"}
     shape |= {key: config[key] for key in kept if key in config}
     shape["rope_theta"] = rope_base(config)
+    shape |= deeper
     check(shape)
+    if shape[DEPTH] < config[DEPTH]:
+        raise InputError(
+            f"{DEPTH} is {shape[DEPTH]}, but the weights to begin with have {config[DEPTH]} "
+            "layers; a run can add layers and take none away"
+        )
     return shape
 
 

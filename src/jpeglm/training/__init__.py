@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jpeglm.config import MAX_SEED, InputError, Settings, bounded
-from jpeglm.models.llama import PRESETS, learning_rate
+from jpeglm.models.llama import DEPTH, PRESETS, learning_rate
 
 PACKINGS = ("auto", "pictures", "rows", "chunks")
 PRECISIONS = ("auto", "float32", "bfloat16")
@@ -43,7 +43,7 @@ class TrainConfig(Settings):
     one that fits the budget on this machine, with --init the checkpoint's, else 2m."""
     model: dict[str, Any] = field(default_factory=dict)
     """Overrides a key of the Hugging Face Llama configuration, as num_hidden_layers=8; may be
-    repeated."""
+    repeated. With --init only that one: layers are added, which change nothing at first."""
     init: str = ""
     """Checkpoint to start from, weights and size: a folder, or one that ships (photos, avatars,
     cifar10, clips). Its tokenizer is the default then."""
@@ -147,8 +147,11 @@ class TrainConfig(Settings):
             raise InputError("replicas are groups under the strategy fsdp; choose it or leave them")
         if self.fim and self.packing == "chunks":
             raise InputError("fim needs whole pictures in a row; use packing pictures or rows")
-        if self.init and self.model:
-            raise InputError("init takes its checkpoint's shape, which model cannot change")
+        if self.init and (others := sorted(set(self.model) - {DEPTH})):
+            raise InputError(
+                f"init takes its checkpoint's shape, so that model cannot set {', '.join(others)}; "
+                f"only {DEPTH} may be larger"
+            )
         if self.steps and self.epochs:
             raise InputError("steps and epochs are both given; choose one of them")
 

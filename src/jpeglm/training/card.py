@@ -11,7 +11,7 @@ from jpeglm.checkpoint.card import about, front_matter
 from jpeglm.environment import commit
 from jpeglm.files import read_json
 from jpeglm.folders import quoted
-from jpeglm.models.llama import flops_per_token, parameters
+from jpeglm.models.llama import DEPTH, flops_per_token, parameters
 from jpeglm.training.job import Job
 
 
@@ -79,6 +79,8 @@ def _data(job: Job) -> list[str]:
 def _training(job: Job) -> list[str]:
     record, state = _record(job), job.state
     begun = f", begun with the weights of {job.config.init}" if job.config.init else ""
+    if job.config.init and job.config.model:
+        begun += f", for which {job.shape[DEPTH]} layers were made of them"
     media = job.tokenizer.codec.media + "s"
     return [
         f"- {state.step:,} steps, {state.images:,} {media} seen, {state.tokens:,} tokens, "

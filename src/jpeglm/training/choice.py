@@ -66,7 +66,7 @@ def resolve(
 
     def shape_of(size: str) -> dict[str, Any]:
         if init:
-            return like(init.config, length)
+            return like(init.config, length, **config.model)
         return preset(size, tokenizer.vocab_size, length, **config.model)
 
     def tokens_in(size: str) -> float:

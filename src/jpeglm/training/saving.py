@@ -19,6 +19,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 import torch.distributed.checkpoint.state_dict as dcp
+import transformers
 from accelerate.utils import gather_object
 from torch.distributed.tensor import DTensor, distribute_tensor
 
@@ -26,6 +27,8 @@ from jpeglm.checkpoint import from_bfloat16, read_weights, write_checkpoint
 from jpeglm.config import PAPER_SAMPLING, InputError
 from jpeglm.files import atomic_folder, explain, file_size, told
 from jpeglm.folders import CHECKPOINT, steps_in
+from jpeglm.models.depth import deepened
+from jpeglm.models.llama import DEPTH
 from jpeglm.training.background import copied
 from jpeglm.training.card import card
 from jpeglm.training.job import Job, State
@@ -211,14 +214,20 @@ def _lay(values: torch.Tensor, place: torch.Tensor) -> None:
     local(place).copy_(local(values))
 
 
-def load_weights(model: torch.nn.Module, folder: Path, shape: dict[str, Any]) -> None:
-    """A checkpoint's weights into a model of that shape; of tied weights the file holds one. Tokens
-    that only the model has keep the rows it was made with."""
+def weights_for(layers: int, folder: Path, shape: dict[str, Any]) -> dict[str, np.ndarray]:
+    """A checkpoint's weights, of a configuration `shape`, for a model of so many layers."""
+    return deepened(read_weights(folder, shape), shape[DEPTH], layers)
+
+
+def load_weights(model: transformers.LlamaForCausalLM, folder: Path, shape: dict[str, Any]) -> None:
+    """A checkpoint's weights, of a configuration `shape`, into a model; of tied weights the file
+    holds one. Tokens that only the model has keep the rows it was made with, and the layers that
+    only it has begin as `models.depth` says."""
     weights = {
         name: torch.from_numpy(
             from_bfloat16(array) if array.dtype == np.uint16 else np.array(array, np.float32)
         )
-        for name, array in read_weights(folder, shape).items()
+        for name, array in weights_for(model.config.num_hidden_layers, folder, shape).items()
     }
     own = model.state_dict()
     for name in ("model.embed_tokens.weight", "lm_head.weight"):

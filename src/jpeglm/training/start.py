@@ -84,7 +84,8 @@ def start(
     init = _begin_with(config.init, tokenizer) if config.init else None
     config, about_budget = resolve(config, out, init, tokens, length, tokenizer, accelerator)
     if init:
-        shape = like(init.config, length) | {"vocab_size": tokenizer.vocab_size}
+        shape = like(init.config, length, **config.model)
+        shape |= {"vocab_size": tokenizer.vocab_size}
     else:
         shape = preset(config.preset, tokenizer.vocab_size, length, **config.model)
     loader = TrainingLoader(

@@ -13,12 +13,11 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from jpeglm.checkpoint import read_weights
-from jpeglm.models.llama import build, unfilled
+from jpeglm.models.llama import DEPTH, build, unfilled
 from jpeglm.training import TrainConfig
 from jpeglm.training.job import Objective
 from jpeglm.training.optimizers import optimizers
-from jpeglm.training.saving import load_weights
+from jpeglm.training.saving import load_weights, weights_for
 from jpeglm.training.sharding import policy, process_mesh, shard
 
 __all__ = ["wrapped"]
@@ -55,7 +54,7 @@ def wrapped(
     if not sharded:
         whole, *stepping = accelerator.prepare(objective, *optimizers(model, config))
         return whole, accelerator.unwrap_model(whole).model, [one.optimizer for one in stepping]
-    weights = read_weights(*begin) if begin else None
+    weights = weights_for(shape[DEPTH], *begin) if begin else None
     mesh = process_mesh(config, accelerator)
     shard(objective, shape, config.seed, mesh, policy(accelerator.mixed_precision), weights)
     return objective, model, optimizers(model, config)
