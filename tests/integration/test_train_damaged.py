@@ -136,6 +136,25 @@ def test_a_record_of_something_else_is_refused(data: Path, run: Path) -> None:
         lm.train(data, tokenizer(), run, CONFIG)
 
 
+def test_a_checkpoint_of_another_run_is_not_taken(data: Path, run: Path, tmp_path: Path) -> None:
+    """Though it has the same shape. One of an older version does not say whose it is."""
+    other, into = tmp_path / "other/checkpoints", run / "checkpoints"
+    lm.train(data, tokenizer(), other.parent, replace(CONFIG, seed=1, steps=4))
+    shutil.rmtree(into)
+    shutil.copytree(other, into)
+    match = r"cannot resume from .*step-000004: it is another run's: seed is 1, not 0; train into"
+    with pytest.raises(InputError, match=match):
+        lm.train(data, tokenizer(), run, CONFIG)
+    assert checkpoints(run) == ["last.json", "step-000004"] and len(rows(run)) == 12
+    file = into / "step-000004/training_state.pt"
+    saved = torch.load(file, weights_only=True)
+    del saved["run"]
+    torch.save(saved, file)
+    lines: list[str] = []
+    lm.train(data, tokenizer(), run, CONFIG, say=lines.append)
+    assert f"resuming from step 4 of {run}" in lines
+
+
 def test_a_folder_that_vanishes_ends_the_run_in_a_sentence(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
 

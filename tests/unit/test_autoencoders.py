@@ -14,12 +14,19 @@ torch = pytest.importorskip("torch")
 
 from jpeglm.codecs import open_codec  # noqa: E402
 from jpeglm.config import InputError  # noqa: E402
+from jpeglm.data.settings import PrepareConfig  # noqa: E402
 from jpeglm.evaluation.quality import psnr  # noqa: E402
 from jpeglm.folders import only_one  # noqa: E402
 from jpeglm.models.autoencoder import flops_per_picture, to_pictures, to_tensor  # noqa: E402
 from jpeglm.models.vae import Vae, VaeConfig, gaussian_kl, gaussian_nll  # noqa: E402
 from jpeglm.models.vqvae import Quantiser, VqVae, VqVaeConfig, usage  # noqa: E402
-from jpeglm.training.autoencoder import AutoencoderConfig, train_autoencoder  # noqa: E402
+from jpeglm.training.autoencoder import (  # noqa: E402
+    AutoencoderConfig,
+    Job,
+    start,
+    step,
+    train_autoencoder,
+)
 
 SMALL = {"channels": 8, "blocks": 1, "downsampling": 4}
 
@@ -226,6 +233,141 @@ def test_training_learns_stops_and_goes_on(kind, crops, tmp_path):
     else:
         with pytest.raises(InputError, match="which writes no codes"):
             open_codec(folder)
+
+
+FLAT = np.zeros((8, 16, 16, 3), np.uint8)
+TINY = VaeConfig(16, 16, latent=4, **SMALL)
+ONE = AutoencoderConfig(steps=1, batch=2, threads=1)
+
+
+def job_of(train: np.ndarray, out: Path, config: AutoencoderConfig) -> Job:
+    origin = {"path": "DATA", "views": PrepareConfig()}
+    return start(train, train, out, TINY, config, origin)
+
+
+def test_a_step_takes_other_pictures_and_mirrors_some(crops: np.ndarray, tmp_path: Path) -> None:
+    """Left to right, as a picture may well be; which ones follows from the step's number."""
+    job = job_of(crops, tmp_path, AutoencoderConfig(steps=9, batch=16, threads=1))
+    seen, loss = [], job.model.loss
+    job.model.loss = lambda x: seen.append(to_pictures(x)) or loss(x)  # type: ignore[method-assign]
+    for job.state.step in (0, 1, 2, 0):
+        step(job, 1e-3)
+    upright, mirrored = ({p.tobytes() for p in ps} for ps in (crops, crops[:, :, ::-1]))
+    kinds = [(p.tobytes() in upright, p.tobytes() in mirrored) for batch in seen for p in batch]
+    assert all(one or other for one, other in kinds)
+    assert 0.2 < sum(one for one, _ in kinds) / len(kinds) < 0.8
+    assert len({batch.tobytes() for batch in seen}) == 3 and (seen[0] == seen[3]).all()
+
+
+def test_settings_reach_the_optimizer(crops: np.ndarray, tmp_path: Path) -> None:
+    settings = {"learning_rate": 0.5, "warmup": 10, "weight_decay": 0.25, "clip": 1e-3}
+    config = AutoencoderConfig(steps=9, batch=4, eval_images=5, threads=1, **settings)
+    assert [config.rate(*at) for at in ((0, 0), (9, 0), (50, 0.5), (99, 1), (99, 2))] == (
+        pytest.approx([0.05, 0.5, 0.275, 0.05, 0.05])
+    )
+    job = job_of(crops, tmp_path, config)
+    assert len(job.held_out) == 5
+    step(job, 0.125)
+    (group,) = job.optimizer.param_groups
+    assert (group["lr"], group["weight_decay"]) == (0.125, 0.25)
+    gradients = [p.grad for p in job.model.parameters() if p.grad is not None]
+    assert torch.nn.utils.get_total_norm(gradients).item() == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_the_budget_that_is_used_up_first_ends_a_run(tmp_path: Path) -> None:
+    """And what is left to evaluate then is evaluated and can be gone on from; a resumed run's
+    minutes count on."""
+    config = replace(ONE, steps=3, minutes=0.5, eval_every=2)
+    assert train_autoencoder(FLAT, FLAT, tmp_path, TINY, config)["steps"] == 3
+    saved = torch.load(tmp_path / "state.pt", weights_only=True)
+    assert saved["state"]["step"] == 3 and (tmp_path / "samples/step-000003.png").exists()
+    saved["state"]["seconds"] = 3600.0
+    torch.save(saved, tmp_path / "state.pt")
+    config = replace(config, steps=200, minutes=60.001)
+    ended = train_autoencoder(FLAT, FLAT, tmp_path, TINY, config)
+    assert 3 < ended["steps"] < 200 and not ended["stopped"]
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").open()]
+    assert rows[-1]["step"] == ended["steps"] and rows[-1]["seconds"] >= 3600
+
+
+def test_other_settings_data_or_networks_are_another_run(tmp_path: Path) -> None:
+    train_autoencoder(FLAT, FLAT, tmp_path, TINY, ONE)
+    before = (tmp_path / "state.pt").read_bytes()
+    other = FLAT.copy()
+    other[-1] = 1
+    for train, model, config, match in (
+        (FLAT, TINY, replace(ONE, batch=3), "batch 2 .now 3"),
+        (FLAT, TINY, replace(ONE, learning_rate=0.1), "learning_rate"),
+        (FLAT, TINY, replace(ONE, seed=1), "seed 0 .now 1"),
+        (FLAT, replace(TINY, latent=3), ONE, "another model .latent is"),
+        (FLAT, VqVaeConfig(), ONE, "started with kind vae, this is vqvae"),
+        (other, TINY, ONE, "started with data"),
+    ):
+        with pytest.raises(InputError, match=match):
+            train_autoencoder(train, FLAT, tmp_path, model, replace(config, steps=9))
+    assert (tmp_path / "state.pt").read_bytes() == before
+
+
+def test_the_state_of_another_run_is_not_taken(tmp_path: Path) -> None:
+    """Though it has the same shape. One of an older version does not say whose it is."""
+    for seed in (0, 1):
+        train_autoencoder(FLAT, FLAT, tmp_path / str(seed), TINY, replace(ONE, seed=seed))
+    file, more = tmp_path / "0/state.pt", replace(ONE, steps=2)
+    os.replace(tmp_path / "1/state.pt", file)
+    with pytest.raises(
+        InputError, match=r"state\.pt: it is another run's: seed is 1, not 0; train"
+    ):
+        train_autoencoder(FLAT, FLAT, tmp_path / "0", TINY, more)
+    saved = torch.load(file, weights_only=True)
+    del saved["run"]
+    torch.save(saved, file)
+    assert train_autoencoder(FLAT, FLAT, tmp_path / "0", TINY, more)["steps"] == 2
+
+
+class Poison:
+    """Unpickled, it would leave a file."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, ("poisoned",)
+
+
+def test_a_state_runs_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    train_autoencoder(FLAT, FLAT, tmp_path / "run", TINY, ONE)
+    torch.save({"model": Poison()}, "run/state.pt")
+    with pytest.raises(InputError, match="cannot resume from"):
+        train_autoencoder(FLAT, FLAT, tmp_path / "run", TINY, replace(ONE, steps=2))
+    assert not Path("poisoned").exists()
+
+
+def test_a_state_is_replaced_and_never_written_into(tmp_path: Path) -> None:
+    """A kill in between would leave half of it, and nothing to go on from."""
+    train_autoencoder(FLAT, FLAT, tmp_path / "run", TINY, ONE)
+    os.link(tmp_path / "run/state.pt", tmp_path / "first.pt")
+    before = (tmp_path / "first.pt").read_bytes()
+    train_autoencoder(FLAT, FLAT, tmp_path / "run", TINY, replace(ONE, steps=2))
+    assert (tmp_path / "first.pt").read_bytes() == before
+    assert (tmp_path / "run/state.pt").read_bytes() != before
+
+
+@pytest.mark.parametrize("every", [1, 1000])
+def test_a_run_that_runs_away_is_ended(tmp_path: Path, every: int) -> None:
+    """By the log or by an evaluation, before what came of it is what is gone on from."""
+    config = replace(ONE, steps=60, learning_rate=1000.0, clip=0.0, warmup=0, log_every=every)
+    noise = np.random.default_rng(0).integers(0, 256, FLAT.shape, dtype=np.uint8)
+    with pytest.raises(
+        InputError, match=r"the (loss|objective) is .* at step .*; lower --learning"
+    ):
+        train_autoencoder(noise, noise, tmp_path / "run", TINY, config)
+    assert not (tmp_path / "run/state.pt").exists()
+
+
+def test_codecs_of_pictures_that_are_not_square(tmp_path: Path) -> None:
+    pixels = np.zeros((4, 16, 32, 3), np.uint8)
+    train_autoencoder(pixels, pixels, tmp_path / "run", VqVaeConfig(codes=8, **SMALL), ONE)
+    codec = open_codec(tmp_path / "run/model")
+    assert codec.config.to_dict().items() >= {"width": 32, "height": 16}.items()
+    assert (codec.decode(codec.encode(pixels[0])).size) == (32, 16)
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,9 @@ from jpeglm.training.run import (
     Metrics,
     alone,
     has_bfloat16,
+    identity_of,
     open_metrics,
+    refuse_foreign,
     refuse_other_run,
     source,
     stop_on_signals,
@@ -239,12 +241,15 @@ def start(
     if (out / "state.pt").exists():
         try:
             saved = torch.load(out / "state.pt", map_location=device, weights_only=True)
+            refuse_foreign(saved.get("run", {}), identity_of(settings, FREE, _facts))
             model.load_state_dict(saved["model"])
             job.optimizer.load_state_dict(saved["optimizer"])
             job.state = State(**saved["state"])
         except Exception as error:
+            damaged = ", which is damaged or of another version"
+            why = f": {error}" if isinstance(error, InputError) else damaged
             raise InputError(
-                f"cannot resume from {out / 'state.pt'}, which is damaged or of another version; "
+                f"cannot resume from {out / 'state.pt'}{why}; "
                 "train into another folder, or remove the file and begin this run anew"
             ) from error
     model.train()
@@ -263,11 +268,7 @@ def loop(job: Job, progress: Progress | None) -> None:
             state.step += 1
             state.seconds = time.perf_counter() - begun
             if state.step % config.log_every == 0:
-                if not math.isfinite(loss.item()):
-                    raise InputError(
-                        f"the loss is {loss.item()} at step {state.step}; lower "
-                        "--learning-rate and start again in another folder"
-                    )
+                _demand_finite("loss", loss.item(), state.step)
                 row = {"step": state.step, "loss": round(loss.item(), 6)}
                 row |= {name: round(part.item(), 6) for name, part in parts.items()}
                 metrics.write(row | {"learning_rate": rate})
@@ -311,8 +312,9 @@ def evaluate(job: Job, metrics: Metrics) -> dict[str, Any]:
         "flops": images * job.flops,
         "seconds": round(state.seconds, 1),
     }
-    metrics.write({"step": state.step, **measures})
     score = measures["objective"]
+    _demand_finite("objective", score, state.step)
+    metrics.write({"step": state.step, **measures})
     if score < state.best or not (job.out / "model").exists():
         state.best = score
         _write_model(job, measures)
@@ -322,11 +324,21 @@ def evaluate(job: Job, metrics: Metrics) -> dict[str, Any]:
         "model": job.model.state_dict(),
         "optimizer": job.optimizer.state_dict(),
         "state": asdict(state),
+        "run": identity_of(job.record, FREE, _facts),
     }
     torch.save(values, file)
     atomic_write(job.out / "state.pt", file.getvalue())
     write_summary(job.out, job.record, _usual(job), job.warn)
     return measures
+
+
+def _demand_finite(what: str, value: float, step: int) -> None:
+    """InputError for a run that has run away, before any of it is what is gone on from."""
+    if not math.isfinite(value):
+        raise InputError(
+            f"the {what} is {value} at step {step}; lower --learning-rate and start again in "
+            "another folder"
+        )
 
 
 def _usual(job: Job) -> dict[str, Any]:

@@ -103,6 +103,8 @@ class Job:
     """Averaged weights by name; empty without."""
     background: Background
     """What writes checkpoints."""
+    identity: dict[str, Any]
+    """What no other run has in common with it (`run.identity_of`)."""
     captions: dict[str, int] = field(default_factory=dict)
     """How many pictures have captions, and how many of those were cut; empty without any."""
     advice: list[str] = field(default_factory=list)

@@ -83,6 +83,29 @@ def refuse_other_run(
         )
 
 
+def identity_of(
+    record: dict[str, Any], free: tuple[str, ...], facts: Callable[[dict[str, Any]], dict[str, Any]]
+) -> dict[str, Any]:
+    """What of a config.json `refuse_other_run` compares, to be kept in the run's checkpoints."""
+    fixed = {name: value for name, value in record["settings"].items() if name not in free}
+    known: dict[str, Any] = json.loads(to_json(fixed | facts(record)))
+    return known
+
+
+def refuse_foreign(kept: dict[str, Any], own: dict[str, Any]) -> None:
+    """InputError for what another run has kept, as in a folder of checkpoints that was copied here;
+    older versions kept less, or nothing."""
+    told = [
+        f"{name} ({differences(kept[name], now)})"
+        if isinstance(now, dict) and isinstance(kept[name], dict)
+        else f"{name} is {kept[name]}, not {now}"
+        for name, now in own.items()
+        if name in kept and kept[name] != now
+    ]
+    if told:
+        raise InputError(f"it is another run's: {', '.join(told)}")
+
+
 def source(data: Path | str) -> dict[str, str]:
     """Where a run's data are, as given and from everywhere."""
     return {"path": str(data), "absolute": os.path.realpath(data)}

@@ -72,6 +72,7 @@ def save(job: Job) -> None:
     job.state.window_nats = float(cast(torch.Tensor, job.accelerator.reduce(job.window, "sum")))
     values = {
         "state": asdict(job.state),
+        "run": job.identity,
         "windows": windows,
         "data": job.state.step * job.config.gradient_accumulation,
         "rng": torch.get_rng_state(),

@@ -29,7 +29,15 @@ from jpeglm.training.baselines import code_bits
 from jpeglm.training.choice import advice, attention, resolve
 from jpeglm.training.job import Job
 from jpeglm.training.parallel import strategy_of
-from jpeglm.training.run import PACKAGES, Checkpoints, alone, refuse_other_run, source
+from jpeglm.training.run import (
+    PACKAGES,
+    Checkpoints,
+    alone,
+    identity_of,
+    refuse_foreign,
+    refuse_other_run,
+    source,
+)
 from jpeglm.training.saving import read_last, restore, resuming
 from jpeglm.training.wrapping import wrapped
 
@@ -146,9 +154,11 @@ def start(
     own = float(own_bits.mean()) if held_out else 0.0
     said = advice(config, about_budget, shape, tokens, tokenizer, own, data)
     begin = (init.folder, init.config) if init else None
+    identity = identity_of(about, FREE, _facts)
     with resuming(checkpoints):
         saved = read_last(checkpoints)
         if saved:
+            refuse_foreign(saved.get("run", {}), identity)
             last = cast(Path, checkpoints.last())
             begin = (last, shape) if "optimizer" in saved else None  # shares come with the rest
         objective, model, stepping = wrapped(
@@ -179,6 +189,7 @@ def start(
         window=window.to(accelerator.device),
         ema={name: p.detach().clone() for name, p in model.named_parameters() if config.ema},
         background=Background(sharded=strategy == "fsdp"),
+        identity=identity,
         captions=captions,
         advice=said,
     )
