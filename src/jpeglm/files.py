@@ -45,6 +45,13 @@ def _flush_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def _umask() -> int:
+    """What new files' permissions leave out, which tempfile does not ask for."""
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
+
+
 def atomic_write(path: Path, data: bytes | Iterable[Any]) -> None:
     """Write `data`, bytes or parts that have a buffer of them, to `path`; on any failure the old
     content stays and no trace is left."""
@@ -74,9 +81,7 @@ def staged(path: Path, data: bytes | Iterable[Any]) -> Iterator[None]:
                 file.write(part)
             file.flush()
             os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(name, 0o666 & ~umask)
+        os.chmod(name, 0o666 & ~_umask())
         yield
         os.replace(name, path)
         _flush_folder(path.parent)
@@ -110,11 +115,16 @@ def atomic_folder(path: Path, names: Collection[str] = ()) -> Iterator[Path]:
             known = any(fnmatchcase(entry.name, name) for name in names)
             if not known and not os.path.lexists(draft / entry.name):
                 _copy(entry, draft / entry.name)
-        for file in sorted(draft.rglob("*")):
-            if file.is_file():
-                with open(file, "r+b") as handle:  # Windows flushes no file open for reading
+        for entry in (*sorted(draft.rglob("*")), draft):
+            if entry.is_symlink():
+                continue
+            if entry.is_file():
+                # Windows flushes no file open for reading; of the user's, some may be read alone.
+                with open(entry, "r+b" if os.access(entry, os.W_OK) else "rb") as handle:
                     os.fsync(handle.fileno())
-        os.chmod(draft, 0o755)
+            elif entry.is_dir():
+                _flush_folder(entry)
+        os.chmod(draft, 0o777 & ~_umask())
         if path.exists():
             old = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".old", dir=path.parent))
             os.replace(path, old / "previous")

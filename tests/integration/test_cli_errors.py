@@ -2,12 +2,18 @@
 
 import io
 import json
+import os
+import shlex
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from jpeglm.checkpoint import write_checkpoint
+from jpeglm.cli import fail
 from jpeglm.codecs import JpegCodec
 from jpeglm.config import JpegConfig
 from jpeglm.tokenizer import Tokenizer
@@ -130,3 +136,51 @@ def test_what_no_memory_holds_is_one_line(jpeglm, tmp_path, option, number):
     ended = jpeglm("train-vae", tmp_path / "photos", "--out", tmp_path / "run", *words)
     assert ended.code == 1 and "Traceback" not in ended.err, ended.err
     assert ended.err.splitlines()[-1].startswith("jpeglm: the memory does not suffice (")
+
+
+def test_an_end_from_within_keeps_its_code(jpeglm, folder, monkeypatch):
+    """What a library ends with is no success."""
+
+    def end(*_, **__):
+        raise SystemExit(3)
+
+    monkeypatch.setattr("jpeglm.generation.loading.load", end)
+    assert jpeglm("generate", *MODEL, cwd=folder).code == 3
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no full device")
+@pytest.mark.parametrize("words", ["check --json photo.png", "--version"])
+def test_a_result_that_finds_no_room_is_no_success(folder, words):
+    """Nor is one with nowhere to go a traceback."""
+    line = f"{shlex.quote(sys.executable)} -m jpeglm {words}"
+    line = f"unset PYTHONUNBUFFERED; {line}"  # the room is asked for at the end
+    full, closed = (
+        subprocess.run(["bash", "-c", line + to], cwd=folder, capture_output=True, text=True)
+        for to in (" >/dev/full", " >&-")
+    )
+    assert full.returncode == 1 and full.stderr == "jpeglm: No space left on device\n"
+    assert closed.returncode in (0, 1) and "Traceback" not in closed.stderr
+
+
+@pytest.mark.parametrize("words", [("--text", ""), ("--text=",)])
+def test_an_empty_text_is_a_text(jpeglm, folder, tmp_path, words):
+    ended = jpeglm("generate", "-n", 1, *words, *MODEL, "--out", tmp_path / "out", cwd=folder)
+    assert ended.code == 0, ended.err
+
+
+def test_what_is_told_is_one_line(capsys):
+    with pytest.raises(SystemExit) as ended:
+        fail("two\n  lines about a  name\x1b[31m", 3)
+    assert ended.value.code == 3
+    assert capsys.readouterr().err == "jpeglm: two lines about a  name\\x1b[31m\n"
+
+
+def test_a_terminal_that_knows_few_letters():
+    """It gets the others escaped."""
+    done = subprocess.run(
+        [sys.executable, "-m", "jpeglm", "models"],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0 and r"64 \xd7 64" in done.stdout, done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
@@ -23,9 +24,11 @@ from PIL import Image
 from jpeglm.checkpoint import write_checkpoint
 from jpeglm.codecs import JpegCodec
 from jpeglm.config import InputError, JpegConfig
-from jpeglm.folders import CHECKPOINT, DATA, PICTURES, RUN, kind_of, ours
+from jpeglm.folders import CHECKPOINT, DATA, DATA_FORMAT, PICTURES, RUN, kind_of, ours
 from jpeglm.folders import CODEC as CODEC_FOLDER
 from jpeglm.generation.model import Model
+from jpeglm.generation.outputs import Drawn, Gallery
+from jpeglm.generation.pictures import Pictures
 from jpeglm.places import shipped_checkpoint
 from jpeglm.tokenizer import Tokenizer
 
@@ -294,6 +297,81 @@ def test_a_runs_part_may_lie_on_another_disk(here):
     for name in ("checkpoints", "model"):
         Path("run", name).symlink_to(here / "disk")
     claim(Path("run"), RUN)
+
+
+def test_kinds_that_are_no_neighbours(here):
+    """Prepared data lie alone; pictures may lie in a run's folder."""
+    from jpeglm.files import write_json
+    from jpeglm.folders import claim
+
+    write_json(Path("data/prepare.json"), {"format": DATA_FORMAT})
+    write_json(Path("run/config.json"), {"settings": {}, "parameters": 1})
+    write_json(Path("codec/codec.json"), {"codec": {}, "fingerprint": ""})
+    for out, kind, what in (
+        ("data", RUN, "prepared data"), ("data", PICTURES, "prepared data"),
+        ("run", DATA, "a training run"), ("codec", RUN, "a codec"), ("codec", PICTURES, "a codec"),
+        ("run", CHECKPOINT, "a training run"),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=f"^{out} holds {what}; give another folder"):
+            claim(Path(out), kind)
+    claim(Path("run"), PICTURES)
+
+
+def test_parts_of_a_run(here):
+    """One that is read is not written over; the millionth step is later than those before it."""
+    from jpeglm.files import write_json
+    from jpeglm.folders import claim, steps_in
+
+    write_json(Path("run/config.json"), {"settings": {}, "parameters": 1})
+    for name in ("model/below", "step-1000000", "step-999999"):
+        Path("run", name).mkdir(parents=True)
+    for source in ("run/model", "run/model/below", "model"):
+        if source == "model":
+            shutil.rmtree("model")
+            Path("model").symlink_to("run/model")
+        with pytest.raises(InputError, match=r"^run/model is an input and cannot be overwritten"):
+            claim(Path("run"), RUN, inputs=[Path(source)])
+    assert [path.name for path in steps_in(Path("run"))] == ["step-999999", "step-1000000"]
+
+
+def test_names_of_the_users_that_are_like_ours(here):
+    """A shard without our record; pictures beside another program's run.json."""
+    from jpeglm.folders import claim
+
+    for name in ("mine/shard-00007.parquet", "theirs/run.json", "theirs/sample-00.jpg"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_text('{"files": ["sample-00.jpg", "run.json"]}')
+    for folder, kind, name in (
+        ("mine", DATA, "mine/shard-00007.parquet"),
+        ("theirs", PICTURES, "theirs/(run.json|sample-00.jpg)"),
+    ):
+        with pytest.raises(InputError, match=f"^{name} was not written by jpeglm"):
+            claim(Path(folder), kind)
+    assert ours(Path("theirs"), PICTURES) == []
+
+
+def test_asking_leaves_no_trace(here):
+    from jpeglm.folders import claim
+
+    before = sorted(here.rglob("*"))
+    claim(Path("new/below/it"), PICTURES)
+    assert sorted(here.rglob("*")) == before
+
+
+@pytest.mark.skipif(not shutil.which("bash"), reason="this system has no bash")
+@pytest.mark.parametrize(
+    "name",
+    ["-n", "a b", "it's", "$HOME", "é.jpg", "two\nlines", "\x1bit's\\n", "\\\t", "caf\udce9's"],
+)
+def test_a_name_is_pasted_as_it_is(name):
+    """As bash reads it."""
+    from jpeglm.folders import quoted
+
+    line = f"printf %s {quoted(name)}"
+    assert line.isprintable()
+    told = subprocess.run(["bash", "-c", line], capture_output=True, env={"LC_ALL": "C.UTF-8"})
+    expected = f"./{name}" if name.startswith("-") else name
+    assert told.stdout == os.fsencode(expected) and not told.stderr
 
 
 def test_a_link_that_leads_nowhere_is_no_file(here):
@@ -626,6 +704,7 @@ def test_a_folder_that_is_replaced_keeps_what_is_not_ours(here):
     with files.atomic_folder(here / "folder", ("*.json",)) as draft:
         (draft / "ours.json").write_text("new")
     assert sorted(os.listdir(here / "folder")) == ["inner", "ours.json"]
+    assert not list(here.glob(".*"))
     assert (here / "folder/inner/mine.txt").read_text() == "mine"
     assert (here / "folder/ours.json").read_text() == "new"
     with (
@@ -635,9 +714,245 @@ def test_a_folder_that_is_replaced_keeps_what_is_not_ours(here):
         pass
 
 
-def test_a_full_disk_is_told_of_the_folder_and_not_of_its_draft(here, monkeypatch):
-    import errno
+def test_a_folder_that_is_replaced_keeps_the_users_links_and_what_may_only_be_read(here):
+    """Links stay links, also that one through which the folder itself is reached."""
+    from jpeglm import files
 
+    for name in ("disk/folder/kept", "elsewhere"):
+        Path(name).mkdir(parents=True)
+    Path("elsewhere/data.txt").write_text("mine")
+    Path("elsewhere/data.txt").chmod(0o400)
+    Path("folder").symlink_to("disk/folder")
+    for name in ("folder/data.txt", "folder/kept/data.txt"):
+        Path(name).symlink_to(here / "elsewhere/data.txt")
+    Path("folder/all").symlink_to(here / "elsewhere")
+    shutil.copy("elsewhere/data.txt", "folder/locked.txt")
+    with files.atomic_folder(here / "folder", ("*.json",)) as draft:
+        (draft / "ours.json").write_text("new")
+    assert Path("folder").is_symlink() and Path("disk/folder/ours.json").read_text() == "new"
+    for name in ("data.txt", "kept/data.txt", "all"):
+        assert Path("disk/folder", name).is_symlink()
+    assert Path("disk/folder/locked.txt").read_text() == "mine"
+    assert Path("disk/folder/locked.txt").stat().st_mode & 0o777 == 0o400
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
+def test_who_may_read_is_the_users_to_say(here, umask):
+    """As of any file that programs make; tempfile's are for the owner alone."""
+    from jpeglm import files
+
+    before = os.umask(umask)
+    try:
+        files.atomic_write(here / "file", b"")
+        with files.atomic_folder(here / "folder"):
+            pass
+    finally:
+        os.umask(before)
+    assert (here / "file").stat().st_mode & 0o777 == 0o666 & ~umask
+    assert (here / "folder").stat().st_mode & 0o777 == 0o777 & ~umask
+
+
+def test_what_is_staged_comes_into_its_place_after_the_work(here):
+    from jpeglm import files
+
+    files.atomic_write(here / "alone/file", b"old")
+    with (
+        pytest.raises(ZeroDivisionError),
+        files.staged(here / "alone/file", b"new"),
+        files.staged(here / "alone/other", b"new"),
+    ):
+        raise ZeroDivisionError
+    with pytest.raises(ZeroDivisionError), files.atomic_folder(here / "alone/folder") as draft:
+        (draft / "file").write_text("new")
+        raise ZeroDivisionError
+    assert os.listdir("alone") == ["file"]
+    with files.staged(here / "alone/file", [b"n", b"ew"]):
+        assert Path("alone/file").read_bytes() == b"old"
+    assert Path("alone/file").read_bytes() == b"new"
+
+
+def test_what_is_renamed_lies_on_the_disk(here, monkeypatch):
+    """Where the power fails after a rename, the system may have the name and not the bytes."""
+    from jpeglm import files
+
+    done, flush, rename = [], os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda h: (flush(h), done.append(os.fstat(h).st_ino)))
+    monkeypatch.setattr(os, "replace", lambda *names: (rename(*names), done.append("renamed")))
+
+    def number(name):
+        return (here / name).stat().st_ino
+
+    files.atomic_write(here / "file", b"text")
+    assert done == [number("file"), "renamed", number(".")]
+    done.clear()
+    with files.atomic_folder(here / "folder") as draft:
+        (draft / "inner").mkdir()
+        (draft / "inner/file").write_text("text")
+    first = done.index("renamed")
+    assert {number(f"folder{name}") for name in ("", "/inner", "/inner/file")} <= {*done[:first]}
+    assert done[first:] == ["renamed", number(".")]
+
+
+class Killed:
+    """Processes that end as by SIGKILL before the n-th change of the disk."""
+
+    CHANGES = ("replace", "unlink", "rmdir", "mkdir")
+
+    def __init__(self, work):
+        self.work = work
+
+    def __call__(self, n) -> bool:
+        """Whether the work of a process of its own was still going on then."""
+        child = os.fork()
+        if not child:
+            left = n
+
+            def counted(change):
+                def run(*given, **more):
+                    nonlocal left
+                    if not left:
+                        os._exit(9)
+                    left -= 1
+                    return change(*given, **more)
+
+                return run
+
+            with pytest.MonkeyPatch.context() as patch:
+                for name in self.CHANGES:
+                    patch.setattr(os, name, counted(getattr(os, name)))
+                try:
+                    self.work()
+                finally:
+                    os._exit(0 if sys.exc_info()[0] is None else 1)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        assert code in (0, 9)
+        return code == 9
+
+
+def test_a_folder_that_is_replaced_survives_a_kill_at_any_step(here):
+    """The next command finds the old one or the new one, and nothing else."""
+    from jpeglm import files
+
+    def replace():
+        with files.atomic_folder(here / "run/step-1", ("*.json",)) as draft:
+            (draft / "a.json").write_text("new")
+
+    killed, steps = Killed(replace), 0
+    while True:
+        shutil.rmtree("run", ignore_errors=True)
+        Path("run/step-1").mkdir(parents=True)
+        Path("run/step-1/a.json").write_text("old")
+        Path("run/step-1/notes.txt").write_text("mine")
+        alive = killed(steps)
+        files.remove_halves(here / "run", ("step-*",))
+        assert os.listdir("run") == ["step-1"]
+        assert sorted(os.listdir("run/step-1")) == ["a.json", "notes.txt"]
+        assert Path("run/step-1/a.json").read_text() in ("old", "new")
+        if not alive:
+            break
+        steps += 1
+    assert steps > 4 and Path("run/step-1/a.json").read_text() == "new"
+
+
+def drawn_by_hand(pictures, sizes) -> Pictures:
+    """What a call would give that drew so many tokens for each picture."""
+    streams = [CODEC.encode(picture) for picture, _ in zip(pictures, sizes)]
+    return Pictures(
+        images=[CODEC.decode(stream) for stream in streams],
+        streams=streams,
+        ids=[np.zeros(size, np.int32) for size in sizes],
+        bits=[10.0 * size for size in sizes],
+        seconds=2.0,
+        prompt_tokens=4,
+        codec=CODEC,
+        settings={"seed": 1},
+        record={"checkpoint": "by hand"},
+    )
+
+
+def test_pictures_of_a_run_survive_a_kill_at_any_step(here, pictures, monkeypatch):
+    """The earlier run's are there until the first new one is; all that lies there is known; the
+    next run leaves its own alone, or what there was, if it fails. So too after two kills."""
+    monkeypatch.setattr(Gallery, "FLUSH_SECONDS", -1.0)
+    old, new = drawn_by_hand(pictures[:2], (1, 2)), drawn_by_hand(pictures[2:4], (3, 4))
+    mine = {"notes.txt": b"mine", "sample-77.jpg": b"mine"}
+    old.save("whole")
+    for name, data in mine.items():
+        Path("whole", name).write_bytes(data)
+
+    def known():
+        record = Path("out/run.json")
+        listed = json.loads(record.read_text())["files"] if record.exists() else []
+        return {name for name in os.listdir("out") if name[0] != "."} <= {*mine, *listed}
+
+    def kept():
+        files = {path.read_bytes() for path in Path("out").rglob("*.jpg")}
+        return files >= {*old.files} or files & {*new.files}
+
+    killed, begun = Killed(lambda: new.save("out")), ["whole"]
+    for begin in begun:
+        for step in range(100):
+            shutil.rmtree("out", ignore_errors=True)
+            shutil.copytree(begin, "out")
+            alive = killed(step)
+            assert known() and kept()
+            if begin == "whole" and len(begun) == 1 and list(Path("out").glob(".*/run.json")):
+                shutil.copytree("out", "moved")  # all of the earlier run's, nothing of the new one
+                begun.append("moved")
+            with (
+                pytest.raises(ZeroDivisionError),
+                Gallery(here / "out", CODEC, "completion", 1, {}) as gallery,
+            ):
+                gallery.add(new, Drawn(0, new.images[0], new.streams[0], 1, 1.0))
+                raise ZeroDivisionError
+            assert kept()
+            new.save("out")
+            written = ["run.json", "sample-00.jpg", "sample-01.jpg", "sheet.png"]
+            assert sorted(os.listdir("out")) == sorted([*written, *mine])
+            assert all(Path("out", name).read_bytes() == data for name, data in mine.items())
+            if not alive:
+                break
+        assert 9 < step < 99
+    assert len(begun) == 2
+
+
+@pytest.mark.parametrize("wait", [-1.0, 1000.0])
+def test_the_record_tells_pictures_in_their_order(here, pictures, monkeypatch, wait):
+    """Though a short one is drawn before a long one that was begun earlier. Meanwhile those that
+    waited long enough are on the disk."""
+    monkeypatch.setattr(Gallery, "FLUSH_SECONDS", wait)
+    drawn = drawn_by_hand(pictures, (5, 6, 9))
+    with Gallery(here / "out", CODEC, "sample", 3, drawn.record) as gallery:
+        for number in (2, 0, 1):
+            row = drawn.images[number], drawn.streams[number], len(drawn.ids[number])
+            gallery.add(drawn, Drawn(number, *row, drawn.bits[number]))
+            assert Path("out", f"sample-{number:02d}.jpg").exists() == (wait < 0)
+        told = gallery.finish(drawn)
+    assert told == json.loads(Path("out/run.json").read_text())
+    expected = {
+        "finished": True, "pictures": 3, "tokens": 20, "prompt_tokens": 4, "seconds": 2.0,
+        "tokens_per_second": 10.0, "bits": [50.0, 60.0, 90.0], "bits_per_image": 66.7,
+        "settings": {"seed": 1}, "checkpoint": "by hand", "out": str(here / "out"),
+    }  # fmt: skip
+    assert {name: told[name] for name in told if name != "files"} == expected
+    for number, file in enumerate(drawn.files):
+        assert Path("out", f"sample-{number:02d}.jpg").read_bytes() == file
+    with pytest.raises(InputError, match="is an input and cannot be overwritten"):
+        Gallery(here / "out", CODEC, "sample", 3, {}, [here / "out/sample-01.jpg"])
+    Pictures(images=drawn.images).save("vae")  # which has neither streams nor bits
+    told = json.loads(Path("vae/run.json").read_text())
+    assert told["bits"] == [] and "bits_per_image" not in told
+
+
+def test_a_quota_that_is_used_up_is_a_full_disk():
+    from jpeglm.files import explain
+
+    for number in (errno.ENOSPC, errno.EDQUOT):
+        assert "no space is left" in str(explain(OSError(number, ""), Path("a")))
+    assert "no space" not in str(explain(OSError(errno.EIO, "broken"), Path("a")))
+
+
+def test_a_full_disk_is_told_of_the_folder_and_not_of_its_draft(here, monkeypatch):
     from jpeglm import files
 
     def full(handle):

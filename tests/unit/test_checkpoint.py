@@ -21,7 +21,12 @@ from jpeglm.checkpoint import (
 )
 from jpeglm.config import InputError
 from jpeglm.generation.loading import load
-from jpeglm.places import checkpoint_folder, shipped_checkpoint
+from jpeglm.places import (
+    checkpoint_folder,
+    checkpoint_name,
+    shipped_checkpoint,
+    shipped_checkpoints,
+)
 from jpeglm.tokenizer import Tokenizer
 
 from .conftest import random_llama
@@ -99,6 +104,57 @@ def test_round_trip(folder, tokenizer):
         assert (bits == to_bfloat16(weights[name])).all()
 
 
+@pytest.fixture(scope="module")
+def photos():
+    return Tokenizer.load(shipped_checkpoint("photos"))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize(
+    "form", [np.array, to_bfloat16, torch.from_numpy], ids=lambda f: f.__name__
+)
+def test_weights_are_stored_as_asked(tmp_path, photos, dtype, form):
+    """Of arrays, of bfloat16's bits, of tensors; float32 loses nothing."""
+    config, arrays = random_llama(photos.vocab_size, 64)
+    config["vocab_size"] = 7  # the tokenizer's counts
+    given = {name: form(array) for name, array in arrays.items()}
+    write_checkpoint(tmp_path / "model", given, config, photos, "", dtype=dtype)
+    assert json.loads((tmp_path / "model/config.json").read_text())["dtype"] == dtype
+    for name, stored in load_checkpoint(tmp_path / "model").weights.items():
+        expected = to_bfloat16(arrays[name])
+        if dtype == "float32":
+            expected = from_bfloat16(expected) if form is to_bfloat16 else arrays[name]
+        assert stored.dtype == expected.dtype and (stored == expected).all()
+    with pytest.raises(InputError, match="dtype is 'float16'"):
+        write_checkpoint(tmp_path / "other", given, config, photos, "", dtype="float16")
+    assert not (tmp_path / "other").exists()
+
+
+def test_what_stock_transformers_is_told(tmp_path, photos):
+    """To sample, between which tokens, and how it was asked for."""
+    transformers = pytest.importorskip("transformers")
+    config, weights = random_llama(photos.vocab_size, 64)
+    write_checkpoint(tmp_path, weights, config, photos, "", {"top_k": 40, "temperature": 0.5})
+    for told in (
+        transformers.GenerationConfig.from_pretrained(tmp_path),
+        transformers.AutoConfig.from_pretrained(tmp_path),
+    ):
+        assert (told.bos_token_id, told.eos_token_id) == (photos.bos, photos.eos)
+    told = transformers.GenerationConfig.from_pretrained(tmp_path)
+    assert (told.do_sample, told.top_k, told.temperature) == (True, 40, 0.5)
+
+
+def test_a_checkpoint_replaces_an_older_one_and_leaves_the_rest(tmp_path, photos):
+    config, weights = random_llama(photos.vocab_size, 64)
+    write_checkpoint(tmp_path, weights, config, photos, "", beside={"samples.jpg": b"a sheet"})
+    assert (tmp_path / "samples.jpg").read_bytes() == b"a sheet"
+    (tmp_path / "notes.txt").write_text("mine")
+    write_checkpoint(tmp_path, weights, config, photos, "# New\n")
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+    assert (tmp_path / "README.md").read_text() == "# New\n"
+    assert not (tmp_path / "samples.jpg").exists()
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_a_missing_file_is_named(folder, tmp_path, name):
     copy = tmp_path / "copy"
@@ -139,8 +195,22 @@ def test_shipped_checkpoints_by_name(tmp_path, monkeypatch):
     assert checkpoint_folder("clips") == shipped_checkpoint("clips")
     (tmp_path / "clips" / "config.json").touch()
     assert checkpoint_folder("clips") == checkpoint_folder(Path("clips")) == Path("clips")
-    for given in ("nothing", "runs/photos", "../photos", "."):
+    for given in ("nothing", "runs/photos", "../photos", ".", "./cifar10"):
         assert checkpoint_folder(given) == Path(given)
+    (tmp_path / "avatars").mkdir()
+    (tmp_path / "avatars" / "codec.json").touch()  # a VAE's
+    assert checkpoint_folder("avatars") == Path("avatars")
+
+
+def test_names_lead_to_what_they_name(tmp_path, monkeypatch):
+    """As errors tell them in commands to paste."""
+    monkeypatch.chdir(tmp_path)
+    for folder in (*shipped_checkpoints(), tmp_path / "clips", Path("runs/clips")):
+        assert checkpoint_folder(checkpoint_name(folder)) == folder
+    names = ["avatars", "cifar10", "clips", "photos"]
+    assert [checkpoint_name(folder) for folder in shipped_checkpoints()] == names
+    with pytest.raises(InputError, match="ships no checkpoint 'cats'"):
+        shipped_checkpoint("cats")
 
 
 def test_a_tokenizer_is_named_as_a_model_is(folder, tmp_path, monkeypatch):

@@ -8,10 +8,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jpeglm.checkpoint import from_bfloat16, load_checkpoint, read_safetensors, to_bfloat16
+from jpeglm.checkpoint import (
+    from_bfloat16,
+    load_checkpoint,
+    read_safetensors,
+    to_bfloat16,
+    write_safetensors,
+)
+from jpeglm.checkpoint.weights import SLICE, finite
 from jpeglm.config import InputError
 from jpeglm.files import parse_json
 from jpeglm.generation.loading import load
+from jpeglm.models.llama import tensors
 from jpeglm.places import shipped_checkpoint
 
 
@@ -184,6 +192,14 @@ def test_shards_of_save_pretrained(tmp_path, folder):
     assert len(cut.weight_files) > 3
     assert set(cut.weights) == set(whole.weights)
     assert all((cut.weights[name] == array).all() for name, array in whole.weights.items())
+    mark = cut.weights_mark
+    for file in cut.weight_files:  # each of them makes them other weights
+        data = bytearray(file.read_bytes())
+        data[-2] ^= 1
+        file.write_bytes(data)
+        assert load_checkpoint(tmp_path / "cut").weights_mark != mark
+        data[-2] ^= 1
+        file.write_bytes(data)
     index = tmp_path / "cut" / "model.safetensors.index.json"
     places = json.loads(index.read_text())["weight_map"]
     name = next(iter(places))
@@ -195,6 +211,61 @@ def test_shards_of_save_pretrained(tmp_path, folder):
     index.write_text(json.dumps({"weight_map": places}))
     with pytest.raises(InputError, match="lacks"):
         load_checkpoint(tmp_path / "cut")
+
+
+def test_arrays_that_are_not_the_models(folder):
+    """What other writers store beside them is passed over, anything else is told."""
+    config = json.loads((folder / "config.json").read_text())
+    file = folder / "model.safetensors"
+    arrays, dtypes = read_safetensors(file)
+    arrays = {name: np.array(array) for name, array in arrays.items()}
+    norm = "model.norm.weight"
+
+    def write(name, array, dtype):
+        write_safetensors(file, arrays | {name: array}, dtypes | {name: dtype})
+
+    write("model.layers.0.self_attn.rotary_emb.inv_freq", np.zeros(8, np.float32), "F32")
+    assert set(load_checkpoint(folder).weights) == set(tensors(config))
+    assert config["tie_word_embeddings"] and "lm_head.weight" not in arrays
+    write("lm_head.weight", arrays["model.embed_tokens.weight"], "BF16")
+    assert set(load_checkpoint(folder).weights) == set(tensors(config))
+    write("model.layers.0.mlp.adapter.weight", np.zeros(8, np.float32), "F32")
+    with pytest.raises(InputError, match=r"adapter\.weight.*is not part of the model"):
+        load_checkpoint(folder)
+    write(norm, np.ones(arrays[norm].shape, np.int8), "I8")
+    with pytest.raises(InputError, match=rf"{norm} in .* is of the type I8"):
+        load_checkpoint(folder)
+
+
+def test_an_index_beside_whole_weights_counts_for_nothing(folder):
+    """As transformers has it: of shards that were there before."""
+    (folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": "gone"}}')
+    assert load_checkpoint(folder).weight_files == [folder / "model.safetensors"]
+
+
+def test_an_index_that_promises_too_much(folder):
+    (folder / "model.safetensors").rename(folder / "part.safetensors")
+    names = tensors(json.loads((folder / "config.json").read_text()))
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": dict.fromkeys(names, "part.safetensors")}))
+    assert len(load_checkpoint(folder).weights) == len(names)
+    arrays, dtypes = read_safetensors(folder / "part.safetensors")
+    kept = {name: np.array(array) for name, array in arrays.items() if name != "model.norm.weight"}
+    write_safetensors(folder / "part.safetensors", kept, {name: dtypes[name] for name in kept})
+    with pytest.raises(InputError, match=r"part\.safetensors lacks model\.norm\.weight"):
+        load_checkpoint(folder)
+
+
+def test_every_value_is_looked_at():
+    """The last of many, and those that only float64 can hold."""
+    for dtype, kind in (("BF16", np.uint16), ("F16", np.float16), ("F32", np.float32)):
+        values = np.zeros(2 * SLICE + 1, kind)
+        assert finite(values, dtype)
+        values[-1] = 0xFF80 if dtype == "BF16" else -np.inf
+        assert not finite(values, dtype)
+    for value in (1e39, -1e39, np.nan):
+        assert not finite(np.array([0.0, value]), "F64")
+    assert finite(np.array([3e38, -3e38]), "F64")
 
 
 def test_pickles_are_never_read(folder):

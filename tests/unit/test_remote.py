@@ -25,6 +25,8 @@ from jpeglm.config import InputError
 from jpeglm.data.prepare import prepare
 from jpeglm.data.settings import PrepareConfig
 from jpeglm.data.sources import open_source
+from jpeglm.files import staged
+from jpeglm.folders import kind_of
 from jpeglm.remote import Unreachable, names_in, place, reaching
 
 fsspec = pytest.importorskip("fsspec")
@@ -388,6 +390,28 @@ def test_nothing_of_the_users_is_written_over_elsewhere(memory: str, photos: Pat
         prepare(photos, place(f"{memory}/notes.txt"), CODEC, SETTINGS)
     with pytest.raises(InputError, match="holds the pictures"):
         prepare(place(memory), place(memory), CODEC, SETTINGS)
+
+
+def test_a_folder_of_another_kind_elsewhere(
+    memory: str, photos: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Is refused; one that cannot be asked what it is, is not taken for an empty one."""
+    out = place(memory.replace("photos", "run"))
+    record = b'{"settings": {}, "parameters": 1}'
+    out.fs.pipe_file(f"{out.path}/config.json", record)
+    with pytest.raises(InputError, match="run holds a training run; give another folder"):
+        prepare(photos, out, CODEC, SETTINGS)
+    with pytest.raises(ZeroDivisionError), staged(out / "config.json", b"new"):
+        raise ZeroDivisionError
+    assert out.fs.cat_file(f"{out.path}/config.json") == record
+
+    def silent(*_, **__):
+        raise TimeoutError("timed out")
+
+    for name in ("cat_file", "open"):
+        monkeypatch.setattr(type(out.fs), name, silent)
+    with pytest.raises(Unreachable, match="does not answer"):
+        kind_of(out)
 
 
 def test_a_bucket_that_is_not_there_is_named(s3: str, photos: Path):

@@ -108,8 +108,12 @@ def main() -> None:
         code = command.main(prog_name="jpeglm", standalone_mode=False)
         if sys.stdout is not None:  # closed by `>&-`
             sys.stdout.flush()
-    except (BrokenPipeError, SystemExit):  # typer turns a broken pipe into the latter
+    except BrokenPipeError:
         _hang_up()
+    except SystemExit as error:
+        if isinstance(error.__context__, BrokenPipeError):  # which typer turns into it
+            _hang_up()
+        raise
     except InputError as error:
         fail(str(error), 1)
     except Stopped as error:
@@ -124,6 +128,11 @@ def main() -> None:
         fail("stopped", 130)
     except OSError as error:
         name = f"{error.filename}: " if error.filename else ""
+        try:
+            if sys.stdout is not None:
+                sys.stdout.flush()
+        except OSError:
+            _drop(sys.stdout)
         fail(f"{name}{error.strerror or error}", 1)
     except Exception as error:
         # Usage errors of the option parser, whose class differs between versions of typer.
@@ -169,12 +178,16 @@ def _no_memory(error: Exception) -> bool:
 
 def _hang_up() -> NoReturn:
     """End well though whoever read the output has gone, as in `jpeglm … | head -1`."""
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(
-            OSError, ValueError, AttributeError
-        ):  # what is left in its buffer has no reader
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    _drop(sys.stdout, sys.stderr)
     sys.exit(0)
+
+
+def _drop(*streams: Any) -> None:
+    """What is left in the streams' buffers has no reader, or no room: Python would try it again at
+    the end, and complain."""
+    for stream in streams:
+        with suppress(OSError, ValueError, AttributeError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _other() -> str:

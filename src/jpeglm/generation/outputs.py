@@ -180,10 +180,13 @@ class Gallery:
             out.mkdir(parents=True, exist_ok=True)
             for path, name in halves(out, ("run.json",), "old"):
                 # Of a run that was killed, maybe in the midst of the moving.
-                if (path / name).exists() and (out / name).exists():
+                moved = (path / name).exists()
+                if moved and len(ours(out, PICTURES)) > 1:
                     shutil.rmtree(path)
-                else:
-                    _take_back(out, path)
+                    continue
+                if moved:  # the record of pictures that never came
+                    (out / name).unlink(missing_ok=True)
+                _take_back(out, path)
             for path, _ in halves(out, PICTURES.names):
                 path.unlink()
             self._aside = Path(tempfile.mkdtemp(prefix=".run.json.", suffix=".old", dir=out))
