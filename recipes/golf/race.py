@@ -36,7 +36,7 @@ from jpeglm.training.run import has_bfloat16
 
 HERE = Path(__file__).resolve().parent
 ROOT, RECORDS = HERE.parents[1], HERE / "records"
-FLOPS = 1e14
+FLOPS, MINUTES = 1e14, 15
 POINTS = 6
 """Measurements of a run, the last at its end."""
 COUNTED = 64
@@ -260,14 +260,21 @@ def table() -> str:
     LEVEL."""
     from scipy.stats import ttest_ind
 
-    titles = "record", "bits a picture (seeds)", "change", "p", "parameters", "tokens"
+    titles = (
+        "record", "bits a picture (seeds)", "change", "p", "parameters", "tokens",
+        f"after {MINUTES} minutes of one core",
+    )  # fmt: skip
     lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     before: list[float] = []
     for path in sorted(RECORDS.glob("*/result.json")):
-        rows = read_json(path)["budgets"].get(named(FLOPS), [])
+        budgets = read_json(path)["budgets"]
+        rows = budgets.get(named(FLOPS), [])
         if not rows:
             continue
         bits = [row["bits"] for row in rows]
+        clocked = budgets.get(named(60 * MINUTES, clock=True), [])
+        of = ", ".join(sorted({f"{row['processor']}, {row['vectors']}" for row in clocked}))
+        by_clock = f"{np.mean([row['bits'] for row in clocked]):.0f} ({of})" if clocked else "–"
         change = p = "–"
         if before:
             change = f"{100 * (np.mean(bits) / np.mean(before) - 1):+.1f} %"
@@ -278,7 +285,7 @@ def table() -> str:
         lines.append(
             f"| [{path.parent.name}](records/{path.parent.name}/entry.py) | "
             f"{np.mean(bits):.0f}{spread} | {change} | {p} | {rows[0]['parameters'] / 1e6:.2f} M | "
-            f"{np.mean([row['tokens'] for row in rows]) / 1e6:.1f} M |"
+            f"{np.mean([row['tokens'] for row in rows]) / 1e6:.1f} M | {by_clock} |"
         )
         before = bits
     return "\n".join(lines)
