@@ -1,5 +1,7 @@
 """Fréchet and kernel distances against formulas and code that no one here wrote."""
 
+import importlib.util
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -137,8 +139,42 @@ def test_resnet50_is_keras_resnet50(tmp_path):
     with torch.no_grad():
         expected = network(x).mean((2, 3)).numpy()
     np.testing.assert_allclose(ours(pictures), expected, rtol=1e-3, atol=1e-3)
-    with pytest.raises(InputError, match=r"recipes/data/resnet50\.py"):
-        ResNet50(tmp_path / "gone.safetensors")
+    assert {name: tuple(weight.shape) for name, weight in weights.items()} == ResNet50.shapes()
+    # What is no such file is told in one sentence that names it and what makes one.
+    whole = (tmp_path / "w.safetensors").read_bytes()
+    cases = {"gone": None, "empty": b"", "words": b"no weights at all", "cut": whole[:-1000]}
+    for name, content in cases.items():
+        if content is not None:
+            (tmp_path / name).write_bytes(content)
+        with pytest.raises(InputError, match=rf"{tmp_path / name}\b"):
+            ResNet50(tmp_path / name)
+    wrong = {
+        "lacking": {k: v for k, v in weights.items() if k != "4f.2c.bias"},
+        "small": weights | {"4f.2c.bias": torch.zeros(1023)},
+        "half": weights | {"4f.2c.bias": torch.zeros(1024, dtype=torch.float16)},
+        "undefined": weights | {"4f.2c.bias": torch.full((1024,), torch.nan)},
+    }
+    for name, changed in wrong.items():
+        save_file({k: v.contiguous() for k, v in changed.items()}, tmp_path / name)
+        with pytest.raises(InputError, match=r"4f\.2c\.bias .* recipes/data/resnet50\.py") as told:
+            ResNet50(tmp_path / name)
+        assert str(tmp_path / name) in str(told.value)
+    with pytest.raises(InputError, match="there is no file"):
+        ResNet50(tmp_path)
+
+
+def test_inception_wants_weights_that_it_knows(tmp_path):
+    """The extra `fid`, which asks for torchvision of the same build as torch."""
+    if importlib.util.find_spec("torch_fidelity") is None:  # what it imports may not fit torch
+        pytest.skip("needs torch-fidelity, the extra fid")
+    from jpeglm.evaluation.features import Inception
+
+    with pytest.raises(InputError, match=r"there is no file|torchvision does not fit"):
+        Inception(tmp_path / "gone", "cpu")
+    (tmp_path / "words").write_text("no weights")
+    with pytest.raises(InputError, match=r"holds no weights of|torchvision does not fit") as told:
+        Inception(tmp_path / "words", "cpu")
+    assert len(str(told.value)) < 400
 
 
 def test_half_size_leaves_the_active_part():

@@ -8,7 +8,7 @@ with `inception` may a distance be called FID; results always name extractor, re
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,11 +17,14 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from jpeglm.config import InputError, Settings
+from jpeglm.config import InputError, Settings, shorten
+from jpeglm.files import told
+from jpeglm.tensors import read_safetensors
 
 Progress = Callable[[int, int, str], None]
 RESNET50 = Path("data/resnet50.safetensors")
 """Where the recipe puts the weights unless told otherwise."""
+MAKE = f"run: python recipes/data/resnet50.py {RESNET50}, or give --weights"
 
 
 class Extractor(Protocol):
@@ -49,18 +52,45 @@ class ResNet50:
     def __init__(
         self, weights: Path = RESNET50, device: str | None = None, size: int = 224
     ) -> None:
-        from safetensors.torch import load_file
-
         if size < 32:
             raise InputError(f"--resize is {size}; ResNet-50 needs at least 32 pixels")
-        if not Path(weights).exists():
-            raise InputError(
-                f"there is no file {weights}, the weights of ResNet-50; run: "
-                "python recipes/data/resnet50.py data/resnet50.safetensors, or give --weights"
-            )
+        if not Path(weights).is_file():
+            raise InputError(f"there is no file {weights}, the weights of ResNet-50; {MAKE}")
         self.size, self.resizer = size, f"bicubic with antialiasing to {size}"
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self._weights = {name: w.to(self.device) for name, w in load_file(weights).items()}
+        arrays, kinds = read_safetensors(Path(weights))
+        for name, shape in self.shapes().items():
+            if name not in arrays or (arrays[name].shape, kinds[name]) != (shape, "F32"):
+                raise InputError(f"{weights} does not hold ResNet-50: {name} is not there as "
+                                 f"float32 of {shape}; {MAKE}")  # fmt: skip
+            if not np.isfinite(arrays[name]).all():
+                raise InputError(f"{name} in {weights} holds values that are not finite; {MAKE}")
+        tensors = {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
+        self._weights = {name: tensor.to(self.device) for name, tensor in tensors.items()}
+
+    @classmethod
+    def shapes(cls) -> dict[str, tuple[int, ...]]:
+        """Shapes of the weights that features need, by name: [out, in, height, width], [out]."""
+        found: dict[str, tuple[int, ...]] = {"conv1": (64, 3, 7, 7)}
+        inside = 64
+        for name, _, middle in cls._bottlenecks():
+            outside = 4 * middle
+            if inside != outside:
+                found[f"{name}.1"] = (outside, inside, 1, 1)
+            found[f"{name}.2a"] = (middle, inside, 1, 1)
+            found[f"{name}.2b"] = (middle, middle, 3, 3)
+            found[f"{name}.2c"] = (outside, middle, 1, 1)
+            inside = outside
+        weights = {f"{name}.weight": shape for name, shape in found.items()}
+        return weights | {f"{name}.bias": shape[:1] for name, shape in found.items()}
+
+    @classmethod
+    def _bottlenecks(cls) -> Iterator[tuple[str, int, int]]:
+        """(name, stride, width in the middle) of each."""
+        for stage, blocks in enumerate(cls.BLOCKS, start=2):
+            for block in range(blocks):
+                stride = 2 if block == 0 and stage > 2 else 1
+                yield f"{stage}{'abcdef'[block]}", stride, 16 * 2**stage
 
     def _conv(self, x: torch.Tensor, name: str, stride: int = 1, padding: int = 0) -> torch.Tensor:
         weight, bias = self._weights[f"{name}.weight"], self._weights[f"{name}.bias"]
@@ -79,10 +109,8 @@ class ResNet50:
         x = x.flip(1) - torch.tensor(self.MEAN, device=x.device).reshape(1, 3, 1, 1)
         x = x.contiguous(memory_format=torch.channels_last)
         x = F.max_pool2d(F.relu(self._conv(x, "conv1", 2, 3)), 3, 2, 1)
-        for stage, blocks in enumerate(self.BLOCKS, start=2):
-            for block in range(blocks):
-                stride = 2 if block == 0 and stage > 2 else 1
-                x = self._bottleneck(x, f"{stage}{'abcdef'[block]}", stride)
+        for name, stride, _ in self._bottlenecks():
+            x = self._bottleneck(x, name, stride)
         return x.mean((2, 3))
 
     def classify(self, pictures: np.ndarray) -> np.ndarray:
@@ -105,19 +133,27 @@ class Inception:
     resizer = "bilinear as in TensorFlow 1 to 299 (torch-fidelity)"
 
     def __init__(self, weights: Path | None = None, device: str | None = None) -> None:
-        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
-
+        try:
+            from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+        except RuntimeError as error:  # torchvision of CUDA beside torch for CPUs, or the reverse
+            raise InputError(
+                f"torchvision does not fit torch {torch.__version__} ({told(error)}); install both "
+                "from the same index"
+            ) from error
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        if weights and not Path(weights).is_file():
+            raise InputError(f"there is no file {weights}, the weights of InceptionV3")
         try:
             self._model: Any = FeatureExtractorInceptionV3(
                 "inception-v3-compat",
                 ["2048"],
                 feature_extractor_weights_path=str(weights) if weights else None,
             ).to(self.device)
-        except OSError as error:
+        except Exception as error:  # whatever torch finds wrong with a file
+            problem = f"{weights} holds no weights of" if weights else "there are no weights for"
             raise InputError(
-                f"InceptionV3's weights cannot be fetched ({error}); give them with --weights, or "
-                "use --extractor resnet50"
+                f"{problem} InceptionV3 ({shorten(told(error))}); give --weights with those of "
+                "torch-fidelity, or use --extractor resnet50"
             ) from error
 
     @torch.inference_mode()
