@@ -78,7 +78,45 @@ def test_the_interval_is_as_wide_as_other_draws_spread():
     assert 0.6 < deviation / np.std(others) < 1.7
 
 
+@pytest.mark.parametrize(("m", "n", "size"), [(300, 300, 1000), (150, 300, 1000), (300, 300, 100)])
+@pytest.mark.parametrize(("shift", "most"), [(0.0, 3.0), (0.7, 1.6)])
+def test_the_error_of_a_kernel_distance_is_how_other_draws_spread(m, n, size, shift, most):
+    """A jackknife is never too low in the mean (Efron & Stein 1981), and too high between sets that
+    hardly differ."""
+    pairs = [
+        kernel_distance(features(m, 6, 10 + i), features(n, 6, 500 + i, shift), 8, size)
+        for i in range(40)
+    ]
+    values, errors = np.array(pairs).T
+    assert 0.8 < np.sqrt(np.mean(errors**2)) / values.std() < most
+
+
+def test_the_jackknife_leaves_each_picture_out_once():
+    from jpeglm.evaluation.frechet import _mmd
+
+    def unbiased(x, y):
+        """Gretton et al. 2012, equation 3, for any two counts."""
+
+        def kernel(p, q):
+            return (p @ q.T / x.shape[1] + 1) ** 3
+
+        (m, n), xx, yy = (len(x), len(y)), kernel(x, x), kernel(y, y)
+        same = (xx.sum() - np.trace(xx)) / (m * (m - 1)) + (yy.sum() - np.trace(yy)) / (n * (n - 1))
+        return same - 2 * kernel(x, y).mean()
+
+    x, y = features(12, 5, 0), features(12, 5, 1, 0.4)
+    value, of_x, of_y = _mmd(x, y)
+    assert value == pytest.approx(unbiased(x, y))
+    for left, wanted in (
+        ([unbiased(np.delete(x, i, 0), y) for i in range(12)], of_x),
+        ([unbiased(x, np.delete(y, i, 0)) for i in range(12)], of_y),
+    ):
+        assert wanted == pytest.approx(11 / 12 * ((left - np.mean(left)) ** 2).sum())
+
+
 def test_too_few_pictures_are_said():
+    with pytest.raises(InputError, match="at least three pictures on each side; there are 2 and 9"):
+        kernel_distance(np.ones((2, 3)), np.ones((9, 3)))
     with pytest.raises(InputError, match="at least two pictures on each side; there are 1 and 5"):
         frechet_distance(np.ones((1, 3)), np.ones((5, 3)))
     with pytest.raises(InputError, match="use one extractor"):
