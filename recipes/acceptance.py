@@ -4,7 +4,7 @@ python recipes/acceptance.py [--photos data/photos/train] [--checkpoint DIR] [--
 
 Fetches the photo corpus if it is not there (recipes/data/photos.py). Leaves
 docs/results/acceptance.json and exits with 1 if any requirement fails. Needs `djpeg` and `jpegtran`
-(Debian's libjpeg-turbo-progs). About ten minutes on two cores.
+(Debian's libjpeg-turbo-progs). Two to six minutes on two cores.
 
 What is judged: the automata against what libjpeg wrote, the tokenizers on photographs they were not
 trained on, and what the grammar lets through against libjpeg's own tools. Random streams are drawn

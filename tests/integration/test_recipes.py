@@ -189,6 +189,20 @@ def test_documents_quote_the_token_studies(monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("page", "sentence"),
+    [("README.md", "{valid} valid to `djpeg`; without it {whole} |"),
+     ("docs/results.md", "`djpeg` takes {valid} without a warning; without it the same\n"
+      "model completes {whole} (["),
+     ("docs/tokens.md", "({whole} of 200 of the shipped one")],
+)  # fmt: skip
+def test_documents_quote_the_last_acceptance(page, sentence):
+    found = json.loads((ROOT / "docs/results/acceptance.json").read_text())["model"]
+    valid = found["with_grammar"]["djpeg_silent"]
+    whole = found["without_grammar"]["complete_as_sampled"]
+    assert sentence.format(valid=valid, whole=whole) in (ROOT / page).read_text()
+
+
+@pytest.mark.parametrize(
     ("words", "told"),
     [
         ([], r"this needs vllm, which is not installed; run: pip install 'jpeglm\[vllm\]'"),
